@@ -1,0 +1,179 @@
+"""AS-MLP (Lian et al., arXiv 2107.08391; ICLR 2022), after the official implementation (svip-lab/AS-MLP)."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from mlpvision.models import layers
+from mlpvision.models.shift import axial_shift
+
+# The official code leaves its convolutions at PyTorch's default: uniform within 1/sqrt(fan_in), bias too.
+_KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _bias_init(fan_in):
+  bound = fan_in**-0.5
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def _dense(features, fan_in, dtype, name, use_bias=True):
+  bias = dict(use_bias=use_bias, bias_init=_bias_init(fan_in))
+  return layers.Dense(features, kernel_init=_KERNEL_INIT, **bias, dtype=dtype, name=name)
+
+
+class AxialShift(nn.Module):
+  """Channel projection, shifts along both axes with a projection each, channel projection (Fig. 2, Algorithm 1).
+
+  "parallel" adds the horizontal and the vertical branch (the paper's choice); "serial" runs the horizontal one into
+  the vertical one, with the norms and activations in the same places (the paper gives no details for it).
+  """
+
+  shift_size: int
+  padding: str
+  dilation: int
+  connection: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+
+    def shifted(y, axis, name):
+      y = axial_shift(y, self.shift_size, axis, self.padding, self.dilation)
+      return layers.gelu(_dense(channels, channels, self.dtype, name)(y))
+
+    x = _dense(channels, channels, self.dtype, "conv1")(x)
+    x = layers.gelu(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x))
+    if self.connection == "parallel":
+      x = shifted(x, 2, "conv2_1") + shifted(x, 1, "conv2_2")
+    else:
+      x = shifted(shifted(x, 2, "conv2_1"), 1, "conv2_2")
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    return _dense(channels, channels, self.dtype, "conv3")(x)
+
+
+class ASBlock(nn.Module):
+  """x + AxialShift(norm(x)), then x + MLP(norm(x)); [B, H, W, C] -> [B, H, W, C]."""
+
+  mlp_ratio: float
+  shift_size: int
+  padding: str
+  dilation: int
+  connection: str
+  drop_path: float
+  dropout: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, train):
+    drop_path = layers.DropPath(self.drop_path)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x)
+    shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
+    x = x + drop_path(shift(y), train)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    hidden_dim = int(x.shape[-1] * self.mlp_ratio)
+    init = dict(kernel_init=_KERNEL_INIT, bias_init=_bias_init)
+    mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
+    return x + drop_path(mlp(y, train), train)
+
+
+class PatchMerging(nn.Module):
+  """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], H and W even."""
+
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    batch, height, width, channels = x.shape
+    if height % 2 or width % 2:
+      raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP wants image sides divisible by 32")
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    # Original order of the four neighbours (row, column): even-even, odd-even, even-odd, odd-odd.
+    x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
+    return _dense(2 * channels, 4 * channels, self.dtype, "reduction", use_bias=False)(x)
+
+
+class ASMLP(nn.Module):
+  """AS-MLP, a pyramid of four stages; any image size whose maps can be halved between the stages.
+
+  Attributes:
+    num_classes: width of the head; None gives the pooled features [B, 8C] instead of logits.
+    patch_size: 4 in all variants.
+    hidden_dim: channels of the first stage (the paper's C); doubled by every further stage.
+    depths: blocks per stage.
+    mlp_ratio: hidden width of the channel MLPs over the channels.
+    shift_size: odd; 5 is the paper's choice, 1 switches shifting off.
+    padding, dilation: of the shifts, see `shift.axial_shift`; the released code has only zero and 1.
+    connection: "parallel" or "serial" shifts along the two axes.
+    drop_path: stochastic depth of the last block, linear from 0 over all blocks.
+    dropout: in the channel MLPs; 0 in the paper.
+    remat: recompute each block in the backward pass.
+    dtype: of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int | None = 1000
+  patch_size: int = 4
+  hidden_dim: int = 96
+  depths: tuple[int, ...] = (2, 2, 6, 2)
+  mlp_ratio: float = 4.0
+  shift_size: int = 5
+  padding: str = "zero"
+  dilation: int = 1
+  connection: str = "parallel"
+  drop_path: float = 0.0
+  dropout: float = 0.0
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @property
+  def feature_strides(self):
+    """Image pixels per position, for each map of `features`."""
+    return tuple(self.patch_size * 2**i for i in range(len(self.depths)))
+
+  def features(self, images, *, train=False):
+    """One map per stage, before the stage's patch merging: ([B, H/4, W/4, C], ..., [B, H/32, W/32, 8C])."""
+    return self(images, train=train, return_features=True)
+
+  @nn.compact
+  def __call__(self, images, *, train=False, return_features=False):
+    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    if self.connection not in ("parallel", "serial"):
+      raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
+    fan_in = images.shape[-1] * self.patch_size**2
+    init = dict(kernel_init=_KERNEL_INIT, bias_init=_bias_init(fan_in), dtype=self.dtype)
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, name="stem")
+    x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
+    block = nn.remat(ASBlock, static_argnums=(2,)) if self.remat else ASBlock
+    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    maps = []
+    for stage, depth in enumerate(self.depths):
+      if stage:
+        x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
+      for i in range(depth):
+        x = block(
+          mlp_ratio=self.mlp_ratio,
+          shift_size=self.shift_size,
+          padding=self.padding,
+          dilation=self.dilation,
+          connection=self.connection,
+          drop_path=next(rates),
+          dropout=self.dropout,
+          dtype=self.dtype,
+          name=f"stage_{stage}_block_{i}",
+        )(x, train)
+      maps.append(x)
+    if return_features:
+      return tuple(maps)
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
+    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=nn.initializers.normal(0.02))
+
+
+VARIANTS = {
+  "asmlp_tiny": dict(hidden_dim=96, depths=(2, 2, 6, 2)),
+  "asmlp_small": dict(hidden_dim=96, depths=(2, 2, 18, 2)),
+  "asmlp_base": dict(hidden_dim=128, depths=(2, 2, 18, 2)),
+  "asmlp_mobile": dict(hidden_dim=64, depths=(2, 2, 2, 2)),
+}

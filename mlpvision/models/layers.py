@@ -1,0 +1,122 @@
+"""Building blocks that more than one family uses."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def gelu(x):
+  """The exact GELU, x * Phi(x); written with erf, which XLA compiles better than jax.nn.gelu's erfc."""
+  return 0.5 * x * (1.0 + jax.lax.erf(x * (0.5**0.5)))
+
+
+class Dense(nn.Dense):
+  """nn.Dense on a [tokens, C] view: the same numbers, and much faster than an N-D product on CPU."""
+
+  def __call__(self, x):
+    """[..., C_in] -> [..., features]."""
+    return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+
+
+class Mlp(nn.Module):
+  """Dense, GELU, Dense over the last axis; [..., C] -> [..., C].
+
+  approximate: the tanh form of GELU (the default of Flax, so of the original Mixer) instead of the exact one.
+  bias_init: from a layer's fan-in to its initializer.
+  """
+
+  hidden_dim: int
+  dropout: float = 0.0
+  approximate: bool = False
+  kernel_init: Any = nn.linear.default_kernel_init
+  bias_init: Any = lambda fan_in: nn.initializers.zeros_init()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    out = Dense(self.hidden_dim, bias_init=self.bias_init(x.shape[-1]), **dense)(x)
+    out = nn.gelu(out, approximate=True) if self.approximate else gelu(out)
+    out = nn.Dropout(self.dropout, deterministic=not train)(out)
+    out = Dense(x.shape[-1], bias_init=self.bias_init(self.hidden_dim), **dense)(out)
+    return nn.Dropout(self.dropout, deterministic=not train)(out)
+
+
+class DropPath(nn.Module):
+  """Stochastic depth (arXiv 1603.09382): drops the whole branch of a sample with probability `rate`.
+
+  rescale: divide the kept branches by 1 - rate, as timm and DeiT do; the original Mixer code does not.
+  """
+
+  rate: float
+  rescale: bool = True
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    if not train or self.rate == 0.0:
+      return x
+    keep = 1.0 - self.rate
+    mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(mask, x / keep if self.rescale else x, jnp.zeros_like(x))
+
+
+def drop_path_rates(rate, num_blocks):
+  """Linear from 0 in the first block to `rate` in the last, as floats."""
+  return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+
+
+class Affine(nn.Module):
+  """ResMLP's Aff(x) = alpha * x + beta per channel (arXiv 2105.03404, Eq. 1); no statistics."""
+
+  init_value: float = 1.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    shape = (x.shape[-1],)
+    scale = self.param("scale", nn.initializers.constant(self.init_value), shape)
+    bias = self.param("bias", nn.initializers.zeros_init(), shape)
+    return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class GroupNorm1(nn.Module):
+  """GroupNorm with one group: each sample is normalised over all positions and channels.
+
+  Applied as one affine per (sample, channel) from float32 sums: the same mathematics as nn.GroupNorm
+  in one pass fewer over the map. x: [B, ..., C]; the result has `dtype`.
+  """
+
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+    bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],))
+    axes = tuple(range(1, x.ndim))
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axes, keepdims=True)
+    # Centred, not E[x^2] - E[x]^2, which cancels badly where the mean is large.
+    variance = jnp.square(wide - mean).mean(axes, keepdims=True)
+    gain = scale * jax.lax.rsqrt(variance + self.epsilon)
+    return (wide * gain + (bias - mean * gain)).astype(self.dtype)
+
+
+def patch_embed(images, patch_size, features, *, name, **kwargs):
+  """Non-overlapping patches through one linear map: images [B, H, W, 3] -> [B, H/p, W/p, features].
+
+  Call it inside a compact method; kwargs go to nn.Conv. ValueError where the patches do not fit.
+  """
+  height, width = images.shape[1:3]
+  if height % patch_size or width % patch_size:
+    raise ValueError(f"images of {height}x{width} cannot be cut into patches of {patch_size}x{patch_size}")
+  size = (patch_size, patch_size)
+  return nn.Conv(features, size, strides=size, padding="VALID", name=name, **kwargs)(images)
+
+
+def classify(x, num_classes, *, kernel_init):
+  """Pooled features [B, C] to float32 logits [B, num_classes] by the layer `head`, or as they are without classes."""
+  x = x.astype(jnp.float32)
+  return nn.Dense(num_classes, kernel_init=kernel_init, name="head")(x) if num_classes else x

@@ -1,0 +1,123 @@
+"""MLP-Mixer (Tolstikhin et al., arXiv 2105.01601). Parameter names are those of the published weights."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from mlpvision.models import layers
+
+
+class MixerBlock(nn.Module):
+  """Pre-norm token mixing, then pre-norm channel mixing (Sec. 2, Fig. 1); [B, S, C] -> [B, S, C]."""
+
+  tokens_mlp_dim: int
+  channels_mlp_dim: int
+  approximate_gelu: bool
+  drop_path: float
+  drop_path_rescale: bool
+  dropout: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, train):
+    mlp = dict(dropout=self.dropout, approximate=self.approximate_gelu, dtype=self.dtype)
+    drop_path = layers.DropPath(self.drop_path, self.drop_path_rescale)
+    y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
+    y = layers.Mlp(self.tokens_mlp_dim, **mlp, name="token_mixing")(y, train).swapaxes(1, 2)
+    x = x + drop_path(y, train)
+    y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
+    return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
+
+
+class MlpMixer(nn.Module):
+  """MLP-Mixer. The token MLPs fix the number of patches, so a set of parameters serves one image size.
+
+  Attributes:
+    num_classes: width of the head; None gives the pooled features [B, hidden_dim] instead of logits.
+    patch_size, num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim: the paper's Table 1 (P, layers, C, D_S, D_C).
+    approximate_gelu: tanh GELU as in the original JAX code; False is the exact one (timm runs the same weights so).
+    drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
+    drop_path_rescale: divide kept branches by 1 - rate; the original code (big_vision) does not.
+    dropout: after both layers of every MLP; 0 in all published settings.
+    remat: recompute each block in the backward pass.
+    dtype: of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int | None = 1000
+  patch_size: int = 16
+  num_blocks: int = 12
+  hidden_dim: int = 768
+  tokens_mlp_dim: int = 384
+  channels_mlp_dim: int = 3072
+  approximate_gelu: bool = True
+  drop_path: float = 0.0
+  drop_path_rescale: bool = True
+  dropout: float = 0.0
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @property
+  def feature_strides(self):
+    """Image pixels per position, for each map of `features`."""
+    return (self.patch_size,)
+
+  def features(self, images, *, train=False):
+    """The final token map after the last norm, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
+    return self(images, train=train, return_features=True)
+
+  @nn.compact
+  def __call__(self, images, *, train=False, return_features=False):
+    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype, name="stem")
+    rows, columns = x.shape[1:3]
+    x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
+    self._check_tokens(rows * columns)
+    block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat else MixerBlock
+    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
+      x = block(
+        tokens_mlp_dim=self.tokens_mlp_dim,
+        channels_mlp_dim=self.channels_mlp_dim,
+        approximate_gelu=self.approximate_gelu,
+        drop_path=rate,
+        drop_path_rescale=self.drop_path_rescale,
+        dropout=self.dropout,
+        dtype=self.dtype,
+        name=f"MixerBlock_{i}",
+      )(x, train)
+    x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+    if return_features:
+      return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
+    return layers.classify(x.mean(1), self.num_classes, kernel_init=nn.initializers.zeros_init())
+
+  def _check_tokens(self, tokens):
+    if not self.has_variable("params", "MixerBlock_0"):
+      return
+    expected = self.variables["params"]["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"].shape[0]
+    if tokens != expected:
+      raise ValueError(
+        f"these Mixer parameters are for {expected} patches of {self.patch_size}x{self.patch_size} pixels, the images"
+        f" have {tokens}: a Mixer works at the image size it was trained at"
+      )
+
+
+def _size(patch_size, num_blocks, hidden_dim):
+  # Table 1: D_S = C / 2 and D_C = 4 C in every variant.
+  return dict(
+    patch_size=patch_size,
+    num_blocks=num_blocks,
+    hidden_dim=hidden_dim,
+    tokens_mlp_dim=hidden_dim // 2,
+    channels_mlp_dim=4 * hidden_dim,
+  )
+
+
+VARIANTS = {
+  "mixer_s32": _size(32, 8, 512),
+  "mixer_s16": _size(16, 8, 512),
+  "mixer_b32": _size(32, 12, 768),
+  "mixer_b16": _size(16, 12, 768),
+  "mixer_l32": _size(32, 24, 1024),
+  "mixer_l16": _size(16, 24, 1024),
+  "mixer_h14": _size(14, 32, 1280),
+}

@@ -1,0 +1,142 @@
+"""S2-MLP (Yu et al., arXiv 2106.07477; WACV 2022). No official code or weights were ever released."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from mlpvision.models import layers
+from mlpvision.models.shift import spatial_shift
+
+# DeiT's initialisation, as the paper trains by "DeiT strategy" and states none of its own.
+_INIT = nn.initializers.normal(0.02)
+NORMS = ("layer", "affine", "none")
+
+
+def _norm(kind, affine_init, dtype, name):
+  if kind not in NORMS:
+    raise ValueError(f"unknown norm {kind!r}; one of {', '.join(NORMS)}")
+  if kind == "layer":
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+  if kind == "affine":
+    return layers.Affine(affine_init, dtype=dtype, name=name)
+  return lambda x: x
+
+
+class S2Block(nn.Module):
+  """A spatial-shift branch and a channel-MLP branch (Fig. 1); [B, H, W, C] -> [B, H, W, C].
+
+  x + N(FC2(shift(GELU(FC1 x)))), then x + N(FC4(GELU(FC3 x))), N at the end of the branch or at its start.
+  """
+
+  mlp_ratio: float
+  directions: Any
+  border: str
+  norm: str
+  norm_position: str
+  affine_init: float
+  drop_path: float
+  dropout: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, train):
+    dense = dict(kernel_init=_INIT, dtype=self.dtype)
+    channels = x.shape[-1]
+    drop_path = layers.DropPath(self.drop_path)
+
+    def branch(y, inner, name):
+      norm = _norm(self.norm, self.affine_init, self.dtype, name)
+      return drop_path(norm(inner(y)) if self.norm_position == "post" else inner(norm(y)), train)
+
+    def spatial(y):
+      y = layers.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))
+      y = spatial_shift(y, self.directions, self.border)
+      return layers.Dense(channels, **dense, name="spatial_fc2")(y)
+
+    def channel(y):
+      hidden_dim = int(channels * self.mlp_ratio)
+      return layers.Mlp(hidden_dim, self.dropout, **dense, name="channel_mixing")(y, train)
+
+    x = x + branch(x, spatial, "spatial_norm")
+    return x + branch(x, channel, "channel_norm")
+
+
+class S2MLP(nn.Module):
+  """S2-MLP; any image size that the patch divides, with the same parameters.
+
+  Attributes:
+    num_classes: width of the head; None gives the pooled features [B, hidden_dim] instead of logits.
+    patch_size, num_blocks, hidden_dim, mlp_ratio: the paper's Table 2 (p, N, c, r).
+    directions: a name in `shift.DIRECTIONS` (Table 7) or a sequence of (dy, dx).
+    border: "keep" (Algorithm 1) or "zero" (Sec. 3.3's depthwise-convolution reading).
+    norm: "layer", or "affine": ResMLP's, which the deep variant uses (Sec. 4.1), or "none".
+    norm_position: "post", the end of each residual branch as in Fig. 1 and in S2-MLPv2's Fig. 2; "pre", the start,
+      as in most third-party copies.
+    affine_init: initial scale of the blocks' affine norms. The paper states none; ResMLP's for its depth is used.
+    stem_norm: after the patch embedding (Sec. 3.2), same choices as norm; copies often omit it ("none").
+    drop_path: stochastic depth of the last block, linear from 0.
+    dropout: in the channel MLPs; the paper has none.
+    remat: recompute each block in the backward pass.
+    dtype: of the computation; parameters and logits are float32.
+
+  The paper says that the deep variant replaces layer norm by the affine transform, without saying where: here it is
+  replaced wherever it stood, so the stem's too (initial scale 1).
+  """
+
+  num_classes: int | None = 1000
+  patch_size: int = 16
+  num_blocks: int = 12
+  hidden_dim: int = 768
+  mlp_ratio: float = 4.0
+  directions: Any = "four"
+  border: str = "keep"
+  norm: str = "layer"
+  norm_position: str = "post"
+  affine_init: float = 1e-6
+  stem_norm: str = "layer"
+  drop_path: float = 0.0
+  dropout: float = 0.0
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @property
+  def feature_strides(self):
+    """Image pixels per position, for each map of `features`."""
+    return (self.patch_size,)
+
+  def features(self, images, *, train=False):
+    """The final token map, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
+    return self(images, train=train, return_features=True)
+
+  @nn.compact
+  def __call__(self, images, *, train=False, return_features=False):
+    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    if self.norm_position not in ("post", "pre"):
+      raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")
+    stem = dict(kernel_init=_INIT, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
+    x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
+    block = nn.remat(S2Block, static_argnums=(2,)) if self.remat else S2Block
+    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
+      x = block(
+        mlp_ratio=self.mlp_ratio,
+        directions=self.directions,
+        border=self.border,
+        norm=self.norm,
+        norm_position=self.norm_position,
+        affine_init=self.affine_init,
+        drop_path=rate,
+        dropout=self.dropout,
+        dtype=self.dtype,
+        name=f"block_{i}",
+      )(x, train)
+    if return_features:
+      return (x,)
+    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+
+
+VARIANTS = {
+  "s2mlp_wide": dict(patch_size=16, num_blocks=12, hidden_dim=768),
+  "s2mlp_deep": dict(patch_size=16, num_blocks=36, hidden_dim=384, norm="affine", stem_norm="affine"),
+}
