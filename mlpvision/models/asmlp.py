@@ -3,24 +3,16 @@
 from typing import Any
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers
 from mlpvision.models.shift import axial_shift
 
-# The official code leaves its convolutions at PyTorch's default: uniform within 1/sqrt(fan_in), bias too.
-_KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def _bias_init(fan_in):
-  bound = fan_in**-0.5
-  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
-
 
 def _dense(features, fan_in, dtype, name, use_bias=True):
-  bias = dict(use_bias=use_bias, bias_init=_bias_init(fan_in))
-  return layers.Dense(features, kernel_init=_KERNEL_INIT, **bias, dtype=dtype, name=name)
+  # The official code leaves its convolutions at PyTorch's default.
+  bias = dict(use_bias=use_bias, bias_init=layers.torch_bias_init(fan_in))
+  return layers.Dense(features, kernel_init=layers.torch_kernel_init, **bias, dtype=dtype, name=name)
 
 
 class AxialShift(nn.Module):
@@ -74,7 +66,7 @@ class ASBlock(nn.Module):
     x = x + drop_path(shift(y), train)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
-    init = dict(kernel_init=_KERNEL_INIT, bias_init=_bias_init)
+    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
     return x + drop_path(mlp(y, train), train)
 
@@ -143,8 +135,8 @@ class ASMLP(nn.Module):
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
     fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=_KERNEL_INIT, bias_init=_bias_init(fan_in), dtype=self.dtype)
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, name="stem")
+    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
     x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
     block = nn.remat(ASBlock, static_argnums=(2,)) if self.remat else ASBlock
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))

@@ -12,6 +12,16 @@ def gelu(x):
   return 0.5 * x * (1.0 + jax.lax.erf(x * (0.5**0.5)))
 
 
+# PyTorch's default for its linear and convolution layers, which several originals keep: uniform within
+# 1 / sqrt(fan_in), the bias too.
+torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_bias_init(fan_in):
+  bound = fan_in**-0.5
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
 class Dense(nn.Dense):
   """nn.Dense on a [tokens, C] view: the same numbers, and much faster than an N-D product on CPU."""
 
@@ -41,6 +51,35 @@ class Mlp(nn.Module):
     out = nn.gelu(out, approximate=True) if self.approximate else gelu(out)
     out = nn.Dropout(self.dropout, deterministic=not train)(out)
     out = Dense(x.shape[-1], bias_init=self.bias_init(self.hidden_dim), **dense)(out)
+    return nn.Dropout(self.dropout, deterministic=not train)(out)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention (arXiv 1706.03762, Sec. 3.2) over the tokens; [..., N, C] -> [..., N, C].
+
+  One layer `qkv` makes queries, keys and values, its columns ordered (query|key|value, head, channel of the head).
+  bias: added to the scaled products before the softmax, broadcastable to [..., num_heads, N, N].
+  """
+
+  num_heads: int
+  dropout: float = 0.0
+  kernel_init: Any = nn.linear.default_kernel_init
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, train=False, bias=None):
+    channels = x.shape[-1]
+    if channels % self.num_heads:
+      raise ValueError(f"{channels} channels cannot be cut into {self.num_heads} heads")
+    dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    head_dim = channels // self.num_heads
+    qkv = Dense(3 * channels, **dense, name="qkv")(x).reshape(*x.shape[:-1], 3, self.num_heads, head_dim)
+    query, key, value = (qkv[..., i, :, :] for i in range(3))
+    # Products and softmax in float32 whatever the dtype: rounded weights would not sum to one.
+    scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+    weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
+    out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
+    out = Dense(channels, **dense, name="proj")(out)
     return nn.Dropout(self.dropout, deterministic=not train)(out)
 
 
