@@ -3,13 +3,14 @@
 import dataclasses
 import difflib
 
-from mlpvision.models import asmlp, mixer, resmlp, s2mlp
+from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp
 
 _FAMILIES = (
   (mixer.MlpMixer, mixer.VARIANTS),
   (s2mlp.S2MLP, s2mlp.VARIANTS),
   (asmlp.ASMLP, asmlp.VARIANTS),
   (resmlp.ResMLP, resmlp.VARIANTS),
+  (ff.FF, ff.VARIANTS),
 )
 MODELS = {name: (module, sizes) for module, variants in _FAMILIES for name, sizes in variants.items()}
 
