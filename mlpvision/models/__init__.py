@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp
+from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, vit
 
 _FAMILIES = (
   (mixer.MlpMixer, mixer.VARIANTS),
@@ -11,6 +11,7 @@ _FAMILIES = (
   (asmlp.ASMLP, asmlp.VARIANTS),
   (resmlp.ResMLP, resmlp.VARIANTS),
   (ff.FF, ff.VARIANTS),
+  (vit.ViT, vit.VARIANTS),
 )
 MODELS = {name: (module, sizes) for module, variants in _FAMILIES for name, sizes in variants.items()}
 

@@ -1,0 +1,112 @@
+"""ViT (Dosovitskiy et al., arXiv 2010.11929), with the details of its common weights (AugReg, DeiT; timm's form)."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from mlpvision.models import layers
+
+# DeiT's and timm's initialisation, for training from scratch on ImageNet-1k.
+_INIT = nn.initializers.normal(0.02)
+
+
+class ViTBlock(nn.Module):
+  """Pre-norm self-attention, then pre-norm MLP (Sec. 3.1, Eq. 2-3); [B, N, C] -> [B, N, C]."""
+
+  num_heads: int
+  mlp_ratio: float
+  drop_path: float
+  dropout: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x, train):
+    dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
+    drop_path = layers.DropPath(self.drop_path)
+    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+    x = x + drop_path(layers.Attention(self.num_heads, **dense, name="attention")(y, train), train)
+    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+    hidden_dim = int(x.shape[-1] * self.mlp_ratio)
+    return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
+
+
+class ViT(nn.Module):
+  """ViT with class token. The position embedding takes the size of the images that the parameters are made with.
+
+  So the same module is ViT-B/16 at 224 and at 384 pixels; its parameters differ in `pos_embedding` alone.
+
+  Attributes:
+    num_classes: width of the head; None gives the class token's features [B, hidden_dim] instead of logits.
+    patch_size, num_blocks, hidden_dim, num_heads: the paper's Table 1 (P, layers, D, heads); the small one is DeiT's.
+    mlp_ratio: hidden width of the MLPs over the channels.
+    drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
+    dropout: after the position embedding, the attention's projection and both layers of every MLP.
+    remat: recompute each block in the backward pass.
+    dtype: of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int | None = 1000
+  patch_size: int = 16
+  num_blocks: int = 12
+  hidden_dim: int = 768
+  num_heads: int = 12
+  mlp_ratio: float = 4.0
+  drop_path: float = 0.0
+  dropout: float = 0.0
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @property
+  def feature_strides(self):
+    """Image pixels per position, for each map of `features`."""
+    return (self.patch_size,)
+
+  def features(self, images, *, train=False):
+    """The final token map after the last norm, without class token, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
+    return self(images, train=train, return_features=True)
+
+  @nn.compact
+  def __call__(self, images, *, train=False, return_features=False):
+    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    fan_in = images.shape[-1] * self.patch_size**2
+    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    batch, rows, columns, channels = x.shape
+    self._check_tokens(rows * columns)
+    cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, channels)).astype(self.dtype)
+    cls = jnp.broadcast_to(cls, (batch, 1, channels))
+    x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
+    x = x + self.param("pos_embedding", _INIT, (1, *x.shape[1:])).astype(self.dtype)
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    block = nn.remat(ViTBlock, static_argnums=(2,)) if self.remat else ViTBlock
+    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
+      x = block(
+        num_heads=self.num_heads,
+        mlp_ratio=self.mlp_ratio,
+        drop_path=rate,
+        dropout=self.dropout,
+        dtype=self.dtype,
+        name=f"block_{i}",
+      )(x, train)
+    x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+    if return_features:
+      return (x[:, 1:].reshape(batch, rows, columns, channels),)
+    return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
+
+  def _check_tokens(self, tokens):
+    if not self.has_variable("params", "pos_embedding"):
+      return
+    expected = self.get_variable("params", "pos_embedding").shape[1] - 1
+    if tokens != expected:
+      raise ValueError(
+        f"these ViT parameters have a position embedding for {expected} patches of {self.patch_size}x{self.patch_size}"
+        f" pixels, the images have {tokens}: resize `pos_embedding`, or use images of the size it was made for"
+      )
+
+
+VARIANTS = {
+  "vit_s16": dict(patch_size=16, num_blocks=12, hidden_dim=384, num_heads=6),
+  "vit_b16": dict(patch_size=16, num_blocks=12, hidden_dim=768, num_heads=12),
+  "vit_l16": dict(patch_size=16, num_blocks=24, hidden_dim=1024, num_heads=16),
+}
