@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, vit
+from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
 
 _FAMILIES = (
   (mixer.MlpMixer, mixer.VARIANTS),
@@ -12,6 +12,7 @@ _FAMILIES = (
   (resmlp.ResMLP, resmlp.VARIANTS),
   (ff.FF, ff.VARIANTS),
   (vit.ViT, vit.VARIANTS),
+  (swin.Swin, swin.VARIANTS),
 )
 MODELS = {name: (module, sizes) for module, variants in _FAMILIES for name, sizes in variants.items()}
 
