@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpvision import models
+from mlpvision.weights import naming, tables
 
 _DATA = Path(__file__).parents[1] / "data"
 
@@ -24,6 +25,13 @@ class Golden:
       {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
       for prefix in ("param/", "out/")
     )
+
+
+def ours(state):
+  """Parameters in the original's naming, {name: array}, as ours."""
+  _, table = tables.identify(list(state))
+  found = {name: table.ours(name) for name in state if not table.skips(name)}
+  return naming.unflatten({path: transform(np.asarray(state[name])) for name, (path, transform) in found.items()})
 
 
 def relative_error(actual, expected):

@@ -1,8 +1,7 @@
 """FF against the original implementation's numbers, and its sizes."""
 
 import jax
-from naming import params_from_ff
-from parity import Golden, count, relative_error, shapes
+from parity import Golden, count, ours, relative_error, shapes
 import pytest
 
 from mlpvision.models import ff
@@ -16,7 +15,7 @@ def golden():
   golden = Golden("ff")
   meta = golden.meta
   sizes = dict(patch_size=meta["patch_size"], num_blocks=meta["depth"], hidden_dim=meta["embed_dim"])
-  return golden, ff.FF(num_classes=meta["num_classes"], **sizes), params_from_ff(golden.params)
+  return golden, ff.FF(num_classes=meta["num_classes"], **sizes), ours(golden.params)
 
 
 def test_logits_equal_the_originals(golden):

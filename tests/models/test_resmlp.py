@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from naming import params_from_resmlp
 import numpy as np
-from parity import Golden, count, relative_error, shapes
+from parity import Golden, count, ours, relative_error, shapes
 import pytest
 
 from mlpvision import models
@@ -25,7 +24,7 @@ def golden():
   golden = Golden("resmlp_timm")
   meta = golden.meta
   sizes = {name: meta[name] for name in ("patch_size", "num_blocks", "mlp_ratio", "num_classes")}
-  return golden, resmlp.ResMLP(hidden_dim=meta["embed_dim"], **sizes), params_from_resmlp(golden.params)
+  return golden, resmlp.ResMLP(hidden_dim=meta["embed_dim"], **sizes), ours(golden.params)
 
 
 def test_features_and_logits_equal_the_originals(golden):
@@ -48,10 +47,10 @@ def test_names_of_the_deit_repository(golden):
   names = {"stem.": "patch_embed.", "linear_tokens.": "attn.", "mlp_channels.": "mlp.", ".ls": ".gamma_"}
   state = {}
   for name, value in golden.params.items():
-    for ours, theirs in names.items():
-      name = name.replace(ours, theirs)
+    for timm, deit in names.items():
+      name = name.replace(timm, deit)
     state[name] = value.reshape(-1) if name.endswith(("alpha", "beta")) else value
-  jax.tree.map(np.testing.assert_array_equal, params_from_resmlp(state), params)
+  jax.tree.map(np.testing.assert_array_equal, ours(state), params)
 
 
 def test_all_variants_are_counted():

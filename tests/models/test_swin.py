@@ -4,9 +4,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from naming import params_from_swin
 import numpy as np
-from parity import Golden, count, relative_error, shapes
+from parity import Golden, count, ours, relative_error, shapes
 import pytest
 
 from mlpvision.models import swin
@@ -32,7 +31,7 @@ def _model(golden):
 @pytest.fixture(scope="module")
 def golden():
   golden = Golden("swin_timm")
-  return golden, _model(golden), params_from_swin(golden.params)
+  return golden, _model(golden), ours(golden.params)
 
 
 def test_logits_equal_timms(golden):
@@ -49,7 +48,7 @@ def test_maps_that_windows_do_not_divide():
   for block in range(2):  # timm's table for 4x3 windows, into the middle of one for 4x4
     name = f"layers.2.blocks.{block}.attn.relative_position_bias_table"
     state[name] = np.pad(state[name].reshape(7, 5, 4), ((0, 0), (1, 1), (0, 0))).reshape(49, 4)
-  model, params = _model(golden), params_from_swin(state)
+  model, params = _model(golden), ours(state)
   assert shapes(model, *golden.meta["image_size"]) == jax.tree.map(lambda x: x.shape, params)
   with jax.default_matmul_precision("highest"):
     logits = jax.jit(model.apply)({"params": params}, golden.images)
@@ -73,7 +72,7 @@ def test_names_of_the_original_repository(golden):
     for timm, original in names.items():
       name = name.replace(timm, original)
     state[name] = value
-  jax.tree.map(np.testing.assert_array_equal, params_from_swin(state), params)
+  jax.tree.map(np.testing.assert_array_equal, ours(state), params)
 
 
 def test_all_variants_are_counted():

@@ -2,8 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from naming import params_from_vit
-from parity import Golden, count, relative_error, shapes
+from parity import Golden, count, ours, relative_error, shapes
 import pytest
 
 from mlpvision.models import vit
@@ -22,7 +21,7 @@ def golden():
   meta = golden.meta
   sizes = {name: meta[name] for name in ("patch_size", "num_heads", "num_classes")}
   model = vit.ViT(num_blocks=meta["depth"], hidden_dim=meta["embed_dim"], **sizes)
-  return golden, model, params_from_vit(golden.params)
+  return golden, model, ours(golden.params)
 
 
 def test_features_and_logits_equal_timms(golden):

@@ -1,0 +1,52 @@
+"""Weights out: our parameters under the names of timm or of the official repositories."""
+
+import dataclasses
+import json
+
+from mlpvision import models
+from mlpvision.weights import known, naming, tables
+from mlpvision.weights.errors import WeightsError, listing
+from mlpvision.weights.files import write
+from mlpvision.weights.loading import RUN_OPTIONS
+
+
+def save(path, module, params, preprocessing=None):
+  """Writes parameters that timm or the official code can load, and `load` gives back exactly.
+
+  .safetensors holds timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, where there is
+  none (S2-MLP), our own joined by dots; beside them, the module's attributes and the preprocessing as metadata.
+  .npz, for Mixer only, is the layout of the published files, and has no place for either.
+
+  Args:
+    path: ends in .safetensors or .npz; replaced only when the new file is complete.
+    module: the linen module, or the name of a variant.
+    params: nested dict of arrays, as `module.init(...)["params"]`; with or without the head.
+    preprocessing: a `known.Preprocessing`.
+
+  Raises:
+    WeightsError: leaves that are not of this family, or a suffix that it cannot be written with.
+  """
+  module = models.create(module) if isinstance(module, str) else module
+  file_format = "npz" if str(path).endswith(".npz") else "safetensors"
+  table = tables.table_for(module, file_format)
+  if table is None:
+    raise WeightsError(path, f"{type(module).__name__} has no .npz layout", "Use the suffix .safetensors.")
+  arrays, strangers = {}, []
+  for ours, array in naming.flatten(params).items():
+    translated = table.theirs(ours)
+    if translated is None:
+      strangers.append(ours)
+    else:
+      name, transform = translated
+      arrays[name] = transform(array)
+  if strangers or not arrays:
+    raise WeightsError(path, f"these parameters are not of {type(module).__name__}", listing(strangers))
+  write(path, arrays, _metadata(module, preprocessing) if file_format == "safetensors" else None)
+
+
+def _metadata(module, preprocessing):
+  options = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
+  noted = {"options": options}
+  if preprocessing is not None:
+    noted["preprocessing"] = known.preprocessing_to(preprocessing)
+  return {"format": "pt", "mlpvision": json.dumps(noted)}  # "pt" is what readers made for PyTorch look for

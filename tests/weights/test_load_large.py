@@ -1,0 +1,63 @@
+"""Files of 88M and 208M parameters load within 10 seconds and three times their size in memory (minutes; -m slow)."""
+
+import json
+import subprocess
+import sys
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mlpvision import models, weights
+
+# In a process of its own: the peak covers the interpreter, JAX and the file's pages too. Not by getrusage, whose
+# maximum a process inherits from the one that started it.
+_LOAD = """
+import json, pathlib, re, sys, time
+start = time.monotonic()
+from mlpvision import weights
+_, params, info = weights.load(sys.argv[1], **json.loads(sys.argv[2]))
+seconds = time.monotonic() - start
+peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+print(json.dumps([seconds, peak, info.model_name, info.head]))
+"""
+
+
+def random_params(name):
+  image = jnp.zeros((1, 224, 224, 3))
+  shapes = jax.eval_shape(models.create(name).init, jax.random.key(0), image)["params"]
+  generator = np.random.default_rng(0)
+  return jax.tree.map(lambda leaf: generator.random(leaf.shape, np.float32), shapes)
+
+
+def write_pth(path, arrays):
+  """As torch.save writes {"model": arrays}: a pickle of references, and every tensor a stored member."""
+  torch = goldens.DATA / "torch"
+  subprocess.run([sys.executable, str(torch / "zip_writer.py"), str(arrays), str(path)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+@pytest.mark.parametrize("num_classes", [1000, 10])
+@pytest.mark.parametrize(
+  ("name", "suffix"),
+  [("asmlp_base", ".safetensors"), ("asmlp_base", ".pth"), ("mixer_l16", ".npz"), ("mixer_l16", ".safetensors")],
+)
+def test_time_and_memory(tmp_path, name, suffix, num_classes):
+  path = tmp_path / f"weights{suffix}"
+  source = path.with_suffix(".safetensors") if suffix == ".pth" else path
+  weights.save(source, name, random_params(name))
+  if suffix == ".pth":
+    write_pth(path, source)
+  elif suffix == ".safetensors":  # as others write it, without our metadata
+    save_file(load_file(path), path)
+  command = [sys.executable, "-c", _LOAD, str(path), json.dumps(dict(num_classes=num_classes))]
+  out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+  seconds, peak, model, head = json.loads(out)
+  print(f"{path.name} of {name}: {path.stat().st_size / 2**20:.0f} MiB, {seconds:.1f} s, {peak / 2**20:.0f} MiB")
+  assert (model, head) == (name, "file" if num_classes == 1000 else "new")
+  assert seconds < 10
+  assert peak < 3 * path.stat().st_size

@@ -1,0 +1,90 @@
+"""Weights out: what is written is what the originals read, and loads back bit for bit."""
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from mlpvision import models, weights
+
+SMALL = {
+  "mixer_b16": (32, dict(patch_size=8, num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=24)),
+  "s2mlp_wide": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16, directions="eight", border="zero")),
+  "s2mlp_deep": (16, dict(patch_size=8, num_blocks=2, hidden_dim=16, norm_position="pre", stem_norm="none")),
+  "asmlp_tiny": (32, dict(hidden_dim=8, depths=(1, 1, 1, 1), shift_size=3, padding="circular")),
+  "resmlp_s24": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16)),
+  "ff_tiny": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16)),
+  "vit_b16": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16, num_heads=2)),
+  "swin_tiny": (32, dict(hidden_dim=8, depths=(1, 1), num_heads=(2, 4), window_size=4)),
+}
+
+
+def make(name, **options):
+  """A small module of a variant and parameters of random numbers throughout."""
+  size, sizes = SMALL[name]
+  module = models.create(name, **{**dict(num_classes=5), **sizes, **options})
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+  generator = np.random.default_rng(0)
+  return module, jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_round_trip(tmp_path, name):
+  module, params = make(name)
+  path = tmp_path / "weights.safetensors"
+  view = weights.Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.9, "bilinear", 32)
+  weights.save(path, module, params, view)
+  again, loaded, info = weights.load(path)
+  assert again == module
+  assert info.preprocessing == view
+  jax.tree.map(np.testing.assert_array_equal, params, loaded)
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_training_options_are_not_of_the_file(tmp_path):
+  module, params = make("asmlp_tiny", drop_path=0.3, dtype=jnp.bfloat16, remat=True)
+  weights.save(tmp_path / "w.safetensors", module, params)
+  again, _, _ = weights.load(tmp_path / "w.safetensors", drop_path=0.1)
+  assert (again.drop_path, again.dtype, again.remat) == (0.1, jnp.float32, False)
+
+
+@pytest.mark.parametrize("name", [name for name, (suffix, _) in goldens.FAMILIES.items() if suffix != ".npz"])
+def test_writes_the_originals_names_and_layout(tmp_path, name):
+  _, original, _ = goldens.read(name)
+  module, params, _ = weights.load(goldens.write(tmp_path, name), **goldens.FAMILIES[name][1])
+  weights.save(tmp_path / "out.safetensors", module, params)
+  written = load_file(tmp_path / "out.safetensors")
+  assert set(written) == set(original)
+  for key, array in original.items():
+    np.testing.assert_array_equal(written[key], array)
+
+
+def test_writes_the_mixers_npz(tmp_path):
+  _, original, _ = goldens.read("mixer_npz")
+  module, params, _ = weights.load(goldens.write(tmp_path, "mixer_npz"))
+  weights.save(tmp_path / "out.npz", module, params)
+  with np.load(tmp_path / "out.npz") as written:
+    assert set(written.files) == set(original)
+    for key, array in original.items():
+      np.testing.assert_array_equal(written[key], array)
+
+
+def test_saves_device_arrays_of_bfloat16_and_a_variant_by_name(tmp_path):
+  module, params = make("s2mlp_wide")
+  params = jax.tree.map(lambda array: jnp.asarray(array, jnp.bfloat16), params)
+  weights.save(tmp_path / "w.safetensors", module, params)
+  _, loaded, _ = weights.load(tmp_path / "w.safetensors")
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a, np.float32), b), params, loaded)
+  with pytest.raises(weights.WeightsError, match="not of MlpMixer"):
+    weights.save(tmp_path / "w.safetensors", "mixer_b16", params)
+
+
+def test_refuses_what_cannot_be_written(tmp_path):
+  module, params = make("s2mlp_wide")
+  with pytest.raises(weights.WeightsError, match="no .npz layout"):
+    weights.save(tmp_path / "w.npz", module, params)
+  with pytest.raises(weights.WeightsError, match="suffix is '.pth'"):
+    weights.save(tmp_path / "w.pth", module, params)
+  assert not list(tmp_path.iterdir())
