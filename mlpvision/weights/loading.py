@@ -28,7 +28,7 @@ class Info:
   Attributes:
     path: of the file.
     naming: whose names it uses: "timm", "official", "npz", ...
-    model_name, overrides: `models.create(model_name, **overrides)` is the module.
+    model_name, overrides: `models.create(model_name, num_classes=..., **overrides)` is the module.
     head: "file", or "new" (freshly initialised, since num_classes is not the file's), or "none".
     preprocessing: what the weights expect of an image (`known.Preprocessing`), or None where nobody said it.
     entry: of the table of known weights, if it was loaded by name.
@@ -96,7 +96,7 @@ def load(source, model_name=None, *, image_size=None, seed=0, **overrides):
   if head == "new":
     module = module.clone(num_classes=overrides["num_classes"])
     params.update(_new_head(module, params, seed))
-  preprocessing = entry.preprocessing if entry else known.preprocessing_from(saved.get("preprocessing"))
+  preprocessing = entry.preprocessing if entry else saved["preprocessing"]
   if preprocessing and image_size is not None:
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
   info = Info(path, table.name, name, _difference(name, _fields(module)), head, preprocessing, entry)
@@ -116,9 +116,8 @@ def _existing(source):
 def _read(file):
   """(module class, table, {our path: array}) of a file."""
   names = tables.strip_prefixes(file.names)
-  if all("/" in name or name == short for short, name in names.items()):
-    renumbered = naming.renumber_pre_linen(names)
-    names = {renumbered[short]: name for short, name in names.items()}
+  renumbered = naming.renumber_pre_linen(names)
+  names = {renumbered[short]: name for short, name in names.items()}
   module_class, table = tables.identify(list(names))
   if module_class is None:
     advice = f"Families: {', '.join(module.__name__ for module in tables.TABLES)}. Its names begin so:\n"
@@ -146,11 +145,13 @@ def _read(file):
 
 
 def _saved_options(file):
-  """What `saving.save` noted: {"options": {...}, "preprocessing": {...}}, or {}."""
+  """What `saving.save` noted: {"options": dict, "preprocessing": Preprocessing or None}."""
   try:
-    return json.loads(file.metadata.get("mlpvision", "{}"))
-  except ValueError as error:
-    raise WeightsError(file.path, f"its mlpvision metadata is no JSON ({error})") from error
+    noted = json.loads(file.metadata.get("mlpvision", "{}"))
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in noted.get("options", {}).items()}
+    return {"options": options, "preprocessing": known.preprocessing_from(noted.get("preprocessing"))}
+  except (ValueError, TypeError, AttributeError) as error:
+    raise WeightsError(file.path, f"its mlpvision metadata is not what save writes ({error})") from error
 
 
 def _choose_head(file, params, overrides):
@@ -174,7 +175,7 @@ def _choose_head(file, params, overrides):
 
 def _options(file, module_class, table, params, saved, model_name):
   """The attributes that the file decides: all sizes, or without contradicting a given model's."""
-  noted = {key: tuple(v) if isinstance(v, list) else v for key, v in saved.get("options", {}).items()}
+  noted = saved["options"]
   if model_name is not None:
     if model_name not in models.MODELS:
       models.create(model_name)  # raises, with the nearest names

@@ -34,7 +34,7 @@ def fit(module, params, image_size=None, window_size=None):
   if image_size is None:
     return module, params
   height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-  step = module.patch_size * (32 // 4 if isinstance(module, asmlp.ASMLP) else 1)
+  step = module.patch_size * (2 ** (len(module.depths) - 1) if isinstance(module, asmlp.ASMLP) else 1)
   if height % step or width % step:
     raise ValueError(f"{type(module).__name__} with patches of {module.patch_size} cannot take {height}x{width} images")
   grid = (height // module.patch_size, width // module.patch_size)

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from safetensors.numpy import save_file
+import torch_files
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -13,8 +14,8 @@ DATA = Path(__file__).parents[1] / "data"
 FAMILIES = {
   "mixer_npz": (".npz", {}),
   "mixer_timm": (".safetensors", {}),
-  "asmlp": (".safetensors", {}),
-  "ff": (".safetensors", {}),
+  "asmlp": (".pth", {}),
+  "ff": (".pth", {}),
   "resmlp_timm": (".safetensors", {}),
   "vit_timm": (".safetensors", dict(num_heads=4)),
   "swin_timm": (".safetensors", {}),
@@ -37,6 +38,8 @@ def write(directory, name, params=None):
   path = directory / f"{name}{suffix}"
   if suffix == ".npz":
     np.savez(path, **params)
+  elif suffix == ".pth":
+    torch_files.save(path, params)
   else:
     save_file(params, path)
   return path

@@ -166,3 +166,10 @@ def test_known_entries_are_of_known_models():
     assert entry.top1 is None or 60 < entry.top1 < 90
     assert (entry.top1 is None) == (entry.num_classes != 1000)
     assert entry.preprocessing.interpolation in ("bicubic", "bilinear")
+
+
+def test_the_docs_list_every_known_entry():
+  text = (goldens.DATA.parents[1] / "docs" / "weights.md").read_text()
+  for entry in weights.KNOWN.values():
+    assert f"| `{entry.name}` | `{entry.model}` | {entry.num_classes:,} |" in text
+    assert entry.url is None or entry.url in text

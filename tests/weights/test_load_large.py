@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 
-import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+import torch_files
 
 from mlpvision import models, weights
 
@@ -33,12 +33,6 @@ def random_params(name):
   return jax.tree.map(lambda leaf: generator.random(leaf.shape, np.float32), shapes)
 
 
-def write_pth(path, arrays):
-  """As torch.save writes {"model": arrays}: a pickle of references, and every tensor a stored member."""
-  torch = goldens.DATA / "torch"
-  subprocess.run([sys.executable, str(torch / "zip_writer.py"), str(arrays), str(path)], check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 @pytest.mark.parametrize("num_classes", [1000, 10])
@@ -51,7 +45,7 @@ def test_time_and_memory(tmp_path, name, suffix, num_classes):
   source = path.with_suffix(".safetensors") if suffix == ".pth" else path
   weights.save(source, name, random_params(name))
   if suffix == ".pth":
-    write_pth(path, source)
+    torch_files.save(path, load_file(source))
   elif suffix == ".safetensors":  # as others write it, without our metadata
     save_file(load_file(path), path)
   command = [sys.executable, "-c", _LOAD, str(path), json.dumps(dict(num_classes=num_classes))]

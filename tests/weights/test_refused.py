@@ -39,7 +39,7 @@ def test_empty_missing_and_other_files(tmp_path, suffix):
   refused(path, "is a directory")
 
 
-@pytest.mark.parametrize("name", ["mixer_npz", "asmlp"])
+@pytest.mark.parametrize("name", ["mixer_npz", "mixer_timm", "asmlp"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_truncated(tmp_path, name, share):
   path = goldens.write(tmp_path, name)
@@ -127,3 +127,10 @@ def test_wrong_axes(tmp_path):
   _, params, _ = goldens.read("mixer_npz")
   params["MixerBlock_0/token_mixing/Dense_0/kernel"] = np.ones(3, np.float32)
   refused(goldens.write(tmp_path, "mixer_npz", params), "in another shape")
+
+
+@pytest.mark.parametrize("noted", ["[1]", "{", '{"options": 3}', '{"preprocessing": {"mean": 1}}'])
+def test_broken_metadata(tmp_path, noted):
+  path = tmp_path / "noted.safetensors"
+  save_file(goldens.read("mixer_timm")[1], path, {"mlpvision": noted})
+  refused(path, "its mlpvision metadata is not what save writes")
