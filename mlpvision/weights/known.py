@@ -65,7 +65,7 @@ class Known:
 
 def _google():
   """The Mixer paper's own files. Its evaluation scales by area averaging, to which antialiased bilinear is closest."""
-  page = "https://github.com/google-research/vision_transformer#available-mixer-models"
+  page = "https://github.com/google-research/vision_transformer"
   view = Preprocessing(**_INCEPTION, interpolation="bilinear")
   for size in ("b", "l"):
     for data, classes in (("imagenet1k", 1000), ("imagenet21k", 21843)):
