@@ -19,7 +19,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default: r
 def main(argv):
   """Checks first what needs no accelerator, then starts JAX."""
   del argv
-  config = _CONFIG.value
+  config = commands.read_config(_CONFIG)
   config_lib.check(config)
   from mlpvision import sharding
   from mlpvision.training import loop

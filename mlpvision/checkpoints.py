@@ -33,7 +33,7 @@ class Checkpoints:
     self._manager = self._open()
 
   def _open(self):
-    return ocp.CheckpointManager(self._directory, options=self._options)
+    return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
 
   def latest_step(self):
     """The newest saved step, or None."""
@@ -144,7 +144,8 @@ def load_weights(source, sharding=None, ema=False):
   directory, steps = _find(source)
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   item = "ema" if ema else "params"
-  with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+  options = ocp.CheckpointManagerOptions(create=False)
+  with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
     for step in steps:
       result = _attempt(functools.partial(_load_item, manager, step, item, sharding))
       if not isinstance(result, Exception):
@@ -180,6 +181,11 @@ def _load_item(manager, step, item, sharding):
   restored = manager.restore(step, args=args)
   _verify({item: restored[item]}, restored.meta["checksums"])
   return restored[item], restored.meta
+
+
+def _handlers():
+  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "train")}
+  return {**arrays, "meta": ocp.JsonCheckpointHandler()}
 
 
 def _items(state):

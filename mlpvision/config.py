@@ -27,16 +27,27 @@ def check(config):
       problems.append(f"augment.{field}={value!r}: this version has no {field} yet; {how} trains without it")
   if config.augment.crop not in _CROPS:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
-  for field, value in (("data.batch_size", config.data.batch_size), ("eval.batch_size", config.eval.batch_size)):
-    if value < 1:
-      problems.append(f"{field}={value}: must be positive")
-  if not 0 < config.eval.crop_ratio <= 1:
-    problems.append(f"eval.crop_ratio={config.eval.crop_ratio}: must lie in (0, 1]")
   parts = config.accumulation_steps
-  if parts < 1 or config.data.batch_size % parts:
+  if config.data.batch_size < 1:
+    problems.append(f"data.batch_size={config.data.batch_size}: must be positive")
+  elif parts < 1 or config.data.batch_size % parts:
     problems.append(f"accumulation_steps={parts} does not divide data.batch_size={config.data.batch_size}")
+  try:
+    check_evaluation(config)
+  except UserError as error:
+    problems.append(str(error))
   if problems:
     raise UserError("\n\n".join(problems))
+
+
+def check_evaluation(config):
+  """The part of `check` that evaluation alone needs."""
+  if config.eval.batch_size < 1:
+    raise UserError(f"eval.batch_size={config.eval.batch_size}: must be positive")
+  if not 0 < config.eval.crop_ratio <= 1:
+    raise UserError(f"eval.crop_ratio={config.eval.crop_ratio}: must lie in (0, 1]")
+  if config.eval.interpolation not in ("bicubic", "bilinear"):
+    raise UserError(f"eval.interpolation={config.eval.interpolation!r}: 'bicubic' or 'bilinear'")
 
 
 def to_json(config):

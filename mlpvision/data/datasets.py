@@ -71,7 +71,10 @@ def open_split(name, split, data_dir):
     builder = getattr(importlib.import_module(module), builder_class)(
       data_dir=os.fspath(data_dir), file_format="array_record"
     )
-    builder.download_and_prepare()
+    if not epath.Path(builder.data_path).exists():
+      print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
+      tfds.disable_progress_bar()
+      builder.download_and_prepare()
   else:
     builder = tfds.builder_from_directory(os.fspath(_find_prepared(name, data_dir)))
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
