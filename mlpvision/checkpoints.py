@@ -77,7 +77,7 @@ class Checkpoints:
       error = _attempt(functools.partial(self._restore_step, step, abstract))
       if not isinstance(error, Exception):
         return error
-      logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s", self._directory / str(step), error)
+      _report_damage(self._directory / str(step), error)
       self._move_aside(step)
     if steps:
       raise UserError(
@@ -152,7 +152,7 @@ def load_weights(source, sharding=None, ema=False):
         return (*result, step)
       if isinstance(result, UserError):
         raise result
-      logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s", directory / str(step), result)
+      _report_damage(directory / str(step), result)
   raise UserError(f"{source}: no intact checkpoint")
 
 
@@ -191,6 +191,11 @@ def _handlers():
 def _items(state):
   items = {"params": state.params, "train": {"step": state.step, "opt_state": state.opt_state}}
   return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def _report_damage(path, error):
+  first_line = (str(error).splitlines() or [""])[0]
+  logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %.200s", path, type(error).__name__, first_line)
 
 
 def _attempt(restore):

@@ -1,6 +1,7 @@
 """From a dataset's name to its examples, through tfds. Nothing here touches the network or imports TensorFlow,
 except that one of our own datasets is prepared on first use."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import importlib
@@ -74,7 +75,8 @@ def open_split(name, split, data_dir):
     if not epath.Path(builder.data_path).exists():
       print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
       tfds.disable_progress_bar()
-      builder.download_and_prepare()
+      with contextlib.redirect_stdout(None):
+        builder.download_and_prepare()
   else:
     builder = tfds.builder_from_directory(os.fspath(_find_prepared(name, data_dir)))
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
