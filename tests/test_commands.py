@@ -260,8 +260,8 @@ def test_predict(command, finished, tmp_path, data_dir):
 
 
 def test_predict_names_bad_pictures(command, finished, tmp_path):
-  Image.new("L", (28, 28)).save(tmp_path / "good.png")
-  (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+  Image.effect_noise((28, 28), 50).save(tmp_path / "good.png")
+  (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
   (tmp_path / "text.png").write_text("hello")
   paths = [str(tmp_path / name) for name in ("good.png", "cut.png", "text.png", "gone.png")]
   code, output = command("-m", "mlpvision.predict", f"--weights={finished}", *paths)
