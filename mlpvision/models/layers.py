@@ -155,7 +155,7 @@ def patch_embed(images, patch_size, features, *, name, **kwargs):
   return nn.Conv(features, size, strides=size, padding="VALID", name=name, **kwargs)(images)
 
 
-def classify(x, num_classes, *, kernel_init):
+def classify(x, num_classes, *, kernel_init, bias_init=nn.initializers.zeros_init()):  # noqa: B008
   """Pooled features [B, C] to float32 logits [B, num_classes] by the layer `head`, or as they are without classes."""
   x = x.astype(jnp.float32)
-  return nn.Dense(num_classes, kernel_init=kernel_init, name="head")(x) if num_classes else x
+  return nn.Dense(num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x) if num_classes else x

@@ -40,6 +40,7 @@ class MlpMixer(nn.Module):
     drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
     drop_path_rescale: divide kept branches by 1 - rate; the original code (big_vision) does not.
     dropout: after both layers of every MLP; 0 in all published settings.
+    head_bias_init: initial bias of the head; big_vision's recipe with the sigmoid loss has -6.9, about -ln(classes).
     remat: recompute each block in the backward pass.
     dtype: of the computation; parameters and logits are float32.
   """
@@ -54,6 +55,7 @@ class MlpMixer(nn.Module):
   drop_path: float = 0.0
   drop_path_rescale: bool = True
   dropout: float = 0.0
+  head_bias_init: float = 0.0
   remat: bool = False
   dtype: Any = jnp.float32
 
@@ -88,7 +90,8 @@ class MlpMixer(nn.Module):
     x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
-    return layers.classify(x.mean(1), self.num_classes, kernel_init=nn.initializers.zeros_init())
+    head = dict(kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.constant(self.head_bias_init))
+    return layers.classify(x.mean(1), self.num_classes, **head)
 
   def _check_tokens(self, tokens):
     if not self.has_variable("params", "MixerBlock_0"):

@@ -1,0 +1,233 @@
+"""Checkpoints through orbax, and the only file that knows it.
+
+WORKDIR/checkpoints/STEP holds separate items: params, ema, train (step and optimizer state) and meta (JSON: the config
+and the class names). So weights can be read alone, on any devices, without knowing the optimizer. meta also
+has a checksum per item: a restored checkpoint is the saved one bit for bit, or it is refused.
+"""
+
+import functools
+import os
+
+from absl import logging
+from etils import epath
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mlpvision.errors import UserError
+
+_FOLDER = "checkpoints"
+
+
+class Checkpoints:
+  """Saves and restores the `TrainState` of one run. Every process calls every method, with the same steps."""
+
+  def __init__(self, workdir, keep):
+    """workdir: a local or gs:// directory; keep: how many checkpoints stay, the newest."""
+    self._directory = _absolute(workdir) / _FOLDER
+    self._options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None, enable_async_checkpointing=True
+    )
+    self._manager = self._open()
+
+  def _open(self):
+    return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
+
+  def latest_step(self):
+    """The newest saved step, or None."""
+    return self._manager.latest_step()
+
+  def read_meta(self):
+    """The meta of the newest checkpoint whose meta can be read, or None."""
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+      except Exception as error:
+        logging.debug("meta of checkpoint %d: %s", step, error)
+    return None
+
+  def save(self, step, state, meta):
+    """Starts saving `state` as `step`; returns when the arrays are copied. Does nothing where the step is saved.
+
+    Args:
+      step: int.
+      state: TrainState.
+      meta: a dict that JSON can hold.
+    """
+    if step in self._manager.all_steps():
+      return
+    items = _items(state)
+    checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
+    args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    args["meta"] = ocp.args.JsonSave({**meta, "checksums": checksums})
+    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+
+  def restore(self, abstract):
+    """The newest intact state, on the shardings of `abstract`, or None where nothing was ever saved.
+
+    A damaged checkpoint is named, moved to WORKDIR/checkpoints-damaged, and the one before it is used.
+
+    Raises:
+      UserError: there are checkpoints, and all are damaged.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      error = _attempt(functools.partial(self._restore_step, step, abstract))
+      if not isinstance(error, Exception):
+        return error
+      _report_damage(self._directory / str(step), error)
+      self._move_aside(step)
+    if steps:
+      raise UserError(
+        f"all checkpoints in {self._directory} are damaged (now in {self._damaged}): start again in a new --workdir"
+      )
+    return None
+
+  def _restore_step(self, step, abstract):
+    targets = _items(abstract)
+    args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
+    restored = self._manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
+    items = {name: restored[name] for name in targets}
+    _verify(items, restored.meta["checksums"])
+    train = items["train"]
+    return abstract.replace(
+      step=train["step"], params=items["params"], ema=items.get("ema"), opt_state=train["opt_state"]
+    )
+
+  @property
+  def _damaged(self):
+    return self._directory.parent / f"{_FOLDER}-damaged"
+
+  def _move_aside(self, step):
+    self._manager.close()
+    if jax.process_index() == 0:
+      self._damaged.mkdir(parents=True, exist_ok=True)
+      target = self._damaged / str(step)
+      if target.exists():
+        target.rmtree()
+      (self._directory / str(step)).rename(target)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"moved {step}")
+    self._manager = self._open()
+
+  def reached_preemption(self, step):
+    """Whether the cluster asked any process to stop; all processes agree on the step. Call it at every step."""
+    return self._manager.reached_preemption(step)
+
+  def check_for_errors(self):
+    """Raises what went wrong in a save that was started earlier."""
+    self._manager.check_for_errors()
+
+  def close(self):
+    """Waits for started saves and ends."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def load_weights(source, sharding=None, ema=False):
+  """Reads parameters and meta alone.
+
+  Args:
+    source: a run's workdir (its newest intact checkpoint), or one checkpoint (WORKDIR/checkpoints/STEP).
+    sharding: where each array goes; default: this process's first device.
+    ema: the moving average instead of the parameters.
+
+  Returns:
+    (params, meta, step).
+
+  Raises:
+    UserError: no checkpoint there, damaged, or without a moving average.
+  """
+  source = _absolute(source)
+  directory, steps = _find(source)
+  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  item = "ema" if ema else "params"
+  options = ocp.CheckpointManagerOptions(create=False)
+  with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
+    for step in steps:
+      result = _attempt(functools.partial(_load_item, manager, step, item, sharding))
+      if not isinstance(result, Exception):
+        return (*result, step)
+      if isinstance(result, UserError):
+        raise result
+      _report_damage(directory / str(step), result)
+  raise UserError(f"{source}: no intact checkpoint")
+
+
+def _absolute(path):
+  return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax takes no relative paths
+
+
+def _find(source):
+  if source.name.isdigit() and source.parent.name == _FOLDER and source.is_dir():
+    return source.parent, [int(source.name)]
+  directory = source if source.name == _FOLDER else source / _FOLDER
+  steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit()] if directory.is_dir() else []
+  if not steps:
+    raise UserError(
+      f"{source}: no checkpoint there; give a run's workdir, which has a folder {_FOLDER!r}, or one of it"
+    )
+  return directory, sorted(steps, reverse=True)
+
+
+def _load_item(manager, step, item, sharding):
+  tree = manager.item_metadata(step)[item]
+  if tree is None:
+    raise UserError(f"the checkpoint of step {step} has no {item}")
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+  args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract), "meta": ocp.args.JsonRestore()})
+  restored = manager.restore(step, args=args)
+  _verify({item: restored[item]}, restored.meta["checksums"])
+  return restored[item], restored.meta
+
+
+def _handlers():
+  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "train")}
+  return {**arrays, "meta": ocp.JsonCheckpointHandler()}
+
+
+def _items(state):
+  items = {"params": state.params, "train": {"step": state.step, "opt_state": state.opt_state}}
+  return items if state.ema is None else {**items, "ema": state.ema}
+
+
+def _report_damage(path, error):
+  first_line = (str(error).splitlines() or [""])[0]
+  logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %.200s", path, type(error).__name__, first_line)
+
+
+def _attempt(restore):
+  """Result or exception of restore(), after all processes agreed on which of the two it is."""
+  try:
+    result = restore()
+  except Exception as error:
+    result = error
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.array(isinstance(result, Exception)))
+    if failed.any() and not isinstance(result, Exception):
+      return OSError(f"process {int(failed.argmax())} could not read it")
+  return result
+
+
+def _verify(items, expected):
+  found = jax.device_get(_checksums(items))
+  for name, value in found.items():
+    if int(value) != expected[name]:
+      raise OSError(f"{name} is not what was saved (checksum {int(value)}, saved {expected[name]})")
+
+
+@jax.jit
+def _checksums(items):
+  """uint32 per item, from the bits of all its leaves; the same on any mesh, and other with any flipped bit."""
+
+  def leaf(x):
+    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
+
+  def item(tree):
+    # An odd factor for each leaf, so that exchanged leaves show.
+    return sum((2 * i + 1) * leaf(x) for i, x in enumerate(jax.tree.leaves(tree)))
+
+  return {name: item(tree).astype(jnp.uint32) for name, tree in items.items()}

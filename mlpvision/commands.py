@@ -1,0 +1,56 @@
+"""What all commands share: flags, and errors that a person can read."""
+
+import os
+import re
+import sys
+
+from absl import app, flags, logging
+
+from mlpvision.errors import UserError
+
+
+def run(main):
+  """Runs main(argv) under absl; a UserError becomes one message and exit code 2."""
+  # TensorFlow, which only writes TensorBoard's files here, greets on stderr at length.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+  def guarded(argv):
+    if not flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.WARNING)
+    try:
+      main(argv)
+    except UserError as error:
+      _exit(str(error))
+    except KeyboardInterrupt:
+      _exit("interrupted", 130)
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def read_config(holder):
+  """The value of a --config flag.
+
+  Raises:
+    UserError: the file does not exist, or does not run.
+  """
+  config = holder.value
+  try:
+    getattr(config, "data", None)  # the first access reports what went wrong in the file
+  except OSError as error:
+    raise UserError(f"--config: {error}") from error
+  return config
+
+
+def _parse(argv):
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (KeyError, AttributeError) as error:  # what ml_collections raises for a field that is not there
+    field = re.search(r"[A-Za-z_]\w*", str(error))
+    hint = re.search(r'[Dd]id you mean "\w+"', str(error))
+    return _exit(f"the config has no field {field[0] if field else error!r}{f'. {hint[0]}?' if hint else ''}")
+
+
+def _exit(message, code=2):
+  print(f"error: {message}" if code == 2 else message, file=sys.stderr)
+  sys.exit(code)

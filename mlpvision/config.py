@@ -1,0 +1,73 @@
+"""What can be said of a config before anything expensive starts: its errors, and what differs from an older one."""
+
+import json
+
+from mlpvision.data import datasets
+from mlpvision.errors import UserError
+
+# Recipe fields whose augmentation does not exist yet, with the value that switches each off.
+_NOT_YET = {"randaugment": "", "repeats": 1, "mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0}
+_CROPS = ("random_resized", "affine", "center")
+
+# Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
+_FREE = ("checkpoint", "data.data_dir", "data.prefetch", "data.workers", "eval", "log_every", "mesh", "model.remat")
+
+
+def check(config):
+  """Raises one UserError with everything that is wrong, as far as it shows without starting JAX."""
+  problems = []
+  try:
+    datasets.check(config.data.name, config.data.data_dir)
+  except UserError as error:
+    problems.append(str(error))
+  for field, off in _NOT_YET.items():
+    value = config.augment[field]
+    if value != off:
+      how = f"--config.augment.{field}={off or repr(off)}"
+      problems.append(f"augment.{field}={value!r}: this version has no {field} yet; {how} trains without it")
+  if config.augment.crop not in _CROPS:
+    problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
+  parts = config.accumulation_steps
+  if config.data.batch_size < 1:
+    problems.append(f"data.batch_size={config.data.batch_size}: must be positive")
+  elif parts < 1 or config.data.batch_size % parts:
+    problems.append(f"accumulation_steps={parts} does not divide data.batch_size={config.data.batch_size}")
+  try:
+    check_evaluation(config)
+  except UserError as error:
+    problems.append(str(error))
+  if problems:
+    raise UserError("\n\n".join(problems))
+
+
+def check_evaluation(config):
+  """The part of `check` that evaluation alone needs."""
+  if config.eval.batch_size < 1:
+    raise UserError(f"eval.batch_size={config.eval.batch_size}: must be positive")
+  if not 0 < config.eval.crop_ratio <= 1:
+    raise UserError(f"eval.crop_ratio={config.eval.crop_ratio}: must lie in (0, 1]")
+  if config.eval.interpolation not in ("bicubic", "bilinear"):
+    raise UserError(f"eval.interpolation={config.eval.interpolation!r}: 'bicubic' or 'bilinear'")
+
+
+def to_json(config):
+  """The config as nested dicts and lists, as JSON gives it back."""
+  return json.loads(config.to_json())
+
+
+def differences(old, new):
+  """Lines "field: old -> new" for what would change a run that is continued; both as from `to_json`."""
+  old, new = _flatten(old), _flatten(new)
+  lines = []
+  for field in sorted(old.keys() | new.keys()):
+    is_free = any(field == free or field.startswith(f"{free}.") for free in _FREE)
+    if not is_free and old.get(field, "absent") != new.get(field, "absent"):
+      lines.append(f"{field}: {old.get(field, 'absent')!r} -> {new.get(field, 'absent')!r}")
+  return lines
+
+
+def _flatten(tree, prefix=""):
+  flat = {}
+  for key, value in tree.items():
+    flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+  return flat

@@ -1,0 +1,85 @@
+"""Host batches by index, with grain. A loader's whole state is the step it starts at.
+
+The global order is one permutation per epoch, drawn from the seed; batches follow it without gaps, across epochs.
+A host takes its rows out of each global batch, so the images of a step do not depend on the number of hosts, nor on
+the number of workers.
+"""
+
+import functools
+import os
+
+import grain
+import numpy as np
+
+from mlpvision.data import transforms
+
+
+def train_batches(split, config, *, start_step, process_index=0, process_count=1):
+  """This host's training batches from `start_step` on, without end.
+
+  Args:
+    split: datasets.Split.
+    config: the whole config; data, augment and seed are read.
+    start_step: the first batch's index.
+    process_index, process_count: this host among all.
+
+  Returns:
+    An iterator of {"image": uint8 [b, size, size, 3], "label": int32 [b], "mask": bool [b]}, b = batch_size / hosts.
+  """
+  rows = config.data.batch_size // process_count
+  load = functools.partial(_load_train, config=config)
+  dataset = grain.MapDataset.source(split.source).seed(config.seed).shuffle().repeat().random_map(load).batch(rows)
+  return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
+
+
+def eval_batches(split, config, *, device_count=1, process_index=0, process_count=1):
+  """This host's part of one pass over the split, in order; all hosts get equally many batches of one shape.
+
+  Args and batches as `train_batches`; rows that fill the last batch up are zero and have mask False. The batch size is
+  rounded up to a multiple of device_count, the number of devices over all hosts.
+  """
+  rows = -(-config.eval.batch_size // device_count) * device_count // process_count
+  num_batches = -(-len(split) // (rows * process_count))
+  load = functools.partial(_load_eval, split=split, config=config)
+  dataset = grain.MapDataset.range(num_batches * process_count * rows).map(load).batch(rows)
+  return _iterate(dataset[process_index::process_count], config)
+
+
+def preprocess(image, config):
+  """Evaluation's preprocessing on the host: PIL image -> uint8 [size, size, 3]."""
+  view = dict(crop_ratio=config.eval.crop_ratio, interpolation=config.eval.interpolation)
+  return transforms.center_crop(image, config.data.image_size, **view)
+
+
+def _load_train(example, rng, *, config):
+  augment, size = config.augment, config.data.image_size
+  if augment.crop == "center":
+    image = preprocess(transforms.open_image(example["image"]), config)
+  else:
+    image = transforms.decode(example["image"])
+    if augment.crop == "random_resized":
+      image = transforms.random_resized_crop(image, size, rng, scale=augment.crop_scale, ratio=augment.crop_ratio)
+    else:
+      moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
+      image = transforms.random_affine(image, size, rng, **moves)
+  return {"image": image, "label": np.int32(example["label"]), "mask": np.True_}
+
+
+def _load_eval(index, *, split, config):
+  if index >= len(split):
+    size = config.data.image_size
+    return {"image": np.zeros((size, size, 3), np.uint8), "label": np.int32(0), "mask": np.False_}
+  example = split.source[index]
+  image = preprocess(transforms.open_image(example["image"]), config)
+  return {"image": image, "label": np.int32(example["label"]), "mask": np.True_}
+
+
+def _iterate(dataset, config):
+  workers = config.data.workers
+  # A batch is read by one thread; more of them than cores only add to the memory.
+  num_threads = min(os.cpu_count(), max(1, config.data.prefetch))
+  threads = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(1, config.data.prefetch))
+  if not workers:
+    return iter(dataset.to_iter_dataset(threads))
+  processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, config.data.prefetch))
+  return iter(dataset.to_iter_dataset(threads).mp_prefetch(processes))

@@ -1,0 +1,16 @@
+"""Durations in configs: a number and a unit, such as "20 epochs" or "10000 steps"."""
+
+import re
+
+from mlpvision.errors import UserError
+
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*")
+
+
+def to_steps(duration, *, field, batch_size, num_images):
+  """The whole number of steps in `duration`; `field` names the config's field in the error."""
+  match = _PATTERN.fullmatch(str(duration))
+  if not match:
+    raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
+  number = float(match[1])
+  return round(number if match[2] == "step" else number * num_images / batch_size)

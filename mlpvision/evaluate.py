@@ -1,0 +1,38 @@
+"""Exact accuracy of a checkpoint: python -m mlpvision.evaluate --weights=WORKDIR [--config=...] [--config.x.y=...]
+
+Model and preprocessing are the checkpoint's own; so is the dataset, unless --config names another. From --config come
+data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
+"""
+
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlpvision import commands
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own config.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run's workdir, or one checkpoint: WORKDIR/checkpoints/STEP.")
+_EMA = flags.DEFINE_bool("ema", False, "Evaluate the moving average of the parameters.")
+_JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
+
+
+def main(argv):
+  """Loads, evaluates, prints."""
+  del argv
+  config = commands.read_config(_CONFIG)
+  from mlpvision import sharding
+  from mlpvision.evaluation import run
+
+  sharding.initialize_processes()
+  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value)
+  if _JSON.value:
+    print(json.dumps(results))
+    return
+  print(f"{results['weights']}, step {results['step']}, on {results['dataset']}: {results['images']:,} images")
+  print(f"top-1 {results['top1']:.4%}  top-5 {results['top5']:.4%}  loss {results['loss']:.6f}")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("weights")
+  commands.run(main)

@@ -1,0 +1,31 @@
+"""The most probable classes of pictures: python -m mlpvision.predict --weights=WORKDIR picture.png ..."""
+
+import json
+
+from absl import app, flags
+
+from mlpvision import commands
+
+_WEIGHTS = flags.DEFINE_string("weights", None, "A run's workdir, or one checkpoint: WORKDIR/checkpoints/STEP.")
+_TOP = flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per picture.")
+
+
+def main(argv):
+  """Reads all pictures first, so that a bad one is named before the model is loaded."""
+  if len(argv) < 2:
+    raise app.UsageError("name at least one picture")
+  from mlpvision.evaluation import predict
+
+  for path, ranking in zip(argv[1:], predict.predict_files(_WEIGHTS.value, argv[1:], _TOP.value), strict=True):
+    if _JSON.value:
+      print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in ranking]}))
+      continue
+    print(path)
+    for name, probability in ranking:
+      print(f"  {probability:7.2%}  {name}")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("weights")
+  commands.run(main)

@@ -1,0 +1,47 @@
+"""Metrics to WORKDIR/metrics.jsonl, one JSON object a line, and to TensorBoard."""
+
+import json
+
+from etils import epath
+
+FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+  """Writes scalars of a run. Only process 0 should have one."""
+
+  def __init__(self, workdir, start_step):
+    """Goes on after `start_step`: what an interrupted run had written beyond is dropped, as it is done again."""
+    from clu import metric_writers  # imports TensorFlow, which takes seconds
+
+    self._path = epath.Path(workdir) / FILE
+    self._lines = [json.dumps(row) for row in read(workdir) if row["step"] <= start_step]
+    self._is_remote = "://" in str(workdir)
+    self._path.write_text("".join(f"{line}\n" for line in self._lines))
+    self._tensorboard = metric_writers.SummaryWriter(str(workdir))
+
+  def write(self, step, **scalars):
+    """Appends one line {"step": step, ...}; names with a slash, such as "val/top1", make groups in TensorBoard."""
+    self._lines.append(json.dumps({"step": step, **scalars}))
+    if self._is_remote:  # Object stores cannot append.
+      self._path.write_text("".join(f"{line}\n" for line in self._lines))
+    else:
+      with self._path.open("a") as file:
+        file.write(f"{self._lines[-1]}\n")
+    self._tensorboard.write_scalars(step, scalars)
+
+  def close(self):
+    """Flushes TensorBoard's events."""
+    self._tensorboard.close()
+
+
+def read(workdir):
+  """The rows of WORKDIR/metrics.jsonl as dicts; a last line that a kill cut short is left out."""
+  path = epath.Path(workdir) / FILE
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else []:
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return rows

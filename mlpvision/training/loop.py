@@ -1,0 +1,173 @@
+"""The one place where all parts meet: from a config to a trained model."""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+from etils import epath
+import jax
+import numpy as np
+
+from mlpvision import config as config_lib, sharding
+from mlpvision.checkpoints import Checkpoints
+from mlpvision.data import loader
+from mlpvision.errors import UserError
+from mlpvision.evaluation.classification import Evaluator
+from mlpvision.reporting import curves, overview
+from mlpvision.reporting.metrics import MetricWriter
+from mlpvision.reporting.progress import Progress
+from mlpvision.training import state as state_lib
+from mlpvision.training.setup import compile_step, set_up
+from mlpvision.training.stopping import StopRequest
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a call of `train_and_evaluate` ended."""
+
+  step: int
+  finished: bool  # False: stopped by a signal; the same call continues
+  state: Any  # TrainState
+  metrics: dict[str, float]  # of the last evaluation in this call
+
+
+def train_and_evaluate(config, workdir):
+  """Trains for config.duration, or continues the run in `workdir`, and evaluates.
+
+  Args:
+    config: as configs/default.py describes it.
+    workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
+
+  Returns:
+    Result.
+
+  Raises:
+    UserError: something given is wrong; always before the first step.
+  """
+  config_lib.check(config)
+  _make_writable(workdir)
+  setup = set_up(config)
+  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
+
+  # Continue this workdir's own run where there is one, else start at step 0.
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+  _check_same_run(checkpoints.read_meta(), meta, workdir)
+  state = checkpoints.restore(setup.abstract)
+  start_step = 0 if state is None else int(state.step)
+  if state is None:
+    state = state_lib.create(setup.init, setup.abstract, config.seed)
+
+  is_main = jax.process_index() == 0
+  writer = MetricWriter(workdir, start_step) if is_main else None
+  progress = Progress(
+    start_step=start_step,
+    total_steps=setup.total_steps,
+    steps_per_epoch=setup.steps_per_epoch,
+    batch_size=config.data.batch_size,
+    quiet=not is_main,
+  )
+  evaluator = Evaluator(setup.model, setup.eval_split, config, setup.mesh)
+
+  def write(step, scalars):
+    if writer:
+      writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
+
+  def log(step, pending):
+    means = {name: float(np.mean([m[name] for m in pending])) for name in pending[0]}
+    if not math.isfinite(means["loss"]):
+      raise UserError(f"the loss is {means['loss']} at step {step}: try a lower optim.learning_rate or clip_norm")
+    scalars = {f"train/{name}": value for name, value in means.items()}
+    scalars["train/learning_rate"] = float(setup.schedule(step - 1))
+    write(step, scalars | progress.report(step, means["loss"]))
+
+  def evaluate(step):
+    started = time.perf_counter()
+    results = {f"val/{name}": value for name, value in evaluator.run(state.params).items()}
+    if state.ema is not None:
+      results |= {f"val/ema_{name}": value for name, value in evaluator.run(state.ema).items()}
+    write(step, results)
+    progress.say(f"step {step}: {summary(results)}")
+    progress.pause(time.perf_counter() - started)
+    return results
+
+  _introduce(setup, start_step, workdir, progress)
+  step, stopped, results, pending = start_step, False, {}, []
+  if start_step < setup.total_steps:
+    train_step, seconds = compile_step(setup)
+    progress.say(f"compiled in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
+    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
+    batches = sharding.put_batches(host_batches, setup.mesh)
+    progress.restart()
+
+    # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
+    with StopRequest() as stop:
+      while step < setup.total_steps and not stopped:
+        with progress.waiting():
+          batch = next(batches)
+        state, metrics = train_step(state, batch)
+        step += 1
+        pending.append(metrics)
+        jax.block_until_ready(pending[-2:][0])  # one step ahead of the device, no further
+
+        is_last = step == setup.total_steps
+        if is_last or step % setup.every["log"] == 0:
+          log(step, jax.device_get(pending))
+          pending = []
+        if is_last or step % setup.every["eval"] == 0:
+          results = evaluate(step)
+        stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
+        if is_last or stopped or step % setup.every["checkpoint"] == 0:
+          checkpoints.save(step, state, meta)
+        checkpoints.check_for_errors()
+  else:
+    results = evaluate(step)
+
+  checkpoints.close()
+  if writer:
+    writer.close()
+    curves.draw(workdir)
+  return Result(step, step == setup.total_steps, state, results)
+
+
+def summary(results):
+  """One line for an evaluation's {"val/top1": ..., ...}."""
+  averaged = f"  EMA top-1 {results['val/ema_top1']:.2%}" if "val/ema_top1" in results else ""
+  return (
+    f"top-1 {results['val/top1']:.2%}  top-5 {results['val/top5']:.2%}  loss {results['val/loss']:.4f}{averaged}"
+    f"  on {results['val/images']:,} test images"
+  )
+
+
+def _introduce(setup, start_step, workdir, progress):
+  split = setup.train_split
+  progress.say(f"{setup.config.model.name} on {split.name}: {len(split):,} images, {len(split.class_names)} classes")
+  progress.say(overview.parameters(setup.abstract.params))
+  progress.say(overview.mesh(setup.mesh))
+  progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
+  if start_step:
+    progress.say(f"continuing from step {start_step}")
+
+
+def _make_writable(workdir):
+  workdir = epath.Path(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    probe = workdir / f".write_test_{jax.process_index()}"
+    probe.write_text("")
+    probe.unlink()
+  except OSError as error:
+    raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
+
+
+def _check_same_run(saved_meta, meta, workdir):
+  if saved_meta is None:
+    return
+  differences = config_lib.differences(saved_meta["config"], meta["config"])
+  if differences:
+    listed = "\n  ".join(differences)
+    raise UserError(
+      f"{workdir} holds a run of another config (old -> new):\n  {listed}\n"
+      "Repeat the old config to continue that run, or give a new --workdir."
+    )

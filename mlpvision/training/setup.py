@@ -1,0 +1,123 @@
+"""From a config to everything that training needs, checked, with nothing computed on a device yet."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from mlpvision import durations, models, sharding
+from mlpvision.data import datasets
+from mlpvision.errors import UserError
+from mlpvision.training import losses, optim, state as state_lib
+from mlpvision.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """The parts of a run. `every` has the steps between evaluations, checkpoints and logged metrics."""
+
+  config: Any
+  train_split: datasets.Split
+  eval_split: datasets.Split
+  mesh: jax.sharding.Mesh
+  model: Any
+  optimizer: Any
+  schedule: Any
+  init: Any  # key -> TrainState
+  abstract: Any  # the state's shapes and shardings
+  total_steps: int
+  steps_per_epoch: float
+  every: dict[str, int]
+
+
+def set_up(config):
+  """Builds a `Setup`.
+
+  Raises:
+    UserError: a dataset, mesh, batch size, duration, optimizer or model that does not work.
+  """
+  data = config.data
+  train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
+  eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  _check_batch(config)
+
+  counts = dict(batch_size=data.batch_size, num_images=len(train_split))
+  total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  intervals = {"eval": config.eval.every, "checkpoint": config.checkpoint.every, "log": config.log_every}
+  every = {name: max(1, durations.to_steps(value, field=f"{name} interval", **counts))
+           for name, value in intervals.items()}  # fmt: skip
+
+  optimizer, schedule = make_optimizer(config.optim, total_steps, counts)
+  model = make_model(config.model, len(train_split.class_names))
+  init = state_lib.make_init(model, optimizer, image_size=data.image_size, ema=config.ema_decay > 0)
+  if config.loss not in losses.LOSSES:
+    raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
+  try:
+    abstract = state_lib.abstract_state(init, mesh)
+  except ValueError as error:
+    raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
+  return Setup(
+    config, train_split, eval_split, mesh, model, optimizer, schedule, init, abstract, total_steps,
+    len(train_split) / data.batch_size, every,
+  )  # fmt: skip
+
+
+def make_model(options, num_classes):
+  """The module that config.model describes.
+
+  Raises:
+    UserError: unknown model, option or dtype.
+  """
+  options = dict(options)
+  name, dtype = options.pop("name"), options.pop("dtype")
+  if dtype not in ("float32", "bfloat16"):
+    raise UserError(f"model.dtype={dtype!r}: 'float32' or 'bfloat16'")
+  try:
+    return models.create(name, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+  except ValueError as error:
+    raise UserError(f"model: {error}") from error
+
+
+def make_optimizer(config, total_steps, counts):
+  """(optimizer, schedule) that config.optim describes; counts as `durations.to_steps` takes them."""
+  schedule = optim.make_schedule(
+    config.schedule.name,
+    peak=config.learning_rate,
+    warmup_steps=durations.to_steps(config.schedule.warmup, field="optim.schedule.warmup", **counts),
+    total_steps=total_steps,
+    start=config.schedule.start,
+    end=config.schedule.end,
+    clock=config.schedule.clock,
+  )
+  decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
+  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs), schedule
+
+
+def compile_step(setup):
+  """(the compiled train step, seconds that took). It takes over the buffers of the state it is given."""
+  size, batch_size = setup.config.data.image_size, setup.config.data.batch_size
+  rows = NamedSharding(setup.mesh, sharding.BATCH)
+  batch = {
+    "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=rows),
+    "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows),
+    "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
+  }
+  step = make_train_step(setup.model, setup.optimizer, setup.config)
+  shardings = jax.tree.map(lambda x: x.sharding, setup.abstract)
+  started = time.perf_counter()
+  compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(setup.abstract, batch).compile()
+  return compiled, time.perf_counter() - started
+
+
+def _check_batch(config):
+  batch_size, parts, devices = config.data.batch_size, config.accumulation_steps, jax.device_count()
+  if batch_size % (parts * devices):
+    of_parts = f" in each of {parts} accumulation steps" if parts > 1 else ""
+    raise UserError(
+      f"data.batch_size={batch_size} cannot be split evenly over {devices} devices{of_parts}:"
+      f" take a multiple of {parts * devices}"
+    )

@@ -1,0 +1,61 @@
+"""One training step: augment, differentiate, update. A pure function of (state, batch)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mlpvision import augment
+from mlpvision.training import losses
+
+
+def make_train_step(model, optimizer, config):
+  """The function (state, batch) -> (state, metrics) for `jax.jit`.
+
+  batch: {"image": uint8 [B, H, W, 3], "label": int32 [B]}. metrics: float32 scalars loss, top1 and grad_norm, means
+  over the batch. All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
+  """
+  loss_fn = losses.LOSSES[config.loss]
+
+  def mean_loss(params, key, images, targets):
+    logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
+    hits = logits.argmax(-1) == targets.argmax(-1)
+    return loss_fn(logits, targets).mean(), hits.mean(dtype=jnp.float32)
+
+  def train_step(state, batch):
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    flip_key, model_key = jax.random.split(key)
+    images = augment.normalize(batch["image"], config.data.mean, config.data.std)
+    images = augment.random_flip(flip_key, images, config.augment.flip)
+    targets = losses.smooth_one_hot(batch["label"], model.num_classes, config.label_smoothing)
+
+    gradient = jax.value_and_grad(mean_loss, has_aux=True)
+    (loss, top1), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+      ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
+    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+    return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
+
+  return train_step
+
+
+def accumulate(gradient, parts, params, key, images, targets):
+  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, one part at a time."""
+  if parts == 1:
+    return gradient(params, key, images, targets)
+
+  def split(x):
+    # Part i takes rows i, i + parts, ...: each device keeps its own rows. Contiguous parts would move all of them.
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+  def add(total, part):
+    i, images, targets = part
+    result = gradient(params, jax.random.fold_in(key, i), images, targets)
+    return jax.tree.map(jnp.add, total, result), None
+
+  scanned = (jnp.arange(parts), split(images), split(targets))
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, key, images, targets))
+  total, _ = jax.lax.scan(add, zeros, scanned)
+  return jax.tree.map(lambda x: x / parts, total)

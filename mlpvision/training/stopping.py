@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM ask a run to stop after the current step; a second one ends it at once."""
+
+import os
+import signal
+
+import jax
+
+
+class StopRequest:
+  """A context in which SIGINT and SIGTERM set `signal_name` instead of ending the process.
+
+  Where several processes run, JAX's preemption service owns SIGTERM and makes all agree on a step: there only Ctrl-C
+  is caught, and passed on to it.
+  """
+
+  def __init__(self):
+    self.signal_name = None
+    self._previous = {}
+
+  def __enter__(self):
+    self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+    if jax.process_count() == 1:
+      self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
+    return self
+
+  def __exit__(self, *_):
+    self._restore()
+
+  def _restore(self):
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number, frame):
+    del frame
+    self.signal_name = signal.Signals(number).name
+    # Not print: the signal may have interrupted one.
+    os.write(2, f"\n{self.signal_name}: saving after this step; once more ends the run at once\n".encode())
+    self._restore()
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)

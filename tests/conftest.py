@@ -1,0 +1,97 @@
+"""Fixtures: eight virtual devices, no network, the digits prepared once, commands run as their users run them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+# Before JAX starts. Level 0 compiles faster. Commands in subprocesses run as their users run them, on one device.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+_TESTS = pathlib.Path(__file__).parent
+REPO = _TESTS.parent
+sys.path[:0] = [str(REPO), str(_TESTS / "nonetwork")]
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import sitecustomize  # noqa: E402, F401  blocks the network in this process
+
+# A model and a run small enough for a test, on the quickstart's images.
+SMALL = (
+  "--config=configs/quickstart.py",
+  "--config.model.num_blocks=1",
+  "--config.model.hidden_dim=16",
+  "--config.data.batch_size=40",
+  "--config.optim.schedule.warmup=5 steps",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory):
+  """A tfds directory of this test session, which all processes use."""
+  path = tmp_path_factory.mktemp("tfds")
+  os.environ["TFDS_DATA_DIR"] = str(path)
+  return path
+
+
+@pytest.fixture
+def start():
+  """Starts a command in the repository without network: start("train.py", "--config=...", devices=1) -> Popen."""
+  processes = []
+
+  def run(*command, devices=1, **environment):
+    env = os.environ | {
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)]),
+      "PYTHONUNBUFFERED": "1",
+      **environment,
+    }
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen([sys.executable, *command], cwd=REPO, env=env, **pipes)
+    processes.append(process)
+    return process
+
+  yield run
+  for process in processes:
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def command(start):
+  """Runs a command to its end: command("train.py", ...) -> (exit code, output)."""
+
+  def run(*arguments, **options):
+    process = start(*arguments, **options)
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+  return run
+
+
+@pytest.fixture
+def golden():
+  """golden("asmlp") -> (meta, params in the original's naming, all other arrays)."""
+
+  def load(name):
+    with np.load(_TESTS / "data" / f"{name}.npz", allow_pickle=False) as arrays:
+      arrays = dict(arrays)
+    meta = json.loads(bytes(arrays.pop("meta"))) if "meta" in arrays else {}
+    params = {key.removeprefix("param/"): arrays.pop(key) for key in list(arrays) if key.startswith("param/")}
+    return meta, params, arrays
+
+  return load
+
+
+@pytest.fixture
+def small_config():
+  """The config of SMALL, unlocked, for tests in this process."""
+  from configs import quickstart
+
+  config = quickstart.get_config()
+  config.model.num_blocks, config.model.hidden_dim = 1, 16
+  config.data.batch_size = 40
+  config.optim.schedule.warmup = "5 steps"
+  return config

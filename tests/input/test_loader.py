@@ -1,0 +1,133 @@
+"""The digits, and the promise that the images of a step depend on (seed, step) alone."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from mlpvision.data import datasets, loader
+from mlpvision.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def train_split(data_dir):
+  return datasets.open_split("mnist5k", "train", str(data_dir))
+
+
+@pytest.fixture(scope="module")
+def test_split(data_dir):
+  return datasets.open_split("mnist5k", "test", str(data_dir))
+
+
+def _take(batches, count):
+  return [next(batches) for _ in range(count)]
+
+
+def _same(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_digits_are_stratified_and_disjoint(train_split, test_split):
+  assert (len(train_split), len(test_split)) == (4000, 1000)
+  assert train_split.class_names == tuple("0123456789")
+  examples = {name: [s.source[i] for i in range(len(s))] for name, s in (("train", train_split), ("test", test_split))}
+  for name, each in (("train", 400), ("test", 100)):
+    assert collections.Counter(e["label"] for e in examples[name]) == dict.fromkeys(range(10), each)
+  assert len({e["image"] for e in examples["train"] + examples["test"]}) > 4990  # a handful of digits are duplicates
+
+
+def test_train_batches(train_split, small_config):
+  batch = next(loader.train_batches(train_split, small_config, start_step=0))
+  assert batch["image"].shape == (40, 28, 28, 3)
+  assert batch["image"].dtype == np.uint8
+  assert batch["label"].dtype == np.int32
+  assert batch["mask"].all()
+
+
+def test_resuming_at_any_step_gives_the_same_batches(train_split, small_config):
+  whole = _take(loader.train_batches(train_split, small_config, start_step=0), 205)  # beyond two epochs
+  for start in (1, 99, 100, 203):
+    resumed = _take(loader.train_batches(train_split, small_config, start_step=start), 2)
+    _same(whole[start], resumed[0])
+    _same(whole[start + 1], resumed[1])
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_same_global_batch(train_split, small_config, hosts):
+  (whole,) = _take(loader.train_batches(train_split, small_config, start_step=150), 1)
+  parts = [
+    next(loader.train_batches(train_split, small_config, start_step=150, process_index=i, process_count=hosts))
+    for i in range(hosts)
+  ]
+  _same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+def test_workers_change_nothing(train_split, small_config):
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain's processes read a flag
+  threads = _take(loader.train_batches(train_split, small_config, start_step=7), 4)
+  small_config.data.workers = 2
+  for a, b in zip(threads, _take(loader.train_batches(train_split, small_config, start_step=7), 4), strict=True):
+    _same(a, b)
+
+
+def test_an_epoch_has_every_image_once_and_the_next_another_order(train_split, small_config):
+  small_config.augment.crop = "center"
+  small_config.data.batch_size = 400
+  batches = _take(loader.train_batches(train_split, small_config, start_step=0), 20)
+  epochs = [np.concatenate([b["image"] for b in batches[i : i + 10]]) for i in (0, 10)]
+  sets = [collections.Counter(image.tobytes() for image in epoch) for epoch in epochs]
+  assert sets[0] == sets[1]
+  assert sum(sets[0].values()) == 4000
+  assert not np.array_equal(*epochs)
+
+
+def test_another_seed_gives_another_order(train_split, small_config):
+  a = next(loader.train_batches(train_split, small_config, start_step=0))
+  small_config.seed = 1
+  b = next(loader.train_batches(train_split, small_config, start_step=0))
+  assert not np.array_equal(a["label"], b["label"])
+
+
+@pytest.mark.parametrize(
+  ("batch_size", "hosts", "devices"), [(256, 1, 1), (7, 1, 1), (64, 2, 8), (1000, 4, 8), (3, 2, 4)]
+)
+def test_evaluation_sees_every_image_once_in_order(test_split, small_config, batch_size, hosts, devices):
+  small_config.eval.batch_size = batch_size
+  per_host = [
+    list(loader.eval_batches(test_split, small_config, device_count=devices, process_index=i, process_count=hosts))
+    for i in range(hosts)
+  ]
+  assert len({len(batches) for batches in per_host}) == 1
+  assert all(len(b["mask"]) * hosts % devices == 0 for batches in per_host for b in batches)
+  rows = [b for step in zip(*per_host, strict=True) for b in step]
+  labels = np.concatenate([b["label"][b["mask"]] for b in rows])
+  np.testing.assert_array_equal(labels, [test_split.source[i]["label"] for i in range(1000)])
+
+
+def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path):
+  with pytest.raises(UserError, match=r"(?s)ILSVRC2012_img_train\.tar.*download_and_prepare"):
+    datasets.check("imagenet2012", str(tmp_path))
+  with pytest.raises(UserError, match="no split 'tset'; it has train, test"):
+    datasets.open_split("mnist5k", "tset", None)
+
+
+def test_a_prepared_directory_is_found_by_name_version_and_path(train_split, data_dir, tmp_path):
+  (tmp_path / "copy").symlink_to(data_dir / "mnist5k")
+  for name in ("copy", "copy:1.*.*", "copy:1.0.0", str(data_dir / "mnist5k" / "1.0.0")):
+    assert len(datasets.open_split(name, "train[:10%]", str(tmp_path))) == 400
+  with pytest.raises(UserError, match="copy:2"):
+    datasets.open_split("copy:2.*.*", "train", str(tmp_path))
+
+
+def test_tfrecord_is_refused_with_the_way_to_convert_it(tmp_path):
+  from mlpvision.data.builders.mnist5k import Mnist5k
+
+  Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+  (tmp_path / "digits").symlink_to(tmp_path / "mnist5k")
+  with pytest.raises(UserError, match=r"(?s)tfrecord files.*file_format='array_record'"):
+    datasets.open_split("digits", "train", str(tmp_path))

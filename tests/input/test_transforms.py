@@ -1,0 +1,145 @@
+"""Pictures to arrays: against Pillow, and by statistics where chance is at work."""
+
+import cv2
+import numpy as np
+from PIL import Image
+import pytest
+
+from mlpvision.data import transforms
+from mlpvision.errors import UserError
+
+
+@pytest.fixture
+def photo():
+  """A smooth picture with one bright corner, 60 wide and 40 high."""
+  y, x = np.mgrid[:40, :60]
+  picture = np.stack([x * 4, y * 6, (x + y) * 2], -1).astype(np.uint8)
+  picture[:12, :12] = 255
+  return Image.fromarray(picture)
+
+
+def test_center_crop_equals_pillow(photo):
+  out = transforms.center_crop(photo, 24, crop_ratio=0.75, interpolation="bicubic")
+  resized = photo.resize((48, 32), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(out, np.asarray(resized)[4:28, 12:36])
+
+
+def test_center_crop_leaves_a_fitting_image_alone():
+  image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+  out = transforms.center_crop(Image.fromarray(image), 28, crop_ratio=1.0, interpolation="bicubic")
+  np.testing.assert_array_equal(out, image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (33, 17)])
+def test_center_crop_of_any_shape(size):
+  out = transforms.center_crop(Image.new("RGB", size, "red"), 16, crop_ratio=0.875, interpolation="bilinear")
+  assert out.shape == (16, 16, 3)
+  assert (out == [255, 0, 0]).all()
+
+
+def test_random_resized_crop_draws_its_share_of_the_area():
+  """Each pixel holds its own coordinates, so a crop tells where it was."""
+  rng = np.random.default_rng(0)
+  ramp = np.zeros((200, 200, 3), np.uint8)
+  ramp[..., 0], ramp[..., 1] = np.mgrid[:200, :200]
+  areas, ratios = [], []
+  for _ in range(400):
+    crop = transforms.random_resized_crop(ramp, 32, rng, scale=(0.25, 0.75), ratio=(0.5, 2.0)).astype(float)
+    height, width = np.ptp(crop[..., 0]) + 1, np.ptp(crop[..., 1]) + 1
+    areas.append(height * width / 200**2)
+    ratios.append(np.log(width / height))
+  assert 0.2 < min(areas)
+  assert max(areas) < 0.8
+  assert abs(np.mean(areas) - 0.5) < 0.06
+  assert abs(np.mean(ratios)) < 0.06
+  assert max(np.abs(ratios)) < 0.8
+
+
+def test_random_resized_crop_of_an_extreme_shape_falls_back_to_the_centre():
+  strip = np.zeros((10, 1000, 3), np.uint8)
+  strip[:, 400:600] = 255
+  out = transforms.random_resized_crop(strip, 8, np.random.default_rng(0), scale=(0.9, 1), ratio=(0.75, 4 / 3))
+  assert (out == 255).all()
+
+
+def test_random_affine_at_rest_is_the_identity():
+  image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+  out = transforms.random_affine(image, 28, np.random.default_rng(0), rotation=0.0, zoom=0.0, shift=0.0)
+  np.testing.assert_array_equal(out, image)
+
+
+def test_random_affine_moves_within_its_limits():
+  dot = np.zeros((41, 41, 3), np.uint8)
+  dot[19:22, 19:22] = 255
+  centres = []
+  for seed in range(200):
+    out = transforms.random_affine(dot, 41, np.random.default_rng(seed), rotation=15.0, zoom=0.15, shift=3.0)
+    ys, xs = np.nonzero(out[..., 0] > 100)
+    centres.append((ys.mean() - 20, xs.mean() - 20))
+  assert 2.5 < np.abs(centres).max() < 3.6
+  assert np.abs(np.mean(centres, 0)).max() < 0.4
+
+
+def _digit():
+  grey = np.zeros((20, 30), np.uint8)
+  grey[3:17, 5:9] = 200
+  return grey
+
+
+def _write(path, image, **options):
+  image.save(path, **options)
+  return path
+
+
+def test_every_mode_reads_as_the_same_picture(tmp_path):
+  grey = _digit()
+  expected = np.repeat(grey[..., None], 3, 2)
+  opaque = np.dstack([expected, np.full_like(grey, 255)])
+  pictures = {
+    "grey.png": Image.fromarray(grey),
+    "colour.png": Image.fromarray(expected),
+    "alpha.png": Image.fromarray(opaque),
+    "grey_alpha.png": Image.fromarray(np.dstack([grey, np.full_like(grey, 255)]), "LA"),
+    "palette.png": Image.fromarray(grey).convert("P"),
+    "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+    "cmyk.tif": Image.fromarray(expected).convert("CMYK"),
+  }
+  for name, picture in pictures.items():
+    read = transforms.open_image(_write(tmp_path / name, picture))
+    assert read.mode == "RGB"
+    np.testing.assert_allclose(np.asarray(read, int), expected, atol=1, err_msg=name)
+
+
+def test_transparent_pixels_are_white(tmp_path):
+  picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+  assert (np.asarray(transforms.open_image(_write(tmp_path / "clear.png", picture))) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(tmp_path, orientation):
+  upright = Image.fromarray(np.repeat(_digit()[..., None], 3, 2))
+  undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that lead from upright to stored
+  stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  read = transforms.open_image(_write(tmp_path / "turned.png", stored, exif=exif))
+  np.testing.assert_array_equal(np.asarray(read), np.asarray(upright))
+
+
+def test_bad_files_are_named(tmp_path):
+  good = _write(tmp_path / "good.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)))
+  (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:400])
+  (tmp_path / "text.png").write_text("not a picture")
+  (tmp_path / "empty.png").write_bytes(b"")
+  for name, message in (("cut.jpg", "damaged"), ("text.png", "not an image"), ("empty.png", "not an image")):
+    with pytest.raises(UserError, match=f"{name}: .*{message}"):
+      transforms.open_image(tmp_path / name)
+  with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
+    transforms.open_image(tmp_path / "gone.png")
+  with pytest.raises(UserError, match="decode"):
+    transforms.decode(b"nothing")
+
+
+def test_decode_gives_rgb():
+  encoded = cv2.imencode(".png", np.full((2, 2, 3), (0, 0, 255), np.uint8))[1].tobytes()  # OpenCV writes BGR
+  np.testing.assert_array_equal(transforms.decode(encoded)[0, 0], [255, 0, 0])

@@ -1,0 +1,264 @@
+"""All variants: exact size, parity with the originals, and the contract that they share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision import models
+
+# With a head of 1,000 classes, at 224; from the papers' tables and the original code, exactly.
+SIZES = {
+  "mixer_s32": 19_104_624,
+  "mixer_s16": 18_528_264,
+  "mixer_b32": 60_293_428,
+  "mixer_b16": 59_880_472,
+  "mixer_l32": 206_939_264,
+  "mixer_l16": 208_196_168,
+  "mixer_h14": 432_350_952,
+  "s2mlp_wide": 72_241_384,
+  "s2mlp_deep": 53_917_288,
+  "asmlp_tiny": 28_282_696,
+  "asmlp_small": 49_594_696,
+  "asmlp_base": 87_752_808,
+  "asmlp_mobile": 9_597_480,
+}
+# One variant per family, made small; the image side it takes.
+TINY = {
+  "mixer_b16": (dict(patch_size=4, num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32), 16),
+  "s2mlp_wide": (dict(patch_size=4, num_blocks=2, hidden_dim=16), 16),
+  "s2mlp_deep": (dict(patch_size=4, num_blocks=2, hidden_dim=16, affine_init=0.1), 16),
+  "asmlp_tiny": (dict(hidden_dim=8, depths=(1, 1, 2, 1)), 32),
+}
+
+
+def _tiny(name, **overrides):
+  """(model, random parameters, images); random everywhere, so that no leaf hides behind a zero or a one."""
+  options, size = TINY[name]
+  model = models.create(name, **{**options, "num_classes": 5, **overrides})
+  images = jax.random.normal(jax.random.key(1), (2, size, size, 3))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+  random = np.random.default_rng(7)
+  return model, jax.tree.map(lambda x: 0.3 * random.standard_normal(x.shape, np.float32), shapes), images
+
+
+def _apply(model, params, images, **options):
+  return jax.jit(lambda p, x: model.apply({"params": p}, x, **options))(params, images)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_parameter_count(name):
+  shapes = jax.eval_shape(models.create(name).init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == SIZES[name]
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(shapes))
+
+
+def test_all_sizes_are_pinned():
+  assert set(SIZES) == set(models.MODELS)
+
+
+def _nested(flat):
+  tree = {}
+  for path, value in flat.items():
+    *parents, leaf = path.split("/")
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = value
+  return tree
+
+
+def _close(result, expected):
+  assert result.shape == expected.shape
+  assert np.linalg.norm(result - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def test_mixer_equals_the_original(golden):
+  meta, params, arrays = golden("mixer_npz")
+  names = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", "num_classes")
+  model = models.create("mixer_b16", **{name: meta[name] for name in names})
+  _close(_apply(model, _nested(params), arrays["input"]), arrays["out/logits"])
+
+
+def _asmlp_params(state):
+  """The official state dict in this project's naming."""
+
+  def path(name):
+    module, leaf = name.rsplit(".", 1)
+    module = module.replace("patch_embed.proj", "stem").replace("patch_embed.norm", "stem_norm")
+    parts = module.split(".")
+    if parts[0] == "layers" and parts[2] == "blocks":
+      parts = [f"stage_{parts[1]}_block_{parts[3]}", *parts[4:]]
+    elif parts[0] == "layers":
+      parts = [f"merge_{parts[1]}", *parts[3:]]
+    parts = ["channel_mixing" if part == "mlp" else part for part in parts]
+    parts = [{"fc1": "Dense_0", "fc2": "Dense_1"}.get(part, part) for part in parts]
+    is_norm = "norm" in parts[-1]
+    return "/".join([*parts, "bias" if leaf == "bias" else "scale" if is_norm else "kernel"])
+
+  def value(name, x):
+    if x.ndim == 4:
+      x = x.transpose(2, 3, 1, 0)
+      return x if name.startswith("patch_embed") else x[0, 0]
+    return x.T if x.ndim == 2 else x
+
+  return _nested({path(name): value(name, x) for name, x in state.items()})
+
+
+def test_asmlp_equals_the_original_at_every_stage(golden):
+  meta, state, arrays = golden("asmlp")
+  options = dict(hidden_dim=meta["embed_dim"], depths=tuple(meta["depths"]), shift_size=meta["shift_size"])
+  model = models.create("asmlp_tiny", num_classes=meta["num_classes"], **options)
+  params = _asmlp_params(state)
+  _close(_apply(model, params, arrays["input"]), arrays["out/logits"])
+  for stage, features in enumerate(_apply(model, params, arrays["input"], method="features")):
+    _close(features, arrays[f"out/stage{stage}"])
+
+
+def _layer_norm(x, scale, bias):
+  mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+  return (x - mean) / np.sqrt(variance + 1e-6) * scale + bias
+
+
+def test_s2mlp_equals_its_formula_in_numpy():
+  """Fig. 1 and Algorithm 1 written out; there is no original to compare with."""
+  from math import erf
+
+  model, params, images = _tiny("s2mlp_wide")
+  params = jax.tree.map(np.float64, params)
+  gelu = np.vectorize(lambda v: v * 0.5 * (1 + erf(v / 2**0.5)))
+
+  def dense(p, x):
+    return x @ p["kernel"] + p["bias"]
+
+  x = np.asarray(images, np.float64).reshape(2, 4, 4, 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 4, 4, 48)
+  x = x @ params["stem"]["kernel"].reshape(48, 16) + params["stem"]["bias"]
+  x = _layer_norm(x, **params["stem_norm"])
+  for i in range(2):
+    p = params[f"block_{i}"]
+    y = gelu(dense(p["spatial_fc1"], x))
+    shifted = y.copy()  # the border keeps its own value
+    shifted[:, :, 1:, 0:4] = y[:, :, :-1, 0:4]
+    shifted[:, :, :-1, 4:8] = y[:, :, 1:, 4:8]
+    shifted[:, 1:, :, 8:12] = y[:, :-1, :, 8:12]
+    shifted[:, :-1, :, 12:16] = y[:, 1:, :, 12:16]
+    x = x + _layer_norm(dense(p["spatial_fc2"], shifted), **p["spatial_norm"])
+    mlp = p["channel_mixing"]
+    y = dense(mlp["Dense_1"], gelu(dense(mlp["Dense_0"], x)))
+    x = x + _layer_norm(y, **p["channel_norm"])
+  expected = dense(params["head"], x.mean((1, 2)))
+  result = _apply(model, jax.tree.map(np.float32, params), images)
+  np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "overrides",
+  [dict(norm_position="pre"), dict(border="zero"), dict(norm="none"), dict(stem_norm="none"), dict(directions="eight")],
+)
+def test_s2mlp_options_change_the_result(overrides):
+  model, params, images = _tiny("s2mlp_wide")
+  assert not np.allclose(_apply(model, params, images), model.clone(**overrides).apply({"params": params}, images))
+
+
+def test_without_shifts_no_patch_sees_another():
+  """Table 7's last row: the output of one patch then depends on that patch alone."""
+  for directions, alone in (("none", True), ("four", False)):
+    model, params, images = _tiny("s2mlp_wide", directions=directions)
+    (before,) = _apply(model, params, images, method="features")
+    (after,) = _apply(model, params, images.at[:, :4, :4].add(1.0), method="features")
+    assert bool((before[:, 0, 1] == after[:, 0, 1]).all()) == alone
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_contract(name):
+  model, params, images = _tiny(name)
+  logits = _apply(model, params, images)
+  assert logits.shape == (2, 5)
+  assert logits.dtype == jnp.float32
+
+  pooled = _apply(model.clone(num_classes=None), params, images)
+  np.testing.assert_allclose(pooled @ params["head"]["kernel"] + params["head"]["bias"], logits, rtol=1e-4, atol=1e-5)
+
+  maps = _apply(model, params, images, method="features")
+  assert [images.shape[1] // m.shape[1] for m in maps] == list(model.feature_strides)
+  assert all(m.ndim == 4 and m.shape[0] == 2 for m in maps)
+
+  half = _apply(model.clone(dtype=jnp.bfloat16), params, images)
+  assert half.dtype == jnp.float32
+  assert np.linalg.norm(half - logits) < 0.1 * np.linalg.norm(logits)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_remat_changes_nothing(name):
+  model, params, images = _tiny(name)
+  gradients = [
+    jax.grad(lambda p, m=m: m.apply({"params": p}, images).sum())(params) for m in (model, model.clone(remat=True))
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *gradients)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_drop_path_and_dropout_only_act_in_training(name):
+  model, params, images = _tiny(name)
+  plain = _apply(model, params, images)
+  for option in (dict(drop_path=0.9), dict(dropout=0.5)):
+    random = model.clone(**option)
+    np.testing.assert_array_equal(_apply(random, params, images), plain)
+    trained = _apply(random, params, images, train=True, rngs={"dropout": jax.random.key(0)})
+    assert not np.array_equal(trained, plain)
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples():
+  from mlpvision.models.layers import DropPath
+
+  x = jnp.ones((4000, 2, 3))
+  for rescale, kept in ((True, 1 / 0.75), (False, 1.0)):
+    out = DropPath(0.25, rescale).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    per_sample = out.reshape(4000, -1)
+    assert set(np.unique(per_sample)) == {0.0, np.float32(kept)}
+    assert (per_sample.min(1) == per_sample.max(1)).all()
+    assert abs((per_sample[:, 0] == 0).mean() - 0.25) < 0.03
+
+
+@pytest.mark.parametrize(("name", "shape"), [("s2mlp_wide", (8, 24)), ("asmlp_tiny", (64, 32)), ("mixer_b16", (8, 32))])
+def test_rectangular_images(name, shape):
+  model, _, _ = _tiny(name)
+  outputs = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.ones((1, *shape, 3)))
+  assert outputs[0].shape == (1, 5)
+
+
+def test_a_mixer_names_the_wrong_image_size():
+  model, params, _ = _tiny("mixer_b16")
+  with pytest.raises(ValueError, match="16 patches.*have 64"):
+    model.apply({"params": params}, jnp.zeros((1, 32, 32, 3)))
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "message"),
+  [
+    ("s2mlp_wid", {}, "did you mean s2mlp_wide"),
+    ("s2mlp_wide", {"drop_pth": 0.1}, "did you mean drop_path"),
+    ("asmlp_tiny", {"tokens_mlp_dim": 3}, "options: num_classes"),
+  ],
+)
+def test_wrong_names_are_corrected(name, options, message):
+  with pytest.raises(ValueError, match=message):
+    models.create(name, **options)
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "size", "message"),
+  [
+    ("s2mlp_wide", {}, 30, "patches of 16x16"),
+    ("mixer_b16", {}, 100, "patches of 16x16"),
+    ("asmlp_tiny", {}, 48, "divisible by 32"),
+    ("asmlp_tiny", {"connection": "both"}, 64, "connection"),
+    ("asmlp_tiny", {"shift_size": 2}, 64, "odd"),
+    ("s2mlp_wide", {"norm": "batch"}, 32, "unknown norm"),
+    ("s2mlp_wide", {"norm_position": "mid"}, 32, "norm_position"),
+  ],
+)
+def test_wrong_options_are_named(name, options, size, message):
+  model = models.create(name, **options)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))

@@ -1,0 +1,158 @@
+"""Real checkpoints: across meshes, alone, and damaged in every way a disk knows."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision.checkpoints import Checkpoints, load_weights
+from mlpvision.errors import UserError
+from mlpvision.training import setup as setup_lib, state as state_lib
+
+# TensorStore reports a damaged file once more when its reader is thrown away.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+_META = {"config": {"a": 1}, "class_names": ["x"]}
+
+
+@pytest.fixture
+def run(small_config, tmp_path):
+  """(config, workdir) of a run with a moving average and leaves that FSDP cuts."""
+  small_config.model.hidden_dim = 256
+  small_config.ema_decay = 0.9
+  return small_config, tmp_path
+
+
+def _state(config, offset=0.0):
+  setup = setup_lib.set_up(config)
+  state = state_lib.create(setup.init, setup.abstract, config.seed)
+  moved = jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
+  return jax.device_put(moved, jax.tree.map(lambda x: x.sharding, setup.abstract)), setup.abstract
+
+
+def _save(workdir, config, steps=(3, 6)):
+  checkpoints = Checkpoints(workdir, keep=3)
+  states = {}
+  for step in steps:
+    states[step], _ = _state(config, offset=step)
+    checkpoints.save(step, states[step], _META)
+  checkpoints.close()
+  return states
+
+
+def _equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("mesh", [dict(fsdp=1, data=-1), dict(fsdp=8, data=1), dict(fsdp=2, data=4)])
+def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
+  config, workdir = run
+  states = _save(workdir, config)
+  config.mesh.update(mesh)
+  _, abstract = _state(config)
+  restored = Checkpoints(workdir, keep=3).restore(abstract)
+  _equal(restored, states[6])
+  kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
+  assert kernel.addressable_shards[0].data.size * mesh["fsdp"] == kernel.size
+
+
+def test_weights_load_without_the_optimizer(run):
+  config, workdir = run
+  config.mesh.update(dict(fsdp=8, data=1))
+  states = _save(workdir, config)
+  for source, step in ((workdir, 6), (workdir / "checkpoints" / "3", 3)):
+    params, meta, found = load_weights(source)
+    assert found == step
+    assert meta["class_names"] == ["x"]
+    _equal(params, states[step].params)
+    assert all(len(x.devices()) == 1 for x in jax.tree.leaves(params))
+    _equal(load_weights(source, ema=True)[0], states[step].ema)
+
+
+def test_only_the_newest_stay(run):
+  config, workdir = run
+  _save(workdir, config, steps=(1, 2, 3, 4, 5))
+  assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [3, 4, 5]
+
+
+def _files(checkpoint):
+  return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+def _data_file(checkpoint):
+  return max(_files(checkpoint / "params"), key=lambda path: path.stat().st_size)
+
+
+def _truncate(checkpoint):
+  path = _data_file(checkpoint)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _overwrite(checkpoint):
+  path = _data_file(checkpoint)
+  path.write_bytes(bytes(path.stat().st_size))
+
+
+def _flip_a_bit(checkpoint):
+  path = _data_file(checkpoint)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+def _remove(checkpoint):
+  _data_file(checkpoint).unlink()
+
+
+def _garble_meta(checkpoint):
+  (checkpoint / "meta" / "metadata").write_text("{")
+
+
+def _empty(checkpoint):
+  for path in _files(checkpoint):
+    path.write_bytes(b"")
+
+
+_DAMAGES = [_truncate, _overwrite, _flip_a_bit, _remove, _garble_meta, _empty]
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, damage, caplog):
+  config, workdir = run
+  states = _save(workdir, config)
+  damage(workdir / "checkpoints" / "6")
+  params, _, step = load_weights(workdir)
+  assert step == 3
+  _equal(params, states[3].params)
+
+  _, abstract = _state(config)
+  checkpoints = Checkpoints(workdir, keep=3)
+  _equal(checkpoints.restore(abstract), states[3])
+  assert f"{workdir}/checkpoints/6 IS DAMAGED" in caplog.text
+  assert (workdir / "checkpoints-damaged" / "6").is_dir()
+  checkpoints.save(6, states[6], _META)  # its place is free again
+  checkpoints.close()
+  _equal(load_weights(workdir)[0], states[6].params)
+
+
+def test_all_damaged_is_an_error_that_says_so(run):
+  config, workdir = run
+  _save(workdir, config)
+  for step in ("3", "6"):
+    _truncate(workdir / "checkpoints" / step)
+  with pytest.raises(UserError, match="no intact checkpoint"):
+    load_weights(workdir)
+  _, abstract = _state(config)
+  with pytest.raises(UserError, match="all checkpoints .* are damaged"):
+    Checkpoints(workdir, keep=3).restore(abstract)
+
+
+def test_nothing_there(run, tmp_path):
+  config, workdir = run
+  _, abstract = _state(config)
+  assert Checkpoints(workdir, keep=3).restore(abstract) is None
+  for source in (tmp_path / "nowhere", pathlib.Path(__file__)):
+    with pytest.raises(UserError, match="no checkpoint there"):
+      load_weights(source)

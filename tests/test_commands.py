@@ -1,0 +1,287 @@
+"""The commands as their users run them, in processes of their own, without network."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+from conftest import SMALL
+import numpy as np
+from PIL import Image
+import pytest
+
+from mlpvision.checkpoints import load_weights
+from mlpvision.data import datasets, transforms
+
+_STEPS = 60
+
+
+def _train(workdir, *more, steps=_STEPS):
+  # A checkpoint every few steps; one evaluation, at the end.
+  every = ("--config.checkpoint.every=8 steps", "--config.eval.every=1000 steps", "--config.log_every=2 steps")
+  return ("train.py", *SMALL, f"--config.duration={steps} steps", *every, f"--workdir={workdir}", *more)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+  """A run that nobody stopped: its workdir."""
+  del data_dir
+  import subprocess
+  import sys
+
+  from conftest import _TESTS, REPO
+
+  workdir = tmp_path_factory.mktemp("finished")
+  env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
+  done = subprocess.run(
+    [sys.executable, *_train(workdir)], cwd=REPO, env=env, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  (workdir / "output.txt").write_text(done.stdout)
+  return workdir
+
+
+def _same_parameters(a, b):
+  (params_a, _, step_a), (params_b, _, step_b) = load_weights(a), load_weights(b)
+  assert step_a == step_b == _STEPS
+  import jax
+
+  jax.tree.map(np.testing.assert_array_equal, params_a, params_b)
+
+
+def test_what_a_run_says_and_leaves(finished):
+  output = (finished / "output.txt").read_text()
+  for pattern in (
+    r"s2mlp_wide on mnist5k:train: 4,000 images, 10 classes",
+    r"parameters\s+[\d,]+\n1 x cpu in 1 process, mesh data=1\n",
+    r"compiled in \d+ s; memory per device: \d+ MiB",
+    r"GFLOP per image",
+    r"step +2/60  epoch 0\.02  loss \d\.\d+  [\d,]+ images/s  data wait \d+%  ETA \d+:\d\d\n",
+    r"step 60: top-1 \d+\.\d+%  top-5 \d+\.\d+%  loss \d\.\d+  on 1,000 test images",
+    r"done: top-1 ",
+  ):
+    assert re.search(pattern, output), f"{pattern} not in\n{output}"
+  rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows if "train/loss" in row] == list(range(2, 61, 2))
+  assert {"train/top1", "train/grad_norm", "train/learning_rate", "perf/images_per_second", "perf/data_wait"} <= set(
+    rows[0]
+  )
+  assert list(finished.glob("events.out.tfevents.*"))
+  Image.open(finished / "curves.png").verify()
+
+
+def _wait_for(process, text):
+  """Reads the output up to the first line that has text."""
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if text in line:
+      return lines
+  raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_continues(start, command, finished, tmp_path, number):
+  process = start(*_train(tmp_path))
+  _wait_for(process, "step 10/60")
+  process.send_signal(number)
+  rest = process.stdout.read()
+  assert process.wait() == 0
+  stopped = re.search(r"stopped after step (\d+); to continue: python (train\.py .*)\n", rest)
+  assert stopped, rest
+  assert 10 <= int(stopped[1]) < _STEPS
+  assert load_weights(tmp_path)[2] == int(stopped[1])
+  code, output = command(*_train(tmp_path))
+  assert code == 0
+  assert f"continuing from step {stopped[1]}\n" in output
+  _same_parameters(tmp_path, finished)
+  assert _logged(tmp_path) == _logged(finished)
+
+
+def _logged(workdir):
+  """(step, loss) of all rows, which a stop must neither lose nor repeat."""
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}, len(rows) == len({str(r) for r in rows})
+
+
+def test_kill_9_loses_no_more_than_the_interval(start, command, finished, tmp_path):
+  for target in (20, 44):
+    process = start(*_train(tmp_path))
+    _wait_for(process, f"step {target}/60")
+    process.kill()
+    process.wait()
+    assert load_weights(tmp_path)[2] >= target - 2 * 8  # one interval, and one save that was under way
+  code, _ = command(*_train(tmp_path))
+  assert code == 0
+  _same_parameters(tmp_path, finished)
+  assert _logged(tmp_path) == _logged(finished)
+
+
+def test_a_damaged_checkpoint_costs_an_interval_only(command, finished, tmp_path):
+  code, _ = command(*_train(tmp_path))
+  assert code == 0
+  newest = tmp_path / "checkpoints" / str(_STEPS)
+  for path in newest.rglob("*"):
+    if path.is_file() and path.stat().st_size > 2000:
+      os.truncate(path, path.stat().st_size // 2)
+  code, output = command(*_train(tmp_path))
+  assert code == 0
+  assert f"{newest} IS DAMAGED" in output
+  assert "continuing from step 56\n" in output
+  _same_parameters(tmp_path, finished)
+
+
+def test_a_finished_run_only_evaluates(command, finished):
+  code, output = command(*_train(finished))
+  assert code == 0
+  assert "images/s" not in output
+  assert "done: top-1" in output
+
+
+def test_another_config_is_refused_with_the_difference(command, finished):
+  code, output = command(*_train(finished, "--config.optim.learning_rate=0.5", "--config.model.directions=none"))
+  assert code == 2
+  assert "model.directions: 'four' -> 'none'\n  optim.learning_rate: 0.002 -> 0.5\n" in output
+  assert "--workdir" in output
+
+
+_BAD = {
+  "unknown field": (["--config.data.batchsize=3"], "no field 'batchsize'. Did you mean \"batch_size\"?"),
+  "unknown group": (["--config.modle.name=x"], "no field 'modle'"),
+  "wrong type": (["--config.data.batch_size=many"], "many"),
+  "unknown model": (["--config.model.name=s2mlp_wise"], "did you mean s2mlp_wide"),
+  "patch": (["--config.data.image_size=30"], "images of 30x30 cannot be cut into patches of 4x4"),
+  "dataset": (["--config.data.name=imagenet2012"], "imagenet2012 is not in"),
+  "workdir": (["--workdir=/proc/nowhere"], "cannot write to the workdir /proc/nowhere"),
+  "missing augmentation": (
+    ["--config.augment.mixup=0.8"],
+    "no mixup yet; --config.augment.mixup=0.0 trains without it",
+  ),
+}
+
+
+@pytest.mark.parametrize("case", _BAD)
+def test_bad_input_is_refused_before_the_first_step(command, tmp_path, case):
+  arguments, message = _BAD[case]
+  code, output = command(*_train(tmp_path / "run", *arguments))
+  assert code not in (0, None)
+  assert message in output
+  assert "Traceback" not in output
+  assert "step " not in output
+
+
+def test_batch_that_the_devices_do_not_divide(command, tmp_path):
+  code, output = command(*_train(tmp_path), devices=3)
+  assert code == 2
+  assert "cannot be split evenly over 3 devices: take a multiple of 3" in output
+
+
+def test_a_config_that_is_not_there(command):
+  code, output = command("train.py", "--config=configs/s3mlp.py")
+  assert code == 2
+  assert "configs/s3mlp.py" in output
+  assert "Traceback" not in output
+
+
+def test_imagenet_is_missed_within_five_seconds(command, tmp_path):
+  started = time.perf_counter()
+  code, output = command("train.py", "--config=configs/s2mlp_wide.py", TFDS_DATA_DIR=str(tmp_path))
+  assert time.perf_counter() - started < 5
+  assert code == 2
+  for text in (
+    f"imagenet2012 is not in {tmp_path}",
+    "ILSVRC2012_img_train.tar",
+    "download_and_prepare()",
+    "augment.mixup",
+  ):
+    assert text in output
+
+
+@pytest.mark.parametrize("batch_size", [7, 256])
+def test_evaluate(command, finished, batch_size):
+  flags = (f"--weights={finished}", f"--config.eval.batch_size={batch_size}", "--json")
+  code, output = command("-m", "mlpvision.evaluate", "--config=configs/quickstart.py", *flags)
+  assert code == 0, output
+  found = json.loads(output.splitlines()[-1])
+  rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+  logged = next(row for row in rows if "val/top1" in row)
+  assert (found["top1"], found["top5"], found["images"]) == (logged["val/top1"], logged["val/top5"], 1000)
+  np.testing.assert_allclose(found["loss"], logged["val/loss"], rtol=1e-5)
+
+
+def test_evaluate_another_checkpoint_on_more_devices(command, finished):
+  code, output = command("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56", devices=8)
+  assert code == 0, output
+  assert re.search(r"step 56, on mnist5k:test: 1,000 images\ntop-1 \d+\.\d{4}%", output)
+
+
+def test_evaluate_without_weights(command, tmp_path):
+  code, output = command("-m", "mlpvision.evaluate", f"--weights={tmp_path}")
+  assert code == 2
+  assert "no checkpoint there" in output
+
+
+def test_predict(command, finished, tmp_path, data_dir):
+  split = datasets.open_split("mnist5k", "test", str(data_dir))
+  pixels = transforms.decode(split.source[0]["image"])
+  digit = Image.fromarray(pixels)
+  exif = Image.Exif()
+  exif[0x0112] = 3
+  files = {
+    "colour.png": (digit, {}),
+    "grey.png": (digit.convert("L"), {}),
+    "alpha.png": (digit.convert("RGBA"), {}),
+    "turned.png": (digit.rotate(180), {"exif": exif}),
+    "odd.png": (digit.resize((113, 97)), {}),
+  }
+  for name, (picture, options) in files.items():
+    picture.save(tmp_path / name, **options)
+  paths = [str(tmp_path / name) for name in files]
+  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", "--json", *paths)
+  assert code == 0, output
+  found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+  assert [row["image"] for row in found] == paths
+  for row in found:
+    probabilities = [c["probability"] for c in row["classes"]]
+    assert len(probabilities) == 5
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert {c["name"] for c in row["classes"]} <= set("0123456789")
+  for row in found[1:4]:
+    assert row["classes"] == found[0]["classes"]
+  assert found[4]["classes"][0]["name"] == found[0]["classes"][0]["name"]
+
+  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", "--top=1", paths[0])
+  assert output.splitlines() == [
+    paths[0],
+    f"  {found[0]['classes'][0]['probability']:7.2%}  {found[0]['classes'][0]['name']}",
+  ]
+
+
+def test_predict_names_bad_pictures(command, finished, tmp_path):
+  Image.effect_noise((28, 28), 50).save(tmp_path / "good.png")
+  (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
+  (tmp_path / "text.png").write_text("hello")
+  paths = [str(tmp_path / name) for name in ("good.png", "cut.png", "text.png", "gone.png")]
+  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", *paths)
+  assert code == 2
+  assert all(f"{path}: " in output for path in paths[1:])
+  assert "good.png" not in output
+  assert "Traceback" not in output
+
+
+def test_the_network_really_is_blocked(command):
+  code, output = command("-c", "import socket; socket.create_connection(('192.0.2.1', 80), timeout=3)")
+  assert code == 1
+  assert "network access is blocked in tests" in output
+  import socket
+
+  with pytest.raises(RuntimeError, match="blocked"):
+    socket.getaddrinfo("example.com", 80)
+
+
+def test_the_readme_names_these_files():
+  readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+  for path in re.findall(r"--config=(configs/\w+\.py)", readme):
+    assert (pathlib.Path(__file__).parent.parent / path).exists()

@@ -1,0 +1,100 @@
+"""Every config: complete, and it trains two steps with its own recipe on a small model and the digits."""
+
+import importlib
+import pathlib
+
+import ml_collections
+import numpy as np
+import pytest
+
+from mlpvision import config as config_lib
+from mlpvision.errors import UserError
+from mlpvision.training import loop
+
+_FOLDER = pathlib.Path(__file__).parent.parent / "configs"
+_NAMES = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in ("default", "recipes"))
+_RECIPES = ("asmlp_base", "asmlp_small", "asmlp_tiny", "mixer_b16", "s2mlp_deep", "s2mlp_wide")
+_SMALL = {
+  "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
+  "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
+  "asmlp": dict(hidden_dim=8, depths=(1, 1, 1, 1)),
+}
+
+
+def _config(name):
+  return importlib.import_module(f"configs.{name}").get_config()
+
+
+def test_all_configs_are_covered():
+  assert _NAMES == sorted((*_RECIPES, "quickstart"))
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_two_steps(name, tmp_path):
+  config = _config(name)
+  with config.unlocked():
+    if name != "quickstart":
+      config.model.update(_SMALL[config.model.name.split("_")[0]])
+      config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
+      config.augment.update(randaugment="", repeats=1, mixup=0.0, cutmix=0.0, random_erasing=0.0)
+      config.optim.schedule.warmup = "1 step"
+    config.data.update(batch_size=16, eval_split="test[:16]")
+    config.duration = "2 steps"
+    config.optim.schedule.warmup = "1 step"
+    config.log_every = "1 step"
+  result = loop.train_and_evaluate(config, tmp_path)
+  assert result.finished
+  assert result.step == 2
+  assert np.isfinite(result.metrics["val/loss"])
+
+
+@pytest.mark.parametrize("name", _RECIPES)
+def test_a_recipe_names_all_that_is_missing(name, tmp_path):
+  config = _config(name)
+  config.data.data_dir = str(tmp_path)
+  with pytest.raises(UserError) as error:
+    config_lib.check(config)
+  message = str(error.value)
+  assert "imagenet2012 is not in" in message
+  for field in ("randaugment", "mixup"):
+    assert f"augment.{field}=" in message
+    assert f"--config.augment.{field}=" in message
+
+
+def test_every_field_is_explained():
+  """default.py has a comment above every field and every group."""
+  lines = (_FOLDER / "default.py").read_text().splitlines()
+  fields = [i for i, line in enumerate(lines) if line.strip().startswith("config.") and "=" in line]
+  assert len(fields) > 40
+  explained = False
+  for i in range(min(fields), max(fields) + 1):
+    if i in fields:
+      group = "ConfigDict()" in lines[i]
+      assert explained or group or lines[i - 1].strip(), f"default.py:{i + 1} has no comment: {lines[i]}"
+    explained = lines[i].strip().startswith("#")
+
+
+def _leaves(tree, prefix=""):
+  for key, value in tree.items():
+    yield from _leaves(value, f"{prefix}{key}.") if isinstance(value, ml_collections.ConfigDict) else [f"{prefix}{key}"]
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_configs_use_no_fields_of_their_own(name):
+  """Only model options may go beyond default.py; all else would be ignored."""
+  extra = set(_leaves(_config(name))) - set(_leaves(_config("default")))
+  assert all(field.startswith("model.") for field in extra)
+
+
+def test_differences_are_readable_and_leave_out_what_may_change():
+  config = _config("quickstart")
+  old = config_lib.to_json(config)
+  config.optim.learning_rate = 5e-4
+  config.model.directions = "none"
+  config.data.workers = 3
+  config.mesh.fsdp = 4
+  config.eval.batch_size = 9
+  assert config_lib.differences(old, config_lib.to_json(config)) == [
+    "model.directions: 'four' -> 'none'",
+    "optim.learning_rate: 0.002 -> 0.0005",
+  ]

@@ -1,0 +1,113 @@
+"""The progress line, metrics.jsonl and the picture."""
+
+import io
+import json
+
+from PIL import Image
+import pytest
+
+from mlpvision.reporting import curves, metrics, overview
+from mlpvision.reporting.progress import Progress, clock
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def _progress(stream, **options):
+  return Progress(start_step=0, total_steps=100, steps_per_epoch=50, batch_size=8, stream=stream, **options)
+
+
+def test_plain_lines_without_a_terminal():
+  stream = io.StringIO()
+  progress = _progress(stream)
+  with progress.waiting():
+    pass
+  rates = progress.report(25, 1.23456)
+  progress.say("evaluated")
+  first, second = stream.getvalue().splitlines()
+  assert first.startswith("step  25/100  epoch 0.50  loss 1.2346  ")
+  assert " images/s  data wait " in first
+  assert " ETA " in first
+  assert second == "evaluated"
+  assert rates["perf/images_per_second"] > 0
+  assert 0 <= rates["perf/data_wait"] <= 1
+
+
+def test_in_place_on_a_terminal():
+  stream = _Terminal()
+  progress = _progress(stream)
+  progress.report(10, 1.0)
+  progress.report(20, 1.0)
+  assert "\n" not in stream.getvalue()
+  assert stream.getvalue().count("\r") == 2
+  progress.say("evaluated")
+  assert stream.getvalue().endswith("\nevaluated\n")
+
+
+def test_other_processes_are_quiet():
+  stream = io.StringIO()
+  progress = _progress(stream, quiet=True)
+  progress.report(10, 1.0)
+  progress.say("nothing")
+  assert stream.getvalue() == ""
+
+
+def test_waiting_and_pauses_are_accounted(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr("time.perf_counter", lambda: now[0])
+  progress = _progress(io.StringIO())
+  with progress.waiting():
+    now[0] += 1.0
+  now[0] += 9.0
+  progress.pause(6.0)  # an evaluation among them
+  rates = progress.report(10, 1.0)
+  assert rates == {"perf/images_per_second": 10 * 8 / 4.0, "perf/data_wait": 0.25}
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3600, "1:00:00"), (90061, "25:01:01")])
+def test_clock(seconds, text):
+  assert clock(seconds) == text
+
+
+def test_metrics_continue_after_a_kill(tmp_path):
+  writer = metrics.MetricWriter(tmp_path, start_step=0)
+  for step in (10, 20, 30):
+    writer.write(step, **{"train/loss": 1.0 / step})
+  writer.close()
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 40, "train/lo')  # cut by a kill
+  writer = metrics.MetricWriter(tmp_path, start_step=20)  # the last checkpoint
+  writer.write(30, **{"train/loss": 0.5})
+  writer.close()
+  rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == [10, 20, 30]
+  assert rows[-1]["train/loss"] == 0.5
+  assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_curves(tmp_path, command):
+  rows = [{"step": s, "train/loss": 2 / s, "train/top1": 0.1, "train/learning_rate": 1e-3} for s in (1, 2, 3)]
+  rows.append({"step": 3, "val/loss": 0.5, "val/top1": 0.9, "val/top5": 1.0})
+  assert curves.draw(tmp_path) is None
+  code, output = command("-m", "mlpvision.reporting.curves", str(tmp_path))
+  assert code == 1
+  assert "no metrics.jsonl" in output
+  (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  assert command("-m", "mlpvision.reporting.curves", str(tmp_path)) == (0, f"{tmp_path}/curves.png\n")
+  with Image.open(tmp_path / "curves.png") as picture:
+    assert picture.width > 1000
+    assert len(picture.convert("RGB").getcolors(2**24)) > 50
+
+
+def test_parameter_table():
+  import numpy as np
+
+  block = {"kernel": np.zeros((3, 4))}
+  text = overview.parameters({"block_0": block, "block_1": block, "head": {"bias": np.zeros(5)}})
+  assert [line.split() for line in text.splitlines()] == [
+    ["2", "x", "block_0", "24"],
+    ["head", "5"],
+    ["parameters", "29"],
+  ]

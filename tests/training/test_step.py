@@ -1,0 +1,137 @@
+"""The training step on meshes of virtual devices: one mathematics, however it is split."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision import sharding
+from mlpvision.errors import UserError
+from mlpvision.training import losses, setup as setup_lib, state as state_lib
+
+
+def _losses(config, steps=5):
+  """(loss of each step, final state) on random batches that depend on the step alone."""
+  setup = setup_lib.set_up(config)
+  state = state_lib.create(setup.init, setup.abstract, config.seed)
+  step, _ = setup_lib.compile_step(setup)
+  history = []
+  for i in range(steps):
+    random = np.random.default_rng(i)
+    size, batch_size = config.data.image_size, config.data.batch_size
+    batch = {
+      "image": random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
+      "label": random.integers(0, 10, batch_size).astype(np.int32),
+      "mask": np.ones(batch_size, bool),
+    }
+    state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
+    history.append(metrics["loss"].item())
+  return np.array(history), state
+
+
+@pytest.fixture
+def config(small_config):
+  small_config.model.hidden_dim = 256  # leaves large enough for FSDP
+  small_config.augment.flip = 0.5
+  small_config.optim.schedule.warmup = "0 steps"
+  small_config.ema_decay = 0.9
+  return small_config
+
+
+def test_meshes_and_accumulation_agree(config):
+  expected, reference = _losses(config)
+  assert len(set(expected)) == 5
+  for mesh in (dict(fsdp=8, data=1), dict(fsdp=4, data=2)):
+    config.mesh.update(mesh)
+    found, state = _losses(config)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    kernel = state.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
+    assert kernel.addressable_shards[0].data.size * mesh["fsdp"] == kernel.size
+    adam = state.opt_state[-1][0].mu["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
+    assert adam.sharding == kernel.sharding
+  config.mesh.update(dict(fsdp=1, data=-1))
+  config.accumulation_steps = 5
+  found, state = _losses(config)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, reference.params)
+
+
+def test_only_the_gradients_travel(config):
+  """On a data mesh nothing but reductions: no image or activation moves between devices, with accumulation neither."""
+  for parts in (1, 5):
+    config.accumulation_steps = parts
+    compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+      assert f"{collective}(" not in text
+      assert f"{collective}-start(" not in text
+
+
+def test_bfloat16_keeps_parameters_and_state_in_float32(config):
+  config.model.dtype = "bfloat16"
+  history, state = _losses(config, steps=2)
+  assert np.isfinite(history).all()
+  assert {x.dtype.name for x in jax.tree.leaves((state.params, state.ema))} == {"float32"}
+
+
+def test_ema_is_the_running_average(config):
+  _, one = _losses(config, steps=1)
+  _, two = _losses(config, steps=2)
+  leaf = lambda tree: np.asarray(tree["head"]["kernel"])  # noqa: E731
+  np.testing.assert_allclose(leaf(two.ema), 0.9 * leaf(one.ema) + 0.1 * leaf(two.params), atol=1e-6)
+
+
+def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
+  config.model.drop_path = 0.5
+  config.model.num_blocks = 2
+  first, a = _losses(config, steps=3)
+  again, b = _losses(config, steps=3)
+  np.testing.assert_array_equal(first, again)
+  jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+  config.seed = 1
+  assert not np.array_equal(_losses(config, steps=3)[0], first)
+
+
+def test_label_smoothing_and_losses():
+  targets = losses.smooth_one_hot(jnp.array([2]), 4, 0.2)
+  np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05]], rtol=1e-6)
+  logits = jnp.array([[1.0, -2.0, 0.5, 3.0]])
+  p = np.exp(logits) / np.exp(logits).sum()
+  np.testing.assert_allclose(losses.softmax(logits, targets), -(targets * np.log(p)).sum(-1), rtol=1e-5)
+  s = 1 / (1 + np.exp(-logits))
+  bce = -(targets * np.log(s) + (1 - targets) * np.log(1 - s)).sum(-1)
+  np.testing.assert_allclose(losses.sigmoid(logits, targets), bce, rtol=1e-5)
+
+
+def test_flip_and_normalize():
+  from mlpvision import augment
+
+  images = jnp.arange(2 * 2 * 3 * 3, dtype=jnp.uint8).reshape(2, 2, 3, 3)
+  out = augment.normalize(images, (0.5, 0.25, 0.0), (1.0, 0.5, 2.0))
+  np.testing.assert_allclose(out, (np.asarray(images) / 255 - [0.5, 0.25, 0]) / [1, 0.5, 2], rtol=1e-5)
+  many = jnp.tile(images[:1], (2000, 1, 1, 1)).astype(jnp.float32)
+  flipped = augment.random_flip(jax.random.key(0), many, 0.25)
+  turned = (flipped != many).any((1, 2, 3))
+  assert abs(turned.mean() - 0.25) < 0.04
+  np.testing.assert_array_equal(flipped[turned][0], many[0][:, ::-1])
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda c: c.data.update(batch_size=42), "over 8 devices: take a multiple of 8"),
+    (lambda c: c.update(accumulation_steps=2), "in each of 2 accumulation steps: take a multiple of 16"),
+    (lambda c: c.mesh.update(data=3), "mesh data=3 x fsdp=1 does not fit 8 devices"),
+    (lambda c: c.mesh.update(fsdp=-1), "one of the two may be -1"),
+    (lambda c: c.update(duration="a while"), "duration is 'a while'"),
+    (lambda c: c.update(loss="hinge"), "loss='hinge'"),
+    (lambda c: c.data.update(image_size=30), "30x30 cannot be cut"),
+    (lambda c: c.model.update(name="s3mlp"), "unknown model 's3mlp'"),
+    (lambda c: c.model.update(dtype="int8"), "model.dtype"),
+  ],
+)
+def test_mistakes_are_named_before_anything_runs(config, change, message):
+  change(config)
+  with pytest.raises(UserError, match=message):
+    setup_lib.set_up(config)

@@ -1,0 +1,38 @@
+"""Trains a model, or continues a run: python train.py --config=configs/quickstart.py [--workdir=DIR] [--config.x.y=...]
+
+The same command runs on one device and, started on every host, on a TPU pod.
+"""
+
+import pathlib
+import shlex
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlpvision import commands, config as config_lib
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/NAME_OF_THE_CONFIG.")
+
+
+def main(argv):
+  """Checks first what needs no accelerator, then starts JAX."""
+  del argv
+  config = commands.read_config(_CONFIG)
+  config_lib.check(config)
+  from mlpvision import sharding
+  from mlpvision.training import loop
+
+  sharding.initialize_processes()
+  workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem}"
+  result = loop.train_and_evaluate(config, workdir)
+  if result.finished:
+    print(f"done: {loop.summary(result.metrics)}\nsee {workdir}/curves.png")
+  else:
+    print(f"stopped after step {result.step}; to continue: python {shlex.join(sys.argv)}")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  commands.run(main)
