@@ -1,7 +1,10 @@
-"""Exact accuracy of a checkpoint: python -m mlpvision.evaluate --weights=WORKDIR [--config=...] [--config.x.y=...]
+"""Exact accuracy of a run or of published weights.
 
-Model and preprocessing are the checkpoint's own; so is the dataset, unless --config names another. From --config come
-data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
+  python -m mlpvision.evaluate --weights=WORKDIR
+  python -m mlpvision.evaluate --weights=mixer_b16.goog_in1k --config=configs/mixer_b16.py
+
+Model and preprocessing belong to the weights; so does the dataset of a run, unless --config names another. From
+--config come data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
 """
 
 import json
@@ -11,8 +14,8 @@ from ml_collections import config_flags
 
 from mlpvision import commands
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own config.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run's workdir, or one checkpoint: WORKDIR/checkpoints/STEP.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
 _EMA = flags.DEFINE_bool("ema", False, "Evaluate the moving average of the parameters.")
 _JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
 
@@ -29,7 +32,8 @@ def main(argv):
   if _JSON.value:
     print(json.dumps(results))
     return
-  print(f"{results['weights']}, step {results['step']}, on {results['dataset']}: {results['images']:,} images")
+  step = "" if results["step"] is None else f", step {results['step']}"
+  print(f"{results['weights']}{step}, on {results['dataset']}: {results['images']:,} images")
   print(f"top-1 {results['top1']:.4%}  top-5 {results['top5']:.4%}  loss {results['loss']:.6f}")
 
 

@@ -6,7 +6,7 @@ from absl import app, flags
 
 from mlpvision import commands
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A run's workdir, or one checkpoint: WORKDIR/checkpoints/STEP.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per picture.")
 

@@ -8,13 +8,17 @@ import sys
 import pytest
 
 _REPO = pathlib.Path(__file__).parent.parent
-_COMMANDS = {"mlpvision.evaluate", "mlpvision.predict"}
+_COMMANDS = {"mlpvision.cost", "mlpvision.evaluate", "mlpvision.predict"}
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
 _NONE = set()
 # Package prefix -> the parts of mlpvision it may import, and what it must not import from outside.
 _RULES = {
   "configs": (_NONE, _HEAVY | {"jax", "flax", "numpy", "optax"}),
   "mlpvision.models": ({"mlpvision.models"}, _HEAVY | {"numpy", "optax", "ml_collections"}),
+  "mlpvision.weights": (
+    {"mlpvision.weights", "mlpvision.models", "mlpvision.errors"},
+    _HEAVY | {"torch", "pickle.loads"},
+  ),
   "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
   "mlpvision.errors": (_NONE, _HEAVY | {"jax"}),
   "mlpvision.augment": (_NONE, _HEAVY | {"flax", "optax"}),

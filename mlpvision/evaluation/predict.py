@@ -13,7 +13,7 @@ def predict_files(weights, paths, top=5):
   """The most probable classes of each picture.
 
   Args:
-    weights: a run's workdir, or one checkpoint.
+    weights: what `run.load` takes.
     paths: image files in any format and mode that Pillow reads.
     top: how many classes, at most.
 

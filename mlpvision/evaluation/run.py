@@ -1,12 +1,14 @@
-"""A trained model from its checkpoint, and its evaluation."""
+"""A trained model from a checkpoint or from published weights, and its evaluation."""
 
 import dataclasses
+import os
 from typing import Any
 
+import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 
-from mlpvision import checkpoints, config as config_lib, sharding
+from mlpvision import checkpoints, config as config_lib, sharding, weights
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluation.classification import Evaluator
@@ -18,29 +20,60 @@ _FROM_CONFIG = ("name", "data_dir", "eval_split", "workers", "prefetch")
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A model with its parameters and the config it was trained with."""
+  """A model with its parameters and what they expect of an image.
+
+  config is a run's whole config; published weights have a part of one: data, eval and loss, without a dataset. Their
+  class_names are the classes' numbers, and their step is None.
+  """
 
   model: Any
   params: Any
   config: ml_collections.ConfigDict
   class_names: tuple[str, ...]
-  step: int
+  step: int | None
 
 
-def load(weights, *, sharding=None, ema=False):
-  """Reads a checkpoint as `Trained`; arguments and errors as `checkpoints.load_weights`."""
-  params, meta, step = checkpoints.load_weights(weights, sharding, ema)
+def load(source, *, sharding=None, ema=False):
+  """Reads a model.
+
+  Args:
+    source: a run's workdir or one of its checkpoints; or weights: a file, or a name in `weights.KNOWN`.
+    sharding: where each array goes; default: this process's first device.
+    ema: the moving average instead of the parameters; runs only.
+
+  Returns:
+    Trained.
+
+  Raises:
+    UserError: nothing usable there, or a file of weights that does not say what images it expects.
+  """
+  if os.path.isfile(source) or source in weights.KNOWN:
+    return _load_weights(source, sharding)
+  params, meta, step = checkpoints.load_weights(source, sharding, ema)
   config = ml_collections.ConfigDict(meta["config"])
   model = make_model(config.model, len(meta["class_names"]))
   return Trained(model, params, config, tuple(meta["class_names"]), step)
 
 
-def evaluate(weights, config=None, *, ema=False):
+def _load_weights(source, sharding):
+  model, params, info = weights.load(source)
+  if info.preprocessing is None:
+    raise UserError(
+      f"{source} does not say what images it expects; load it in Python, and give weights.save a Preprocessing"
+    )
+  view = dataclasses.asdict(info.preprocessing)
+  data = {key: view.pop(key) for key in ("mean", "std", "image_size")}
+  config = ml_collections.ConfigDict({"data": data, "eval": view, "loss": "softmax"})
+  names = tuple(str(i) for i in range(model.num_classes))
+  return Trained(model, jax.device_put(params, sharding), config, names, None)
+
+
+def evaluate(source, config=None, *, ema=False):
   """Exact top-1, top-5 and loss.
 
   Args:
-    weights: a run's workdir, or one checkpoint.
-    config: names the dataset, split, batch size and mesh; default: the checkpoint's own.
+    source: as `load` takes it.
+    config: names the dataset, split, batch size and mesh; default: the run's own.
     ema: evaluate the moving average of the parameters.
 
   Returns:
@@ -51,16 +84,18 @@ def evaluate(weights, config=None, *, ema=False):
   """
   mesh_config = config.mesh if config is not None else ml_collections.ConfigDict({"data": -1, "fsdp": 1})
   mesh = sharding.make_mesh(mesh_config.data, mesh_config.fsdp)
-  trained = load(weights, sharding=NamedSharding(mesh, P()), ema=ema)
+  trained = load(source, sharding=NamedSharding(mesh, P()), ema=ema)
   merged = trained.config
   if config is not None:
     merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
     merged.eval.batch_size = config.eval.batch_size
+  elif trained.step is None:
+    raise UserError(f"{source} is not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py")
   config_lib.check_evaluation(merged)
   split = datasets.open_split(merged.data.name, merged.data.eval_split, merged.data.data_dir)
   if len(split.class_names) != len(trained.class_names):
     raise UserError(
-      f"{split.name} has {len(split.class_names)} classes, the weights in {weights} {len(trained.class_names)}"
+      f"{split.name} has {len(split.class_names)} classes, the weights in {source} {len(trained.class_names)}"
     )
   results = Evaluator(trained.model, split, merged, mesh).run(trained.params)
-  return {"weights": str(weights), "step": trained.step, "dataset": split.name, **results}
+  return {"weights": str(source), "step": trained.step, "dataset": split.name, **results}

@@ -1,7 +1,9 @@
 """The one exception of this package."""
 
+from mlpvision.errors import UserError
 
-class WeightsError(ValueError):
+
+class WeightsError(UserError, ValueError):
   """A weight file that cannot be used: which file, what is wrong with it, and what to do."""
 
   def __init__(self, source, problem, advice=""):

@@ -1,0 +1,78 @@
+"""What the papers print about each variant, as they print it, with a note where they contradict themselves."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+  """A published result on ImageNet-1K: parameters in millions and multiply-accumulates in billions, as printed."""
+
+  name: str
+  image_size: int
+  parameters: str
+  macs: str
+  top1: str
+  source: str
+  note: str = ""
+
+
+_MIXER = "arXiv 2105.01601, Tables 1, 3"
+_S2 = "arXiv 2106.07477, Tables 2, 3"
+_AS = "arXiv 2107.08391, Table 1"
+_FF = "arXiv 2105.02723, Table 1, and its repository"
+_RES = "arXiv 2105.03404"
+_SWIN = "microsoft/Swin-Transformer, README"
+_NO_HEAD = "The paper counts parameters without the head."
+_IN21K = "Pre-trained on ImageNet-21K."
+_JFT = "Pre-trained on JFT-300M."
+
+ROWS = (
+  Row("mixer_s32", 224, "19", "", "68.70", _MIXER, f"{_NO_HEAD} {_JFT}"),
+  Row("mixer_s16", 224, "18", "", "73.83", _MIXER, f"{_NO_HEAD} {_JFT}"),
+  Row("mixer_b32", 224, "60", "", "75.53", _MIXER, f"{_NO_HEAD} {_JFT}"),
+  Row("mixer_b16", 224, "59", "", "76.44", _MIXER, f"{_NO_HEAD} Other papers print 11.6 or 11.7 G: binary units."),
+  Row("mixer_l32", 224, "206", "", "80.67", _MIXER, f"{_NO_HEAD} {_JFT}"),
+  Row("mixer_l16", 224, "207", "", "71.76", _MIXER, f"{_NO_HEAD} From scratch; 82.89 from ImageNet-21K."),
+  Row("mixer_h14", 224, "431", "", "86.32", _MIXER, f"{_NO_HEAD} {_JFT}"),
+  Row("s2mlp_wide", 224, "71", "14.0", "80.0", _S2, "The paper counts without head and norms: 71,433,984."),
+  Row(
+    "s2mlp_deep",
+    224,
+    "51",
+    "10.5",
+    "80.7",
+    _S2,
+    "A known error: the paper's own formula gives 53,476,224 without head and norms, which is 51 in units of 2^20.",
+  ),
+  Row("asmlp_mobile", 224, "9.6", "", "76.05", "arXiv 2107.08391, Table 2"),
+  Row("asmlp_tiny", 224, "28", "4.4", "81.34", _AS),
+  Row("asmlp_small", 224, "50", "8.5", "83.1", _AS),
+  Row("asmlp_base", 224, "88", "15.2", "83.3", _AS, "The released code counts 15.14 G."),
+  Row("asmlp_base", 384, "88", "44.6", "84.3", "arXiv 2107.08391 v2", "The released code counts 44.50 G."),
+  Row("ff_tiny", 224, "7.7", "", "61.4", _FF),
+  Row("ff_base", 224, "62", "", "74.9", _FF, "Other papers print 59 M and 11.4 or 11.6 G, from Mixer's row."),
+  Row("ff_large", 224, "206", "", "71.4", _FF),
+  Row("resmlp_s12", 224, "", "", "76.6", _RES),
+  Row("resmlp_s24", 224, "", "", "79.4", _RES),
+  Row("resmlp_s36", 224, "45", "8.9", "79.7", _RES, "400 epochs; 79.3 after 300."),
+  Row("resmlp_b24_16", 224, "116", "23", "81.0", _RES),
+  Row("resmlp_b24_8", 224, "", "", "81.0", _RES),
+  Row("vit_s16", 224, "", "", "", ""),
+  Row("vit_b16", 224, "86", "", "79.67", "arXiv 2105.01601, Table 3", "From scratch, trained by Mixer's authors."),
+  Row("vit_b16", 384, "86", "55.5", "77.9", "arXiv 2106.07477, Table 3", "From scratch."),
+  Row("vit_l16", 224, "", "", "76.11", "arXiv 2105.01601, Table 3", "From scratch, trained by Mixer's authors."),
+  Row(
+    "swin_mobile",
+    224,
+    "11.2",
+    "",
+    "75.11",
+    "arXiv 2107.08391, Table 2",
+    "A known discrepancy: the sizes it names have 9.6 M parameters.",
+  ),
+  Row("swin_tiny", 224, "28", "4.5", "81.2", _SWIN),
+  Row("swin_small", 224, "50", "8.7", "83.2", _SWIN),
+  Row("swin_base", 224, "88", "15.4", "83.5", _SWIN, "AS-MLP's and S2-MLP's papers print 83.3."),
+  Row("swin_tiny_384", 384, "", "", "", ""),
+  Row("swin_small_384", 384, "", "", "", ""),
+  Row("swin_base_384", 384, "88", "47.1", "84.5", _SWIN),
+)

@@ -1,0 +1,66 @@
+"""Counts against the papers' arithmetic, for every variant."""
+
+import pathlib
+
+import flax.linen as nn
+import pytest
+
+from mlpvision import cost as cost_command, models
+from mlpvision.models import cost, published
+
+# In billions at the variant's own image size, by hand from the papers' formulas; attention's products included.
+MACS = {
+  "mixer_s32": 1.002, "mixer_s16": 3.777, "mixer_b32": 3.24, "mixer_b16": 12.60, "mixer_l32": 11.25,
+  "mixer_l16": 44.55, "mixer_h14": 120.99, "s2mlp_wide": 13.988, "s2mlp_deep": 10.462,
+  "asmlp_mobile": 1.320, "asmlp_tiny": 4.350, "asmlp_small": 8.512, "asmlp_base": 15.126,
+  "ff_tiny": 1.44, "ff_base": 14.13, "ff_large": 10.71,
+  "resmlp_s12": 3.01, "resmlp_s24": 5.96, "resmlp_s36": 8.91, "resmlp_b24_16": 23.02, "resmlp_b24_8": 100.2,
+  "vit_s16": 4.60, "vit_b16": 17.56, "vit_l16": 61.6, "swin_mobile": 1.39, "swin_tiny": 4.49, "swin_small": 8.74,
+  "swin_base": 15.43, "swin_tiny_384": 14.0, "swin_small_384": 27.0, "swin_base_384": 47.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_macs(name):
+  found = cost.count(models.create(name), 384 if name.endswith("_384") else 224)
+  assert found["macs"] / 1e9 == pytest.approx(MACS[name], rel=0.005)
+
+
+def test_all_variants_are_counted_and_in_the_table():
+  assert set(MACS) == set(models.MODELS) == {row.name for row in published.ROWS}
+
+
+def test_larger_images():
+  assert cost.count(models.create("vit_b16"), 384) == {"parameters": 86_859_496, "macs": 55_484_350_464}
+  assert cost.count(models.create("asmlp_base"), 384)["macs"] / 1e9 == pytest.approx(44.45, rel=1e-3)
+  wide = models.create("s2mlp_wide", num_classes=None)
+  assert cost.count(wide, (112, 224))["macs"] * 2 == cost.count(wide, 224)["macs"]
+
+
+def test_remat_is_not_counted_twice():
+  assert cost.count(models.create("s2mlp_wide", remat=True)) == cost.count(models.create("s2mlp_wide"))
+
+
+def test_grouped_convolution_and_loops():
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Conv(6, (3, 3), feature_group_count=3, padding="VALID", use_bias=False)(x)  # 6x6 positions of 9 * 6
+      step = nn.scan(
+        lambda module, x, _: (nn.Dense(6, use_bias=False)(x), None), {"params": 0}, {"params": True}, length=4
+      )
+      return step(self, x, None)[0]  # 4 times 36 positions of 6 * 6
+
+  assert cost.count(Net(), 8)["macs"] == 36 * 9 * 6 + 4 * 36 * 36
+
+
+def test_the_committed_table_is_current():
+  path = pathlib.Path(__file__).parent.parent.parent / "docs" / "models.md"
+  assert path.read_text() == cost_command.table()
+
+
+def test_command(command):
+  code, output = command("-m", "mlpvision.cost", "--config=configs/s2mlp_wide.py")
+  assert code == 0, output
+  assert "72,241,384" in output
+  assert "13,989,033,984" in output

@@ -1,0 +1,60 @@
+"""Weight files in the commands: evaluated and predicted with the preprocessing that they carry."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from mlpvision import models, weights
+from mlpvision.errors import UserError
+from mlpvision.evaluation import run
+
+_VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0, interpolation="bilinear", image_size=28)
+
+
+@pytest.fixture
+def weight_file(tmp_path):
+  """A small S2-MLP for the digits, as a file that says what images it expects."""
+  model = models.create("s2mlp_wide", num_classes=10, num_blocks=1, hidden_dim=16, patch_size=4)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 28, 28, 3), np.float32))["params"]
+  random = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: random.standard_normal(x.shape, np.float32), shapes)
+  path = tmp_path / "digits.safetensors"
+  weights.save(path, model, params, _VIEW)
+  return path
+
+
+def test_preprocessing_travels_with_the_file(weight_file):
+  trained = run.load(str(weight_file))
+  config = trained.config
+  found = {"image_size": config.data.image_size, "mean": config.data.mean, "std": config.data.std}
+  found |= {"crop_ratio": config.eval.crop_ratio, "interpolation": config.eval.interpolation}
+  assert found == dataclasses.asdict(_VIEW)
+  assert trained.class_names == tuple("0123456789")
+
+
+def test_commands_take_weight_files(command, weight_file, tmp_path):
+  flags = ("--config=configs/quickstart.py", "--config.data.eval_split=test[:50]", "--json")
+  code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}", *flags)
+  assert code == 0, output
+  found = json.loads(output.splitlines()[-1])
+  assert found["images"] == 50
+  assert 0 <= found["top1"] <= found["top5"] <= 1
+  code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}")
+  assert code == 2
+  assert "--config has to name the dataset" in output
+  picture = tmp_path / "digit.png"
+  Image.effect_noise((40, 30), 80).save(picture)
+  code, output = command("-m", "mlpvision.predict", f"--weights={weight_file}", str(picture))
+  assert code == 0, output
+  assert len(output.splitlines()) == 6
+
+
+def test_a_file_that_says_nothing_of_its_images_is_refused(weight_file, tmp_path):
+  loaded = weights.load(weight_file)
+  weights.save(tmp_path / "silent.safetensors", loaded.module, loaded.params)
+  with pytest.raises(UserError, match="does not say what images it expects"):
+    run.load(str(tmp_path / "silent.safetensors"))
