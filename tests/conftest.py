@@ -1,8 +1,10 @@
 """Fixtures: eight virtual devices, no network, the digits prepared once, commands run as their users run them."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -49,13 +51,14 @@ def start():
       **environment,
     }
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    process = subprocess.Popen([sys.executable, *command], cwd=REPO, env=env, **pipes)
+    process = subprocess.Popen([sys.executable, *command], cwd=REPO, env=env, start_new_session=True, **pipes)
     processes.append(process)
     return process
 
   yield run
   for process in processes:
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

@@ -82,11 +82,11 @@ def _wait_for(process, text):
   raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_continues(start, command, finished, tmp_path, number):
-  process = start(*_train(tmp_path))
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_a_signal_saves_and_the_same_command_continues(start, command, finished, tmp_path, number, workers):
+  process = start(*_train(tmp_path), f"--config.data.workers={workers}")
   _wait_for(process, "step 10/60")
-  process.send_signal(number)
+  os.killpg(process.pid, number)  # as a terminal does it: to the process and its workers
   rest = process.stdout.read()
   assert process.wait() == 0
   stopped = re.search(r"stopped after step (\d+); to continue: python (train\.py .*)\n", rest)

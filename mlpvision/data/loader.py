@@ -7,7 +7,9 @@ the number of workers.
 
 import functools
 import os
+import signal
 
+from absl import flags
 import grain
 import numpy as np
 
@@ -75,11 +77,18 @@ def _load_eval(index, *, split, config):
 
 
 def _iterate(dataset, config):
-  workers = config.data.workers
   # A batch is read by one thread; more of them than cores only add to the memory.
-  num_threads = min(os.cpu_count(), max(1, config.data.prefetch))
-  threads = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(1, config.data.prefetch))
-  if not workers:
-    return iter(dataset.to_iter_dataset(threads))
-  processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=max(1, config.data.prefetch))
-  return iter(dataset.to_iter_dataset(threads).mp_prefetch(processes))
+  ahead = max(1, config.data.prefetch)
+  batches = dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead))
+  if config.data.workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain reads a flag, and outside a command nobody has parsed any
+    options = grain.MultiprocessingOptions(config.data.workers, per_worker_buffer_size=ahead)
+    batches = batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
+  return iter(batches)
+
+
+def _ignore_interrupts(worker_index, worker_count):
+  """Ctrl-C reaches every process of a terminal; the main one decides what it means."""
+  del worker_index, worker_count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)

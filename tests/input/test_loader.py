@@ -65,10 +65,6 @@ def test_hosts_share_the_same_global_batch(train_split, small_config, hosts):
 
 
 def test_workers_change_nothing(train_split, small_config):
-  from absl import flags
-
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain's processes read a flag
   threads = _take(loader.train_batches(train_split, small_config, start_step=7), 4)
   small_config.data.workers = 2
   for a, b in zip(threads, _take(loader.train_batches(train_split, small_config, start_step=7), 4), strict=True):
