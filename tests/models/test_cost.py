@@ -3,6 +3,7 @@
 import pathlib
 
 import flax.linen as nn
+import jax
 import pytest
 
 from mlpvision import cost as cost_command, models
@@ -45,11 +46,9 @@ def test_grouped_convolution_and_loops():
   class Net(nn.Module):
     @nn.compact
     def __call__(self, x):
-      x = nn.Conv(6, (3, 3), feature_group_count=3, padding="VALID", use_bias=False)(x)  # 6x6 positions of 9 * 6
-      step = nn.scan(
-        lambda module, x, _: (nn.Dense(6, use_bias=False)(x), None), {"params": 0}, {"params": True}, length=4
-      )
-      return step(self, x, None)[0]  # 4 times 36 positions of 6 * 6
+      x = nn.Conv(6, (3, 3), feature_group_count=3, padding="VALID", use_bias=False)(x)  # 36 positions of 9 * 6
+      kernel = self.param("kernel", nn.initializers.zeros_init(), (6, 6))
+      return jax.lax.scan(lambda x, _: (x @ kernel, None), x, length=4)[0]  # 4 times 36 positions of 6 * 6
 
   assert cost.count(Net(), 8)["macs"] == 36 * 9 * 6 + 4 * 36 * 36
 
