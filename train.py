@@ -27,6 +27,8 @@ def main(argv):
   sharding.initialize_processes()
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem}"
   result = loop.train_and_evaluate(config, workdir)
+  if not result.is_main:
+    return
   if result.finished:
     print(f"done: {loop.summary(result.metrics)}\nsee {workdir}/curves.png")
   else:

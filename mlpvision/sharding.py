@@ -23,9 +23,13 @@ _CLUSTER_SIGNS = {
 
 
 def initialize_processes():
-  """Joins the other processes where a launcher started several; leaves a single process alone. Call it first."""
+  """Joins the other processes where a launcher started several; leaves a single process alone. Call it first.
+
+  Without a launcher that JAX knows, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
   if any(name in os.environ and sign(os.environ[name]) for name, sign in _CLUSTER_SIGNS.items()):
-    jax.distributed.initialize()
+    given = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+    jax.distributed.initialize(**{key: int(os.environ[name]) for key, name in given.items() if name in os.environ})
 
 
 def make_mesh(data=-1, fsdp=1):

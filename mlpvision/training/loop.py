@@ -30,6 +30,7 @@ class Result:
   finished: bool  # False: stopped by a signal; the same call continues
   state: Any  # TrainState
   metrics: dict[str, float]  # of the last evaluation in this call
+  is_main: bool  # whether this is the process that reports
 
 
 def train_and_evaluate(config, workdir):
@@ -128,7 +129,7 @@ def train_and_evaluate(config, workdir):
   if writer:
     writer.close()
     curves.draw(workdir)
-  return Result(step, step == setup.total_steps, state, results)
+  return Result(step, step == setup.total_steps, state, results, is_main)
 
 
 def summary(results):
