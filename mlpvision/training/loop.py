@@ -44,7 +44,7 @@ def train_and_evaluate(config, workdir):
     Result.
 
   Raises:
-    UserError: something given is wrong; always before the first step.
+    UserError: something given is wrong, before the first step; or the loss is no longer finite.
   """
   config_lib.check(config)
   _make_writable(workdir)
@@ -71,7 +71,7 @@ def train_and_evaluate(config, workdir):
   evaluator = Evaluator(setup.model, setup.eval_split, config, setup.mesh)
 
   def write(step, scalars):
-    if writer:
+    if writer and step > start_step:  # what came up to start_step is on disk
       writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
 
   def log(step, pending):
