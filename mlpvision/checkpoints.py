@@ -5,6 +5,7 @@ and the class names). So weights can be read alone, on any devices, without know
 has a checksum per item: a restored checkpoint is the saved one bit for bit, or it is refused.
 """
 
+import copy
 import functools
 import os
 
@@ -61,29 +62,33 @@ class Checkpoints:
     items = _items(state)
     checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    args["meta"] = ocp.args.JsonSave({**meta, "checksums": checksums})
+    # A copy: it is written later, when the caller may have changed its own.
+    args["meta"] = ocp.args.JsonSave(copy.deepcopy({**meta, "checksums": checksums}))
     self._manager.save(step, args=ocp.args.Composite(**args), force=True)
 
   def restore(self, abstract):
-    """The newest intact state, on the shardings of `abstract`, or None where nothing was ever saved.
+    """The newest intact state, on the shardings of `abstract`, and its meta.
 
     A damaged checkpoint is named, moved to WORKDIR/checkpoints-damaged, and the one before it is used.
+
+    Returns:
+      (state, meta), or (None, None) where nothing was ever saved.
 
     Raises:
       UserError: there are checkpoints, and all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
-      error = _attempt(functools.partial(self._restore_step, step, abstract))
-      if not isinstance(error, Exception):
-        return error
-      _report_damage(self._directory / str(step), error)
+      result = _attempt(functools.partial(self._restore_step, step, abstract))
+      if not isinstance(result, Exception):
+        return result
+      _report_damage(self._directory / str(step), result)
       self._move_aside(step)
     if steps:
       raise UserError(
         f"all checkpoints in {self._directory} are damaged (now in {self._damaged}): start again in a new --workdir"
       )
-    return None
+    return None, None
 
   def _restore_step(self, step, abstract):
     targets = _items(abstract)
@@ -92,9 +97,8 @@ class Checkpoints:
     items = {name: restored[name] for name in targets}
     _verify(items, restored.meta["checksums"])
     train = items["train"]
-    return abstract.replace(
-      step=train["step"], params=items["params"], ema=items.get("ema"), opt_state=train["opt_state"]
-    )
+    state = dict(step=train["step"], params=items["params"], ema=items.get("ema"), opt_state=train["opt_state"])
+    return abstract.replace(**state), restored.meta
 
   @property
   def _damaged(self):

@@ -52,7 +52,8 @@ def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
   states = _save(workdir, config)
   config.mesh.update(mesh)
   _, abstract = _state(config)
-  restored = Checkpoints(workdir, keep=3).restore(abstract)
+  restored, meta = Checkpoints(workdir, keep=3).restore(abstract)
+  assert meta["class_names"] == ["x"]
   _equal(restored, states[6])
   kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
   assert kernel.addressable_shards[0].data.size * mesh["fsdp"] == kernel.size
@@ -129,7 +130,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, damage, c
 
   _, abstract = _state(config)
   checkpoints = Checkpoints(workdir, keep=3)
-  _equal(checkpoints.restore(abstract), states[3])
+  _equal(checkpoints.restore(abstract)[0], states[3])
   assert f"{workdir}/checkpoints/6 IS DAMAGED" in caplog.text
   assert (workdir / "checkpoints-damaged" / "6").is_dir()
   checkpoints.save(6, states[6], _META)  # its place is free again
@@ -152,7 +153,7 @@ def test_all_damaged_is_an_error_that_says_so(run):
 def test_nothing_there(run, tmp_path):
   config, workdir = run
   _, abstract = _state(config)
-  assert Checkpoints(workdir, keep=3).restore(abstract) is None
+  assert Checkpoints(workdir, keep=3).restore(abstract) == (None, None)
   for source in (tmp_path / "nowhere", pathlib.Path(__file__)):
     with pytest.raises(UserError, match="no checkpoint there"):
       load_weights(source)

@@ -54,7 +54,7 @@ def train_and_evaluate(config, workdir):
   # Continue this workdir's own run where there is one, else start at step 0.
   checkpoints = Checkpoints(workdir, config.checkpoint.keep)
   _check_same_run(checkpoints.read_meta(), meta, workdir)
-  state = checkpoints.restore(setup.abstract)
+  state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
   if state is None:
     state = state_lib.create(setup.init, setup.abstract, config.seed)
@@ -75,7 +75,7 @@ def train_and_evaluate(config, workdir):
       writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
 
   def log(step, pending):
-    means = {name: float(np.mean([m[name] for m in pending])) for name in pending[0]}
+    means = {name: float(np.mean([float(m[name]) for m in pending])) for name in pending[0]}
     if not math.isfinite(means["loss"]):
       raise UserError(f"the loss is {means['loss']} at step {step}: try a lower optim.learning_rate or clip_norm")
     scalars = {f"train/{name}": value for name, value in means.items()}
@@ -93,7 +93,8 @@ def train_and_evaluate(config, workdir):
     return results
 
   _introduce(setup, start_step, workdir, progress)
-  step, stopped, results, pending = start_step, False, {}, []
+  step, stopped, results = start_step, False, {}
+  pending = saved_meta["pending"] if saved_meta else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
     train_step, seconds = compile_step(setup)
     progress.say(f"compiled in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
@@ -120,7 +121,8 @@ def train_and_evaluate(config, workdir):
           results = evaluate(step)
         stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
         if is_last or stopped or step % setup.every["checkpoint"] == 0:
-          checkpoints.save(step, state, meta)
+          pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
+          checkpoints.save(step, state, meta | {"pending": pending})
         checkpoints.check_for_errors()
   else:
     results = evaluate(step)
