@@ -75,7 +75,7 @@ RELEASES = {
 def find(name):
   """The Release of a dataset "set", "set/config" or "set/config_256", or None if tfds fetches it itself."""
   base = name.partition(":")[0]
-  return RELEASES.get(base) or RELEASES.get(re.sub(r"_\d+$", "", base)) or RELEASES.get(base.partition("/")[0])
+  return RELEASES.get(re.sub(r"(/\w+)_\d+$", r"\1", base))
 
 
 def how_to_get(release, manual_dir):
