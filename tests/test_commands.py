@@ -193,7 +193,7 @@ def test_imagenet_is_missed_within_five_seconds(command, tmp_path):
   for text in (
     f"imagenet2012 is not in {tmp_path}",
     "ILSVRC2012_img_train.tar",
-    "download_and_prepare()",
+    f"python -m mlpvision.prepare imagenet2012 --data_dir={tmp_path} --manual_dir=DIR",
     "augment.mixup",
   ):
     assert text in output

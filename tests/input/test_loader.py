@@ -106,8 +106,10 @@ def test_evaluation_sees_every_image_once_in_order(test_split, small_config, bat
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path):
-  with pytest.raises(UserError, match=r"(?s)ILSVRC2012_img_train\.tar.*download_and_prepare"):
+  with pytest.raises(UserError, match=r"(?s)ILSVRC2012_img_train\.tar.*mlpvision\.prepare imagenet2012 "):
     datasets.check("imagenet2012", str(tmp_path))
+  with pytest.raises(UserError, match=r"(?s)winter21_whole\.tar\.gz.*mlpvision\.prepare imagenet21k/winter21_256 "):
+    datasets.check("imagenet21k/winter21_256", str(tmp_path))
   with pytest.raises(UserError, match="no split 'tset'; it has train, test"):
     datasets.open_split("mnist5k", "tset", None)
 
@@ -125,5 +127,5 @@ def test_tfrecord_is_refused_with_the_way_to_convert_it(tmp_path):
 
   Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
   (tmp_path / "digits").symlink_to(tmp_path / "mnist5k")
-  with pytest.raises(UserError, match=r"(?s)tfrecord files.*file_format='array_record'"):
+  with pytest.raises(UserError, match=r"(?s)tfrecord files.*mlpvision\.prepare digits --data_dir=OTHER_DIR"):
     datasets.open_split("digits", "train", str(tmp_path))

@@ -1,0 +1,117 @@
+"""The archives that a person has to fetch by hand: which, how large, what is inside. Standard library only."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import re
+import tarfile
+
+from mlpvision.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+  """An archive as its publisher offers it.
+
+  Attributes:
+    name: file name.
+    size: "1.31 TB", for people; or bytes, where they are known exactly.
+    member: regular expression of the files at its beginning.
+    example: such a file.
+  """
+
+  name: str
+  size: int | str
+  member: str
+  example: str
+
+  @property
+  def size_text(self):
+    return self.size if isinstance(self.size, str) else f"{self.size:,} bytes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+  """What a dataset is made from, and where that is."""
+
+  archives: tuple[Archive, ...]
+  source: str
+
+
+_WNID = r"n\d{8}"
+# Sizes in bytes: the files of image-net.org. Sizes of ImageNet-21K: github.com/Alibaba-MIIL/ImageNet21K, "processing
+# instructions", and image-net.org; exact ones are not published.
+RELEASES = {
+  "imagenet2012": Release(
+    (
+      Archive("ILSVRC2012_img_train.tar", 147_897_477_120, rf"{_WNID}\.tar", "n01440764.tar"),
+      Archive("ILSVRC2012_img_val.tar", 6_744_924_160, r"ILSVRC2012_val_\d{8}\.JPEG", "ILSVRC2012_val_00000001.JPEG"),
+    ),
+    "ImageNet-1K wants a registration: https://image-net.org/download-images",
+  ),
+  "imagenet21k/fall11": Release(
+    (Archive("fall11_whole.tar", "1.31 TB", rf"(.*/)?{_WNID}\.tar", "n00004475.tar"),),
+    "image-net.org no longer offers the release of fall 2011; an old copy of the archive is needed",
+  ),
+  "imagenet21k/winter21": Release(
+    (Archive("winter21_whole.tar.gz", "1.1 TB", rf"(.*/)?{_WNID}\.tar", "winter21_whole/n00004475.tar"),),
+    "ImageNet-21K wants a registration: https://image-net.org/download-images",
+  ),
+  "imagenet21k/p": Release(
+    (
+      Archive(
+        "imagenet21k_resized.tar.gz",
+        "250 GB",
+        rf"(.*_)?(train|val|small_classes)/{_WNID}/[^/]+",
+        "imagenet21k_resized/imagenet21k_train/n00005787/n00005787_13.JPEG",
+      ),
+    ),
+    "ImageNet-21K-P wants a registration: https://image-net.org/download-images",
+  ),
+}
+
+
+def find(name):
+  """The Release of a dataset "set", "set/config" or "set/config_256", or None if tfds fetches it itself."""
+  base = name.partition(":")[0]
+  return RELEASES.get(re.sub(r"(/\w+)_\d+$", r"\1", base))
+
+
+def how_to_get(release, manual_dir):
+  """Says what to put where, in lines."""
+  lines = [f"  {os.path.join(manual_dir, a.name)} ({a.size_text})" for a in release.archives]
+  return f"{release.source}\nNeeded:\n" + "\n".join(lines)
+
+
+def check(name, manual_dir):
+  """Checks the archives of a dataset in milliseconds: their names, sizes and beginnings. Returns warnings.
+
+  Raises:
+    UserError: one is missing, empty, unreadable, or holds something else.
+  """
+  release = find(name)
+  manual_dir = pathlib.Path(manual_dir)
+  missing = [a.name for a in release.archives if not (manual_dir / a.name).is_file()]
+  if missing:
+    raise UserError(f"{name}: {' and '.join(missing)} not in {manual_dir}.\n{how_to_get(release, manual_dir)}")
+  warnings = []
+  for archive in release.archives:
+    path = manual_dir / archive.name
+    _check_beginning(path, archive)
+    size = path.stat().st_size
+    if isinstance(archive.size, int) and size != archive.size:
+      warnings.append(f"{path} has {size:,} bytes; the published file has {archive.size:,}. Is the download complete?")
+  return warnings
+
+
+def _check_beginning(path, archive):
+  try:
+    with tarfile.open(path, "r|*") as tar:
+      first = list(itertools.islice((member.name for member in tar if member.isfile()), 3))
+  except (tarfile.TarError, EOFError, OSError) as error:
+    raise UserError(f"{path} cannot be read as a tar archive: {error}") from error
+  strange = [name for name in first if not re.fullmatch(archive.member, name.removeprefix("./"))]
+  if not first or strange:
+    found = f"begins with {strange[0]}" if first else "is empty"
+    raise UserError(f"{path} {found}; expected files like {archive.example}. Take the archive as it is published.")

@@ -1,0 +1,132 @@
+"""ImageNet-21K's archives as streams: nothing is unpacked, and at most one class is in memory."""
+
+import contextlib
+import gzip
+import io
+import os
+import re
+import tarfile
+import zlib
+
+from mlpvision.errors import UserError
+
+_BUFFER = 128 * 1024  # tarfile copies what is left of its buffer at every read: large ones are slow
+_WNID = re.compile(r"n\d{8}")
+
+
+def classes(path):
+  """The sorted WordNet ids of an archive, from the names of its members alone.
+
+  A plain tar is skimmed by seeking: one small read a class, or a file. A gzipped one has to be unzipped as a whole.
+  21K-P's classes are those of its train and val folders.
+
+  Raises:
+    UserError: the archive is damaged, or has no classes.
+  """
+  found = set()
+  with _open(path, stream=_is_gzip(path)) as tar:
+    for member in _members(tar, path):
+      _, wnid, _ = _place(member.name)
+      if wnid:
+        found.add(wnid)
+  if not found:
+    raise UserError(f"{path} has no classes: expected members like n00004475.tar or .../n00004475/NAME.JPEG")
+  return sorted(found)
+
+
+def images(path, wanted, report):
+  """Yields (WordNet id, file name, encoded bytes) in the archive's order.
+
+  Args:
+    path: the archive.
+    wanted: wanted(folder, file name) says whether to read the file; folder is "train" or "val" in 21K-P, else "".
+    report: report(name, reason) is called for a class whose own tar is damaged; what comes before is kept.
+
+  Raises:
+    UserError: the outer archive is damaged.
+  """
+  with _open(path, stream=True) as tar:
+    for member in _members(tar, path):
+      folder, wnid, name = _place(member.name)
+      if not wnid:
+        continue
+      if name.endswith(".tar"):
+        inner = io.BytesIO(_read(tar, member, path))
+        yield from _class_images(inner, wnid, wanted, report)
+      elif wanted(folder, name):
+        yield wnid, name, _read(tar, member, path)
+
+
+def _class_images(inner, wnid, wanted, report):
+  if not inner.getbuffer().nbytes:
+    report(f"{wnid}.tar", "empty")
+    return
+  try:
+    with tarfile.open(fileobj=inner, mode="r:") as tar:
+      while (member := tar.next()) is not None:
+        name = os.path.basename(member.name)
+        if member.isfile() and wanted("", name):
+          yield wnid, name, tar.extractfile(member).read()
+  except tarfile.TarError as error:
+    report(f"{wnid}.tar", f"damaged: {error}")
+
+
+def _place(member_name):
+  """(folder, WordNet id, file name) by the end of a member's path; the WordNet id is "" for all that is no image."""
+  parts = member_name.split("/")
+  stem, extension = os.path.splitext(parts[-1])
+  if extension == ".tar" and _WNID.fullmatch(stem):
+    return "", stem, parts[-1]
+  if len(parts) >= 3 and _WNID.fullmatch(parts[-2]):
+    folder = parts[-3].rpartition("_")[2]
+    if folder in ("train", "val"):  # and not small_classes, which 21K-P leaves out
+      return folder, parts[-2], parts[-1]
+  return "", "", ""
+
+
+def _is_gzip(path):
+  with open(path, "rb") as file:
+    return file.read(2) == b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def _open(path, *, stream):
+  with contextlib.ExitStack() as stack:
+    # gzip itself, and not tarfile's "r|gz", because only this one notices that the end is missing.
+    file = stack.enter_context(gzip.open(path) if _is_gzip(path) else open(path, "rb"))
+    try:
+      mode, options = ("r|", {"bufsize": _BUFFER}) if stream else ("r:", {})
+      tar = stack.enter_context(tarfile.open(fileobj=file, mode=mode, **options))
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+      raise _damaged(path, "its beginning", error) from error
+    yield tar
+
+
+def _members(tar, path):
+  """The files of an outer archive; unlike tarfile, without keeping them, and noticing a missing end."""
+  last = "its beginning"
+  while True:
+    try:
+      member = tar.next()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+      raise _damaged(path, last, error) from error
+    if member is None:
+      # tarfile takes a file that ends without the closing block of zeros for a whole one.
+      if not _is_gzip(path) and os.path.getsize(path) < tar.offset + tarfile.BLOCKSIZE:
+        raise _damaged(path, last, "its end is missing")
+      return
+    last = member.name
+    if member.isfile():
+      yield member
+    tar.members.clear()
+
+
+def _read(tar, member, path):
+  try:
+    return tar.extractfile(member).read()
+  except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    raise _damaged(path, member.name, error) from error
+
+
+def _damaged(path, last, reason):
+  return UserError(f"{path} is damaged at or after {last}: {reason}. Fetch it again.")

@@ -1,0 +1,127 @@
+"""python -m mlpvision.prepare: ImageNet-1K from small tars of the true structure, and what it refuses."""
+
+import os
+import shutil
+import time
+
+import pytest
+from tars import encode, photographs, tar, tar_bytes
+from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
+
+from mlpvision.data import datasets, preparation
+from mlpvision.errors import UserError
+
+_SYNSETS = ("n01440764", "n02105855", "n15075141")
+
+
+@pytest.fixture(scope="module")
+def manual_dir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("manual")
+  pictures = iter(photographs(20))
+  train = {
+    f"{wnid}.tar": tar_bytes({f"{wnid}_{i}.JPEG": encode(next(pictures)) for i in range(4)}) for wnid in _SYNSETS
+  }
+  tar(path / "ILSVRC2012_img_train.tar", train)
+  val = {f"ILSVRC2012_val_{i:08d}.JPEG": encode(next(pictures)) for i in range(1, 9)}
+  tar(path / "ILSVRC2012_img_val.tar", val)
+  return path
+
+
+def _prepare(command, name, manual_dir, data_dir):
+  return command("-m", "mlpvision.prepare", name, f"--manual_dir={manual_dir}", f"--data_dir={data_dir}")
+
+
+def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path):
+  code, output = _prepare(command, "imagenet2012", manual_dir, tmp_path)
+  assert code == 0, output
+  assert "the published file has 147,897,477,120. Is the download complete?" in output
+  assert "train: 12 images\n" in output
+  assert output.endswith(f"to train on it:\n  --config.data.name=imagenet2012 --config.data.data_dir={tmp_path}\n")
+  train = datasets.open_split("imagenet2012", "train", str(tmp_path))
+  assert len(train.class_names) == 1000
+  for example in (train.source[i] for i in range(12)):
+    assert train.class_names[example["label"]] == example["file_name"].decode().partition("_")[0]
+  validation = datasets.open_split("imagenet2012", "validation", str(tmp_path))
+  expected = imagenet_common.get_validation_labels(str(manual_dir / "ILSVRC2012_img_val.tar"))
+  for example in (validation.source[i] for i in range(8)):
+    assert validation.class_names[example["label"]] == expected[example["file_name"].decode()]
+  code, output = _prepare(command, "imagenet2012", "/nowhere", tmp_path)
+  assert code == 0
+  assert "imagenet2012 is in" in output
+
+
+def test_missing_archives_are_named_within_five_seconds(command, manual_dir, tmp_path):
+  shutil.copy(manual_dir / "ILSVRC2012_img_val.tar", tmp_path)
+  started = time.perf_counter()
+  code, output = _prepare(command, "imagenet2012", tmp_path, tmp_path / "data")
+  assert time.perf_counter() - started < 5
+  assert code == 2
+  assert output.startswith(f"error: imagenet2012: ILSVRC2012_img_train.tar not in {tmp_path}.\n")
+  assert "https://image-net.org/download-images" in output
+  assert not (tmp_path / "data").exists()
+
+
+def test_strange_archives_are_refused(manual_dir, tmp_path):
+  train, val = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+  for name in (train, val):
+    shutil.copy(manual_dir / name, tmp_path)
+  cases = (
+    (tar_bytes({"train/n01440764/n01440764_1.JPEG": b"x"}), "begins with train/n01440764/.*expected files like n0144"),
+    (b"<html>Please log in</html>" * 100, "cannot be read as a tar archive"),
+    (b"", "cannot be read as a tar archive"),
+    (tar_bytes({}), "is empty"),
+  )
+  for data, message in cases:
+    (tmp_path / train).write_bytes(data)
+    with pytest.raises(UserError, match=message):
+      preparation.prepare("imagenet2012", tmp_path, tmp_path / "data")
+
+
+def test_too_little_space_is_noticed_first(manual_dir, tmp_path):
+  for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
+    shutil.copy(manual_dir / name, tmp_path)
+  os.truncate(tmp_path / "ILSVRC2012_img_train.tar", 10**13)  # a sparse file
+  with pytest.raises(UserError, match=r"takes about 20,000 GB .* are free"):
+    preparation.prepare("imagenet2012", tmp_path, tmp_path / "data")
+
+
+def test_imagenet21k(tmp_path, capsys):
+  with pytest.raises(UserError, match=r"choose one of imagenet21k/fall11, imagenet21k/winter21, imagenet21k/p"):
+    preparation.prepare("imagenet21k", tmp_path, tmp_path)
+  with pytest.raises(UserError, match=r"winter21_whole\.tar\.gz not in"):
+    preparation.prepare("imagenet21k/winter21_256", tmp_path, tmp_path)
+  pictures = photographs(600, size=(24, 16))
+  names = [f"n00004475_{i}.JPEG" for i in range(1000, 1600)]  # two of them are held out
+  members = {"winter21_whole/n00004475.tar": tar_bytes(dict(zip(names, map(encode, pictures), strict=True)))}
+  tar(tmp_path / "winter21_whole.tar.gz", members, "w:gz")
+  left = tmp_path / "imagenet21k" / "winter21" / "incomplete.ABCDEF_1.0.0"
+  left.mkdir(parents=True)
+  line = preparation.prepare("imagenet21k/winter21", tmp_path, tmp_path)
+  assert line == f"--config.data.name=imagenet21k/winter21 --config.data.data_dir={tmp_path}"
+  output = capsys.readouterr().out
+  assert f"note: {left} is left from a run that was killed" in output
+  assert "has 1 classes; the published one has 19,167" in output
+  assert len(datasets.open_split("imagenet21k/winter21", "train", str(tmp_path))) + 4 == 600
+
+
+def test_other_names(tmp_path, capsys):
+  assert preparation.prepare("mnist5k", None, tmp_path).startswith("--config.data.name=mnist5k ")
+  assert "train: 4,000 images" in capsys.readouterr().out
+  with pytest.raises(UserError, match="tfds has no dataset imagenet2013"):
+    preparation.prepare("imagenet2013", None, tmp_path)
+  with pytest.raises(UserError, match="tfds cannot open mnist/colour"):
+    preparation.prepare("mnist/colour", None, tmp_path)
+
+
+def test_a_copy_as_tfrecord_is_not_taken_for_done(tmp_path):
+  from mlpvision.data.builders.mnist5k import Mnist5k
+
+  Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+  with pytest.raises(UserError, match="tfrecord files"):
+    preparation.prepare("mnist5k", None, tmp_path)
+
+
+def test_no_name(command):
+  code, output = command("-m", "mlpvision.prepare")
+  assert code == 2
+  assert "name one dataset" in output
