@@ -74,11 +74,12 @@ def get_config():
   config.augment.repeats = 1
   # Probability of a horizontal flip.
   config.augment.flip = 0.5
-  # Parameters of the Beta distributions of mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899); 0 is off.
+  # Probability that a rectangle of an image is replaced by noise (arXiv 1708.04896).
+  config.augment.random_erasing = 0.0
+  # Parameters of the Beta distributions of mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899); 0 is off. Where both
+  # are on, a coin decides for each batch. Neighbours in the batch are partners.
   config.augment.mixup = 0.0
   config.augment.cutmix = 0.0
-  # Probability that a rectangle is replaced by noise (arXiv 1708.04896).
-  config.augment.random_erasing = 0.0
 
   config.optim = ml_collections.ConfigDict()
   # A constructor in optax: "adamw", "adam", "sgd", "lamb", ...

@@ -16,3 +16,86 @@ def random_flip(key, images, probability):
     return images
   flip = jax.random.bernoulli(key, probability, (images.shape[0], 1, 1, 1))
   return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def random_erasing(key, images, probability):
+  """Replaces one rectangle of an image by normal noise (arXiv 1708.04896, in the version of timm that recipes use).
+
+  The rectangle's share of the area is uniform in (0.02, 1/3), its height over its width log-uniform in (0.3, 1/0.3),
+  each pixel and channel drawn from N(0, 1). Ten draws of a rectangle that does not fit leave the image as it is.
+
+  Args:
+    images: float [B, H, W, C], normalised.
+    probability: of each image, independently.
+  """
+  if probability == 0.0:
+    return images
+  (count, height, width, _), tries = images.shape, 10
+  keys = jax.random.split(key, 6)
+  chosen = jax.random.bernoulli(keys[0], probability, (count,))
+  area = jax.random.uniform(keys[1], (count, tries), minval=0.02, maxval=1 / 3) * height * width
+  aspect = jnp.exp(jax.random.uniform(keys[2], (count, tries), minval=jnp.log(0.3), maxval=-jnp.log(0.3)))
+  heights, widths = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+  fits = (heights < height) & (widths < width)
+  first = fits.argmax(1)[:, None]
+  h, w = (jnp.take_along_axis(sides, first, 1)[:, 0] for sides in (heights, widths))
+  top = jnp.floor(jax.random.uniform(keys[3], (count,)) * (height - h + 1))
+  left = jnp.floor(jax.random.uniform(keys[4], (count,)) * (width - w + 1))
+  erased = _inside(top, top + h, height)[:, :, None] & _inside(left, left + w, width)[:, None, :]
+  erased &= (chosen & fits.any(1))[:, None, None]
+  return jnp.where(erased[..., None], jax.random.normal(keys[5], images.shape, images.dtype), images)
+
+
+def mixup_cutmix(key, images, targets, *, mixup, cutmix):
+  """Mixes every image with another one of the batch: all by mixup (arXiv 1710.09412) or all by cutmix (1905.04899).
+
+  Where both are on, one toss of a coin decides for the batch. The share lambda is drawn once for the batch as well; it
+  stays with the image, 1 - lambda comes from its partner, and the targets follow. Cutmix takes a box with sides of
+  sqrt(1 - lambda) of the image's around a uniform centre; what lies outside of the image is cut off, and lambda becomes
+  the share that is true then.
+
+  Partners are neighbours: images 0 and 1, 2 and 3, and so on. As batches are drawn at random, this pairs as well as
+  reversing the batch does, but no image moves between devices, and the same images meet on any mesh.
+
+  Args:
+    images: float [B, H, W, C], B even.
+    targets: float [B, K].
+    mixup, cutmix: alpha of the Beta(alpha, alpha) that lambda comes from; 0 is off.
+
+  Returns:
+    (images, targets), mixed.
+  """
+  if not mixup and not cutmix:
+    return images, targets
+  coin_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 4)
+  height, width = images.shape[1:3]
+  if mixup:
+    share = jax.random.beta(mixup_key, mixup, mixup)
+    weights = jnp.full((height, width), share)
+  if cutmix:
+    kept = ~_random_box(box_key, height, width, jnp.sqrt(1.0 - jax.random.beta(cutmix_key, cutmix, cutmix)))
+    take = jax.random.bernoulli(coin_key) if mixup else True
+    share = jnp.where(take, kept.mean(dtype=jnp.float32), share if mixup else 0.0)
+    weights = jnp.where(take, kept.astype(jnp.float32), weights if mixup else 0.0)
+
+  def partners(x):
+    return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
+
+  weights = weights[:, :, None].astype(images.dtype)
+  return weights * images + (1 - weights) * partners(images), share * targets + (1 - share) * partners(targets)
+
+
+def _random_box(key, height, width, side):
+  """bool [H, W]: a box with `side` times the image's sides, rounded down, its centre anywhere in the image."""
+  rows, columns = jax.random.split(key)
+  sides = []
+  for key, size in ((rows, height), (columns, width)):
+    centre, half = jax.random.randint(key, (), 0, size), jnp.floor(size * side).astype(jnp.int32) // 2
+    sides.append(_inside(centre - half, centre + half, size))
+  return sides[0][:, None] & sides[1]
+
+
+def _inside(start, stop, size):
+  """bool [..., size]: which of the positions 0, ..., size - 1 lie in [start, stop)."""
+  positions = jnp.arange(size)
+  return (positions >= jnp.asarray(start)[..., None]) & (positions < jnp.asarray(stop)[..., None])

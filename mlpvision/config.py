@@ -6,7 +6,7 @@ from mlpvision.data import datasets
 from mlpvision.errors import UserError
 
 # Recipe fields whose augmentation does not exist yet, with the value that switches each off.
-_NOT_YET = {"randaugment": "", "repeats": 1, "mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0}
+_NOT_YET = {"randaugment": "", "repeats": 1}
 _CROPS = ("random_resized", "affine", "center")
 
 # Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
@@ -25,6 +25,12 @@ def check(config):
     if value != off:
       how = f"--config.augment.{field}={off or repr(off)}"
       problems.append(f"augment.{field}={value!r}: this version has no {field} yet; {how} trains without it")
+  for field in ("mixup", "cutmix"):
+    if config.augment[field] < 0:
+      problems.append(f"augment.{field}={config.augment[field]}: must be positive, or 0 for none")
+  for field in ("flip", "random_erasing"):
+    if not 0 <= config.augment[field] <= 1:
+      problems.append(f"augment.{field}={config.augment[field]}: a probability, in [0, 1]")
   if config.augment.crop not in _CROPS:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
   parts = config.accumulation_steps

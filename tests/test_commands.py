@@ -156,8 +156,8 @@ _BAD = {
   "dataset": (["--config.data.name=imagenet2012"], "imagenet2012 is not in"),
   "workdir": (["--workdir=/proc/nowhere"], "cannot write to the workdir /proc/nowhere"),
   "missing augmentation": (
-    ["--config.augment.mixup=0.8"],
-    "no mixup yet; --config.augment.mixup=0.0 trains without it",
+    ["--config.augment.repeats=3"],
+    "no repeats yet; --config.augment.repeats=1 trains without it",
   ),
 }
 
@@ -194,7 +194,7 @@ def test_imagenet_is_missed_within_five_seconds(command, tmp_path):
     f"imagenet2012 is not in {tmp_path}",
     "ILSVRC2012_img_train.tar",
     f"python -m mlpvision.prepare imagenet2012 --data_dir={tmp_path} --manual_dir=DIR",
-    "augment.mixup",
+    "augment.randaugment",
   ):
     assert text in output
 

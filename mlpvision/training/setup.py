@@ -121,3 +121,9 @@ def _check_batch(config):
       f"data.batch_size={batch_size} cannot be split evenly over {devices} devices{of_parts}:"
       f" take a multiple of {parts * devices}"
     )
+  rows = batch_size // devices
+  if rows % 2 and (config.augment.mixup or config.augment.cutmix):
+    raise UserError(
+      f"data.batch_size={batch_size} leaves {rows} images on each of {devices} devices:"
+      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * devices}"
+    )

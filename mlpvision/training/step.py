@@ -12,7 +12,8 @@ def make_train_step(model, optimizer, config):
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
   batch: {"image": uint8 [B, H, W, 3], "label": int32 [B]}. metrics: float32 scalars loss, top1 and grad_norm, means
-  over the batch. All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
+  over the batch; top1 counts the class with the largest share of the target. All randomness comes from (config.seed,
+  state.step), so a step can be repeated exactly.
   """
   loss_fn = losses.LOSSES[config.loss]
 
@@ -23,10 +24,13 @@ def make_train_step(model, optimizer, config):
 
   def train_step(state, batch):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    flip_key, model_key = jax.random.split(key)
+    flip_key, model_key, erase_key, mix_key = jax.random.split(key, 4)
     images = augment.normalize(batch["image"], config.data.mean, config.data.std)
     images = augment.random_flip(flip_key, images, config.augment.flip)
+    images = augment.random_erasing(erase_key, images, config.augment.random_erasing)
     targets = losses.smooth_one_hot(batch["label"], model.num_classes, config.label_smoothing)
+    mixing = dict(mixup=config.augment.mixup, cutmix=config.augment.cutmix)
+    images, targets = augment.mixup_cutmix(mix_key, images, targets, **mixing)
 
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     (loss, top1), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)

@@ -56,8 +56,20 @@ def test_meshes_and_accumulation_agree(config):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, reference.params)
 
 
+def test_mixing_and_erasing_agree_on_meshes(config):
+  config.data.batch_size = 80
+  config.augment.update(mixup=0.8, cutmix=1.0, random_erasing=0.25)
+  expected, _ = _losses(config)
+  config.mesh.update(dict(fsdp=4, data=2))
+  np.testing.assert_allclose(_losses(config)[0], expected, rtol=1e-5)
+  config.augment.update(mixup=0.0, cutmix=0.0)
+  assert not np.allclose(_losses(config)[0], expected, rtol=1e-3)
+
+
 def test_only_the_gradients_travel(config):
   """On a data mesh nothing but reductions: no image or activation moves between devices, with accumulation neither."""
+  config.data.batch_size = 80
+  config.augment.update(mixup=0.8, cutmix=1.0, random_erasing=0.25)
   for parts in (1, 5):
     config.accumulation_steps = parts
     compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
@@ -104,23 +116,12 @@ def test_label_smoothing_and_losses():
   np.testing.assert_allclose(losses.sigmoid(logits, targets), bce, rtol=1e-5)
 
 
-def test_flip_and_normalize():
-  from mlpvision import augment
-
-  images = jnp.arange(2 * 2 * 3 * 3, dtype=jnp.uint8).reshape(2, 2, 3, 3)
-  out = augment.normalize(images, (0.5, 0.25, 0.0), (1.0, 0.5, 2.0))
-  np.testing.assert_allclose(out, (np.asarray(images) / 255 - [0.5, 0.25, 0]) / [1, 0.5, 2], rtol=1e-5)
-  many = jnp.tile(images[:1], (2000, 1, 1, 1)).astype(jnp.float32)
-  flipped = augment.random_flip(jax.random.key(0), many, 0.25)
-  turned = (flipped != many).any((1, 2, 3))
-  assert abs(turned.mean() - 0.25) < 0.04
-  np.testing.assert_array_equal(flipped[turned][0], many[0][:, ::-1])
-
-
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     (lambda c: c.data.update(batch_size=42), "over 8 devices: take a multiple of 8"),
+    (lambda c: c.augment.update(mixup=0.8), "leaves 5 images on each of 8 devices: .*take a multiple of 16"),
+    (lambda c: c.augment.update(cutmix=1.0), "mixup and cutmix pair the images"),
     (lambda c: c.update(accumulation_steps=2), "in each of 2 accumulation steps: take a multiple of 16"),
     (lambda c: c.mesh.update(data=3), "mesh data=3 x fsdp=1 does not fit 8 devices"),
     (lambda c: c.mesh.update(fsdp=-1), "one of the two may be -1"),
