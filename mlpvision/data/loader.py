@@ -57,13 +57,12 @@ def _load_train(example, rng, *, config):
   augment, size = config.augment, config.data.image_size
   if augment.crop == "center":
     image = preprocess(transforms.open_image(example["image"]), config)
+  elif augment.crop == "random_resized":
+    parts = dict(scale=augment.crop_scale, ratio=augment.crop_ratio)
+    image = transforms.random_resized_crop(example["image"], size, rng, **parts)
   else:
-    image = transforms.decode(example["image"])
-    if augment.crop == "random_resized":
-      image = transforms.random_resized_crop(image, size, rng, scale=augment.crop_scale, ratio=augment.crop_ratio)
-    else:
-      moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
-      image = transforms.random_affine(image, size, rng, **moves)
+    moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
+    image = transforms.random_affine(transforms.decode(example["image"]), size, rng, **moves)
   return {"image": image, "label": np.int32(example["label"]), "mask": np.True_}
 
 

@@ -1,50 +1,91 @@
-"""Encoded images to uint8 arrays [size, size, 3], for training (OpenCV) and for evaluation (Pillow)."""
+"""Encoded images to uint8 arrays [size, size, 3], for training (libjpeg-turbo, SIMD) and for evaluation (Pillow)."""
 
 import io
 import math
 
 import cv2
+from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mlpvision.data import jpeg
 from mlpvision.errors import UserError
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+# Pillow's antialiased bicubic, which the recipes were made with, to 1/255 per pixel, at a fifth of the time.
+_BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
 # Grain and XLA already use every core.
 cv2.setNumThreads(0)
 
 
+class ImageError(UserError):
+  """An image that is damaged, or not an image at all."""
+
+
 def decode(data):
-  """Encoded bytes -> uint8 [H, W, 3], RGB."""
-  image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-  if image is None:
-    raise UserError("cannot decode an image of the training set")
-  return image
+  """Encoded bytes -> uint8 [H, W, 3], as `open_image` would give it, but faster.
+
+  Raises:
+    ImageError: not an image, or a damaged one.
+  """
+  image = jpeg.decode(data)
+  return np.asarray(open_image(data)) if image is None else image
 
 
-def random_resized_crop(image, size, rng, *, scale, ratio):
-  """A random part of the image, resized to size x size (Szegedy et al., arXiv 1409.4842; torchvision's sampling).
+def random_resized_crop(data, size, rng, *, scale, ratio):
+  """A random part of the image, resized to size x size by antialiased bicubic interpolation.
 
   Args:
-    image: uint8 [H, W, 3].
+    data: the encoded image, bytes.
     size: side of the result in pixels.
     rng: np.random.Generator.
     scale: (low, high) of the part's share of the area, uniform.
     ratio: (low, high) of its width over its height, log-uniform.
+
+  Returns:
+    uint8 [size, size, 3].
+
+  Raises:
+    ImageError: not an image, or a damaged one.
   """
-  height, width = image.shape[:2]
+  image, shape, reduction = None, jpeg.read_size(data), 1
+  if shape is None:
+    image = np.asarray(open_image(data))
+    shape = image.shape[:2]
+  y, x, h, w = _random_box(*shape, rng, scale=scale, ratio=ratio)
+  if image is None:
+    # With fewer than two pixels left for each one of the result, libjpeg's own reduction would show.
+    reduction = next((r for r in (8, 4, 2) if min(h, w) >= 2 * r * size), 1)
+    image = jpeg.decode(data, reduction)
+  if image is None:  # an ordinary header, but an odd body
+    image, reduction = np.asarray(open_image(data)), 1
+  return _resize(image, size, [side / reduction for side in (y, x, h, w)])
+
+
+def _random_box(height, width, rng, *, scale, ratio):
+  """(y, x, height, width) in whole pixels (Szegedy et al., arXiv 1409.4842; torchvision's sampling)."""
   for _ in range(10):
     area = height * width * rng.uniform(*scale)
     aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     if 0 < w <= width and 0 < h <= height:
-      y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
-      break
-  else:  # No part fits: the largest central one within the allowed ratios.
-    w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
-    y, x = (height - h) // 2, (width - w) // 2
-  return cv2.resize(image[y : y + h, x : x + w], (size, size), interpolation=cv2.INTER_CUBIC)
+      return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+  # No part fits: the largest central one within the allowed ratios.
+  w, h = max(1, min(width, round(height * ratio[1]))), max(1, min(height, round(width / ratio[0])))
+  return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _resize(image, size, box):
+  """The part (y, x, height, width), which may cut pixels in two, at size x size."""
+  y, x, h, w = box
+  top, left = int(y), int(x)
+  part = image[top : math.ceil(y + h), left : math.ceil(x + w)]
+  source = ImageData(part.shape[1], part.shape[0], PixelType.U8x3, part.tobytes())
+  result = ImageData(size, size, PixelType.U8x3)
+  Resizer().resize(source, result, ResizeOptions(_BICUBIC, crop_box=CropBox(x - left, y - top, w, h)))
+  return np.frombuffer(result.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def random_affine(image, size, rng, *, rotation, zoom, shift):
@@ -87,22 +128,29 @@ def center_crop(image, size, *, crop_ratio, interpolation):
 def open_image(source):
   """A PIL image in mode RGB from a path or from encoded bytes, upright, whatever its mode.
 
-  Transparent pixels show white; 16-bit grey is scaled to 8 bits; an EXIF orientation is applied.
+  The first frame of an animation; transparent pixels show white; 16-bit grey is scaled to 8 bits; an EXIF orientation
+  is applied.
 
   Raises:
-    UserError: not an image, or a damaged one.
+    ImageError: not an image, or a damaged one.
+    UserError: no such file.
   """
   name = "an encoded image" if isinstance(source, bytes) else str(source)
   try:
     image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     image.load()
+    return _to_rgb(ImageOps.exif_transpose(image))
   except FileNotFoundError as error:
     raise UserError(f"{name}: there is no such file") from error
   except UnidentifiedImageError as error:
-    raise UserError(f"{name}: not an image in a format that Pillow can read") from error
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-    raise UserError(f"{name}: a damaged image ({error})") from error
-  image = ImageOps.exif_transpose(image)
+    raise ImageError(f"{name}: not an image in a format that Pillow can read") from error
+  except MemoryError:
+    raise
+  except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
+    raise ImageError(f"{name}: a damaged image ({error})") from error
+
+
+def _to_rgb(image):
   if image.mode in ("I;16", "I;16L", "I;16B", "I"):
     image = Image.fromarray((np.asarray(image).astype(np.uint32).clip(0, 65535) >> 8).astype(np.uint8))
   if image.mode == "RGB":

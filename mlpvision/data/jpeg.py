@@ -1,0 +1,65 @@
+"""Ordinary JPEGs (grey or YCbCr, undamaged) by libjpeg-turbo, as far as a training crop needs them.
+
+Everything here answers None to what it is not made for; Pillow then has the last word (`transforms.open_image`).
+"""
+
+import io
+
+from PIL import Image
+import simplejpeg
+
+# EXIF orientation -> the upright picture, as a view of the stored one.
+_UPRIGHT = {
+  1: lambda a: a,
+  2: lambda a: a[:, ::-1],
+  3: lambda a: a[::-1, ::-1],
+  4: lambda a: a[::-1],
+  5: lambda a: a.swapaxes(0, 1),
+  6: lambda a: a[::-1].swapaxes(0, 1),
+  7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+  8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+def read_size(data):
+  """(height, width) of the upright picture from the header of encoded bytes, or None."""
+  stored = _stored_size(data)
+  return stored[::-1] if stored and _orientation(data) > 4 else stored
+
+
+def decode(data, reduction=1):
+  """Encoded bytes -> uint8 [ceil(H / reduction), ceil(W / reduction), 3], RGB, upright, as a view; or None.
+
+  libjpeg-turbo's scaled inverse DCT skips most of the work at reductions of 2, 4 and 8. What libjpeg would only warn
+  of, such as a file that was cut short and filled up with grey, gives None.
+  """
+  stored = _stored_size(data)
+  if stored is None:
+    return None
+  height, width = (-(-side // reduction) for side in stored)
+  try:
+    image = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=reduction)
+  except ValueError:
+    return None
+  return _UPRIGHT[_orientation(data)](image)
+
+
+def _stored_size(data):
+  try:
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+  except ValueError:
+    return None
+  # Pillow refuses sizes that only an attack or a broken header has.
+  is_ordinary = colorspace in ("Gray", "YCbCr", "RGB") and height * width <= Image.MAX_IMAGE_PIXELS
+  return (height, width) if is_ordinary else None
+
+
+def _orientation(data):
+  header = data[: data.find(b"\xff\xda")]  # up to the pixels, or to those of the metadata's own thumbnail
+  if b"Exif\0\0" not in header and b"tiff:Orientation" not in header:
+    return 1
+  try:
+    orientation = Image.open(io.BytesIO(data)).getexif().get(0x0112, 1)
+  except Exception:  # Pillow raises nearly anything on broken metadata, which leave the picture as it is
+    return 1
+  return orientation if orientation in _UPRIGHT else 1
