@@ -2,11 +2,9 @@
 
 import json
 
-from mlpvision.data import datasets
+from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
 
-# Recipe fields whose augmentation does not exist yet, with the value that switches each off.
-_NOT_YET = {"randaugment": "", "repeats": 1}
 _CROPS = ("random_resized", "affine", "center")
 
 # Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
@@ -20,11 +18,13 @@ def check(config):
     datasets.check(config.data.name, config.data.data_dir)
   except UserError as error:
     problems.append(str(error))
-  for field, off in _NOT_YET.items():
-    value = config.augment[field]
-    if value != off:
-      how = f"--config.augment.{field}={off or repr(off)}"
-      problems.append(f"augment.{field}={value!r}: this version has no {field} yet; {how} trains without it")
+  if config.augment.randaugment:
+    try:
+      randaugment.parse(config.augment.randaugment, fill=(0, 0, 0))
+    except UserError as error:
+      problems.append(f"augment.randaugment: {error}")
+  if not 1 <= config.augment.repeats <= max(1, config.data.batch_size):
+    problems.append(f"augment.repeats={config.augment.repeats}: from 1 (none) to data.batch_size")
   for field in ("mixup", "cutmix"):
     if config.augment[field] < 0:
       problems.append(f"augment.{field}={config.augment[field]}: must be positive, or 0 for none")

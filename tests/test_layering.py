@@ -8,7 +8,7 @@ import sys
 import pytest
 
 _REPO = pathlib.Path(__file__).parent.parent
-_COMMANDS = {"mlpvision.cost", "mlpvision.evaluate", "mlpvision.predict", "mlpvision.prepare"}
+_COMMANDS = {"mlpvision.cost", "mlpvision.evaluate", "mlpvision.predict", "mlpvision.prepare", "mlpvision.preview"}
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
 _NONE = set()
 # Package prefix -> the parts of mlpvision it may import, and what it must not import from outside.

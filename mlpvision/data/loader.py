@@ -1,19 +1,24 @@
 """Host batches by index, with grain. A loader's whole state is the step it starts at.
 
-The global order is one permutation per epoch, drawn from the seed; batches follow it without gaps, across epochs.
-A host takes its rows out of each global batch, so the images of a step do not depend on the number of hosts, nor on
-the number of workers.
+Batches follow the global order without gaps, across epochs. A host takes its rows out of each global batch, so the
+images of a step do not depend on the number of hosts, nor on the number of workers.
 """
 
 import functools
 import os
 import signal
+import sys
 
 from absl import flags
 import grain
 import numpy as np
 
-from mlpvision.data import transforms
+from mlpvision.data import randaugment, transforms
+from mlpvision.data.order import Order
+from mlpvision.errors import UserError
+
+# For a training image, before the dataset counts as broken.
+_TRIES = 10
 
 
 def train_batches(split, config, *, start_step, process_index=0, process_count=1):
@@ -26,11 +31,19 @@ def train_batches(split, config, *, start_step, process_index=0, process_count=1
     process_index, process_count: this host among all.
 
   Returns:
-    An iterator of {"image": uint8 [b, size, size, 3], "label": int32 [b], "mask": bool [b]}, b = batch_size / hosts.
+    An iterator of {"image": uint8 [b, size, size, 3], "label": int32 [b], "mask": bool [b], "replaced": bool [b]},
+    b = batch_size / hosts. Where an image could not be decoded, replaced is True and another one stands in its place.
   """
-  rows = config.data.batch_size // process_count
-  load = functools.partial(_load_train, config=config)
-  dataset = grain.MapDataset.source(split.source).seed(config.seed).shuffle().repeat().random_map(load).batch(rows)
+  batch_size, repeats = config.data.batch_size, config.augment.repeats
+  rows = batch_size // process_count
+  load = functools.partial(
+    _load_train,
+    split=split,
+    order=Order(len(split), seed=config.seed, batch_size=batch_size, repeats=repeats),
+    randaugment=make_randaugment(config),
+    config=config,
+  )
+  dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(rows)
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
 
 
@@ -53,17 +66,42 @@ def preprocess(image, config):
   return transforms.center_crop(image, config.data.image_size, **view)
 
 
-def _load_train(example, rng, *, config):
+def make_randaugment(config):
+  """What config.augment.randaugment names, filling with the mean colour; None without."""
+  spec = config.augment.randaugment
+  return randaugment.parse(spec, fill=tuple(round(255 * mean) for mean in config.data.mean)) if spec else None
+
+
+def _load_train(position, rng, *, split, order, randaugment, config):
+  index, replaced = order(position), False
+  for _ in range(_TRIES):
+    example = split.source[index]
+    try:
+      image = _crop(example["image"], rng, config)
+      break
+    except UserError as error:
+      print(f"warning: {split.name}[{index}] is replaced by another image: {error}", file=sys.stderr, flush=True)
+      index, replaced = int(rng.integers(len(split))), True
+  else:
+    raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
+  if randaugment is not None:
+    image = randaugment(image, rng)
+  return {
+    "image": image,
+    "label": np.int32(example["label"]),
+    "mask": np.True_,
+    "replaced": np.bool_(replaced),
+  }
+
+
+def _crop(data, rng, config):
   augment, size = config.augment, config.data.image_size
   if augment.crop == "center":
-    image = preprocess(transforms.open_image(example["image"]), config)
-  elif augment.crop == "random_resized":
-    parts = dict(scale=augment.crop_scale, ratio=augment.crop_ratio)
-    image = transforms.random_resized_crop(example["image"], size, rng, **parts)
-  else:
-    moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
-    image = transforms.random_affine(transforms.decode(example["image"]), size, rng, **moves)
-  return {"image": image, "label": np.int32(example["label"]), "mask": np.True_}
+    return preprocess(transforms.open_image(data), config)
+  if augment.crop == "random_resized":
+    return transforms.random_resized_crop(data, size, rng, scale=augment.crop_scale, ratio=augment.crop_ratio)
+  moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
+  return transforms.random_affine(transforms.decode(data), size, rng, **moves)
 
 
 def _load_eval(index, *, split, config):

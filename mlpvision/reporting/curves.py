@@ -38,11 +38,16 @@ def draw(workdir):
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.get_lines()) > 1:
       axes.legend(frameon=False)
+  path = epath.Path(workdir) / "curves.png"
+  path.write_bytes(to_png(figure))
+  return path
+
+
+def to_png(figure):
+  """A matplotlib figure as the bytes of a PNG, for paths that matplotlib cannot write to, such as gs://."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=130)
-  path = epath.Path(workdir) / "curves.png"
-  path.write_bytes(buffer.getvalue())
-  return path
+  return buffer.getvalue()
 
 
 if __name__ == "__main__":

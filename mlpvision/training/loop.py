@@ -79,8 +79,12 @@ def train_and_evaluate(config, workdir):
     if not math.isfinite(means["loss"]):
       raise UserError(f"the loss is {means['loss']} at step {step}: try a lower optim.learning_rate or clip_norm")
     scalars = {f"train/{name}": value for name, value in means.items()}
+    replaced = sum(int(m["replaced"]) for m in pending)
+    scalars["train/replaced"] = replaced  # a sum, not a mean
     scalars["train/learning_rate"] = float(setup.schedule(step - 1))
     write(step, scalars | progress.report(step, means["loss"]))
+    if replaced:
+      progress.say(f"step {step}: {replaced} broken images were replaced since the last line")
 
   def evaluate(step):
     started = time.perf_counter()

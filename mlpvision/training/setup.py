@@ -105,6 +105,7 @@ def compile_step(setup):
     "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=rows),
     "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows),
     "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
+    "replaced": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
   }
   step = make_train_step(setup.model, setup.optimizer, setup.config)
   shardings = jax.tree.map(lambda x: x.sharding, setup.abstract)

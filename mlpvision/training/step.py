@@ -11,9 +11,10 @@ from mlpvision.training import losses
 def make_train_step(model, optimizer, config):
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
-  batch: {"image": uint8 [B, H, W, 3], "label": int32 [B]}. metrics: float32 scalars loss, top1 and grad_norm, means
-  over the batch; top1 counts the class with the largest share of the target. All randomness comes from (config.seed,
-  state.step), so a step can be repeated exactly.
+  batch: {"image": uint8 [B, H, W, 3], "label": int32 [B], "replaced": bool [B]}. metrics: float32 scalars loss and
+  top1, means over the batch; grad_norm; replaced, the number of images that could not be read. top1 counts the class
+  with the largest share of the target. All randomness comes from (config.seed, state.step), so a step can be repeated
+  exactly.
   """
   loss_fn = losses.LOSSES[config.loss]
 
@@ -23,15 +24,8 @@ def make_train_step(model, optimizer, config):
     return loss_fn(logits, targets).mean(), hits.mean(dtype=jnp.float32)
 
   def train_step(state, batch):
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    flip_key, model_key, erase_key, mix_key = jax.random.split(key, 4)
-    images = augment.normalize(batch["image"], config.data.mean, config.data.std)
-    images = augment.random_flip(flip_key, images, config.augment.flip)
-    images = augment.random_erasing(erase_key, images, config.augment.random_erasing)
-    targets = losses.smooth_one_hot(batch["label"], model.num_classes, config.label_smoothing)
-    mixing = dict(mixup=config.augment.mixup, cutmix=config.augment.cutmix)
-    images, targets = augment.mixup_cutmix(mix_key, images, targets, **mixing)
-
+    augment_key, model_key = step_keys(config.seed, state.step)
+    images, targets = augmented(augment_key, batch, model.num_classes, config)
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     (loss, top1), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -40,9 +34,26 @@ def make_train_step(model, optimizer, config):
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
     metrics = {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+    metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
 
   return train_step
+
+
+def step_keys(seed, step):
+  """(key of the augmentation, key of the model's dropout) of a step."""
+  return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+
+
+def augmented(key, batch, num_classes, config):
+  """What the model learns from: (float32 images [B, H, W, 3], float32 targets [B, num_classes])."""
+  flip_key, erase_key, mix_key = jax.random.split(key, 3)
+  images = augment.normalize(batch["image"], config.data.mean, config.data.std)
+  images = augment.random_flip(flip_key, images, config.augment.flip)
+  images = augment.random_erasing(erase_key, images, config.augment.random_erasing)
+  targets = losses.smooth_one_hot(batch["label"], num_classes, config.label_smoothing)
+  mixing = dict(mixup=config.augment.mixup, cutmix=config.augment.cutmix)
+  return augment.mixup_cutmix(mix_key, images, targets, **mixing)
 
 
 def accumulate(gradient, parts, params, key, images, targets):

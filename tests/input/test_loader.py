@@ -64,11 +64,18 @@ def test_hosts_share_the_same_global_batch(train_split, small_config, hosts):
   _same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
 
 
-def test_workers_change_nothing(train_split, small_config):
-  threads = _take(loader.train_batches(train_split, small_config, start_step=7), 4)
-  small_config.data.workers = 2
-  for a, b in zip(threads, _take(loader.train_batches(train_split, small_config, start_step=7), 4), strict=True):
-    _same(a, b)
+@pytest.mark.parametrize(("workers", "hosts"), [(2, 1), (1, 2), (3, 4)])
+def test_resuming_with_other_workers_and_hosts_gives_the_same_bytes(train_split, small_config, workers, hosts):
+  small_config.augment.repeats = 3
+  small_config.augment.randaugment = "rand-m9-mstd0.5-inc1"
+  whole = _take(loader.train_batches(train_split, small_config, start_step=98), 5)  # into the next epoch
+  small_config.data.workers = workers
+  parts = [
+    _take(loader.train_batches(train_split, small_config, start_step=100, process_index=i, process_count=hosts), 3)
+    for i in range(hosts)
+  ]
+  for step, batch in enumerate(whole[2:]):
+    _same(batch, {name: np.concatenate([part[step][name] for part in parts]) for name in batch})
 
 
 def test_an_epoch_has_every_image_once_and_the_next_another_order(train_split, small_config):

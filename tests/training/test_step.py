@@ -23,6 +23,7 @@ def _losses(config, steps=5):
       "image": random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
       "label": random.integers(0, 10, batch_size).astype(np.int32),
       "mask": np.ones(batch_size, bool),
+      "replaced": np.zeros(batch_size, bool),
     }
     state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
     history.append(metrics["loss"].item())

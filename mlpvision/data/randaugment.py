@@ -1,0 +1,5 @@
+from mlpvision.errors import UserError
+
+
+def parse(spec, fill):
+  raise UserError("stub")

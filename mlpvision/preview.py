@@ -1,0 +1,50 @@
+"""Shows what the model sees: augmented training images, as a PNG.
+
+python -m mlpvision.preview --config=configs/s2mlp_wide.py --output=preview.png
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlpvision import commands, config as config_lib
+from mlpvision.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
+_OUTPUT = flags.DEFINE_string("output", "preview.png", "The file to write.")
+_IMAGES = flags.DEFINE_integer("images", 48, "How many training images to show, an even number.", lower_bound=2)
+_STEP = flags.DEFINE_integer("step", 0, "Show another batch.", lower_bound=0)
+
+
+def main(argv):
+  """Makes one small batch as the training loop and the training step make theirs."""
+  del argv
+  config = commands.read_config(_CONFIG)
+  if _IMAGES.value % 2:
+    raise UserError(f"--images={_IMAGES.value}: must be even, because mixup and cutmix work on pairs")
+  config.data.batch_size, config.accumulation_steps, config.data.workers = _IMAGES.value, 1, 0
+  config_lib.check(config)
+  import jax
+  import numpy as np
+
+  from mlpvision.data import datasets, loader
+  from mlpvision.reporting import contact_sheet
+  from mlpvision.training import step as step_lib
+
+  split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
+  batch = next(loader.train_batches(split, config, start_step=_STEP.value))
+  key, _ = step_lib.step_keys(config.seed, _STEP.value)
+  images, targets = jax.jit(lambda key, batch: step_lib.augmented(key, batch, len(split.class_names), config))(
+    key, batch
+  )
+  images = np.asarray(images) * np.asarray(config.data.std) + np.asarray(config.data.mean)
+  title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, as the training step gets it"
+  try:
+    contact_sheet.draw(_OUTPUT.value, images, np.asarray(targets), split.class_names, title=title)
+  except OSError as error:
+    raise UserError(f"cannot write {_OUTPUT.value}: {error}") from error
+  print(f"{_IMAGES.value} images of {split.name}: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  commands.run(main)

@@ -1,0 +1,40 @@
+"""A sheet of training images, each under the classes that it counts for."""
+
+import math
+
+from etils import epath
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+
+from mlpvision.reporting.curves import to_png
+
+_COLUMNS = 8
+
+
+def draw(path, images, targets, class_names, *, title):
+  """Writes the sheet as a PNG.
+
+  Args:
+    path: of the file.
+    images: float [B, H, W, 3] in [0, 1]; what lies outside is clipped.
+    targets: float [B, K], the share of each class.
+    class_names: K names.
+    title: over the whole sheet.
+  """
+  rows = math.ceil(len(images) / _COLUMNS)
+  figure = Figure(figsize=(_COLUMNS * 1.7, rows * 2.05 + 0.6), layout="constrained")
+  FigureCanvasAgg(figure)
+  figure.suptitle(title, fontsize=11)
+  for i, axes in enumerate(figure.subplots(rows, _COLUMNS, squeeze=False).flat):
+    axes.set_axis_off()
+    if i < len(images):
+      axes.imshow(np.clip(images[i], 0, 1), interpolation="nearest")
+      axes.set_title(_label(targets[i], class_names), fontsize=7)
+  epath.Path(path).write_bytes(to_png(figure))
+
+
+def _label(target, class_names):
+  """Up to two classes with their shares. What label smoothing gives to every class is not worth a line."""
+  best = [i for i in np.argsort(-target)[:2] if target[i] > 0.02 + target.min()]
+  return "\n".join(f"{target[i]:.2f} {class_names[i][:24]}" for i in best)

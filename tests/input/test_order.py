@@ -1,0 +1,56 @@
+"""The stream of training images: every image once per epoch, or each several times in its batch."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from mlpvision.data.order import Order
+
+
+def _stream(count, num_images, **options):
+  order = Order(num_images, seed=0, **options)
+  return [order(position) for position in range(count)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 30])
+def test_without_repeats_an_epoch_is_a_permutation(batch_size):
+  stream = _stream(300, 100, batch_size=batch_size)
+  epochs = [stream[i : i + 100] for i in (0, 100, 200)]
+  assert all(sorted(epoch) == list(range(100)) for epoch in epochs)
+  assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize(("num_images", "batch_size", "repeats"), [(3000, 48, 3), (4000, 100, 3), (999, 36, 2)])
+def test_repeats_give_each_image_of_an_epoch_that_often(num_images, batch_size, repeats):
+  distinct = num_images // repeats
+  stream = _stream(3 * distinct * repeats, num_images, batch_size=batch_size, repeats=repeats)
+  stop = distinct * repeats // batch_size * batch_size  # whole batches of the first epoch
+  counts = collections.Counter(stream[:stop])
+  assert abs(len(counts) - distinct) <= batch_size // repeats + 1
+  edge = [image for image, count in counts.items() if count != repeats]
+  assert len(edge) <= 1  # the one that the last of these batches cuts
+  # Nearly all copies are in one batch; the edge of each batch may cut through one image.
+  batches = np.reshape(stream[:stop], (-1, batch_size))
+  per_batch = [collections.Counter(batch.tolist()) for batch in batches]
+  assert all(sum(count != repeats for count in counter.values()) <= 2 for counter in per_batch)
+  # The next epoch has other images: it has its own permutation.
+  second = set(stream[distinct * repeats + batch_size : 2 * distinct * repeats - batch_size])
+  expected = len(second) * distinct / num_images
+  assert abs(len(second & counts.keys()) - expected) < 0.2 * len(second)
+
+
+@pytest.mark.parametrize(("batch_size", "repeats"), [(1024, 3), (512, 3), (48, 3), (16, 2), (64, 4)])
+def test_copies_are_never_mixed_with_each_other(batch_size, repeats):
+  stream = np.array(_stream(4 * batch_size, 100_000, batch_size=batch_size, repeats=repeats))
+  pairs = stream.reshape(-1, 2)
+  assert (pairs[:, 0] != pairs[:, 1]).all()
+  partners = collections.defaultdict(set)
+  for a, b in pairs:
+    partners[a].add(b)
+    partners[b].add(a)
+  assert np.mean([len(others) for others in partners.values()]) > 1.5  # an image meets more than one other
+
+
+def test_the_order_of_images_does_not_depend_on_the_batch_size_without_repeats():
+  assert _stream(250, 100, batch_size=10) == _stream(250, 100, batch_size=25)
