@@ -58,6 +58,25 @@ def test_large_images_are_decoded_at_a_lower_resolution(photos):
     assert _difference(_crop(data, size, seed), _expected(large, size, seed)) < 0.5
 
 
+@pytest.mark.parametrize(
+  ("shape", "size", "ratio", "resized", "corner"),
+  [  # worked out by hand from timm's rule; timm 1.0.31 with torchvision 0.28 gave the same pixels
+    ((640, 427), 224, 0.875, (383, 256), (80, 16)),
+    ((640, 427), 224, 0.9, (371, 248), (74, 12)),
+    ((640, 427), 224, 1.0, (335, 224), (56, 0)),
+    ((427, 640), 384, 1.0, (384, 575), (0, 96)),
+    ((200, 150), 224, 0.875, (341, 256), (58, 16)),
+  ],
+)
+def test_evaluation_sees_what_pillow_resizes(photos, shape, size, ratio, resized, corner):
+  for photo in photos:
+    image = photo.resize(shape)
+    expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
+    expected = expected[corner[1] : corner[1] + size, corner[0] : corner[0] + size]
+    view = transforms.center_crop(image, size, crop_ratio=ratio, interpolation="bicubic")
+    np.testing.assert_array_equal(view, expected)
+
+
 def _odd(photo):
   """Every kind of file that is not an ordinary JPEG but may lie in a training set."""
   grey = photo.convert("L")
@@ -85,6 +104,7 @@ def _odd(photo):
   }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_odd_images_train_as_they_evaluate(photos, capfd):
   for name, data in _odd(photos[0].resize((120, 80))).items():
     upright = transforms.open_image(data)
