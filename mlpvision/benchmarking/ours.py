@@ -1,0 +1,18 @@
+"""This project's loader, as a contestant of `rounds`."""
+
+import ml_collections
+import numpy as np
+
+from mlpvision.data import datasets, loader
+
+
+def batches(config):
+  """Training batches of a config, given as a dict; flipped on the host, which training leaves to the device."""
+  config = ml_collections.ConfigDict(config)
+  split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
+  rng = np.random.default_rng(0)
+  for batch in loader.train_batches(split, config, start_step=0):
+    images = batch["image"]
+    flipped = rng.random(len(images)) < config.augment.flip
+    images[flipped] = images[flipped, :, ::-1]
+    yield images
