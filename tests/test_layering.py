@@ -8,7 +8,14 @@ import sys
 import pytest
 
 _REPO = pathlib.Path(__file__).parent.parent
-_COMMANDS = {"mlpvision.cost", "mlpvision.evaluate", "mlpvision.predict", "mlpvision.prepare", "mlpvision.preview"}
+_COMMANDS = {
+  "mlpvision.benchmark",
+  "mlpvision.cost",
+  "mlpvision.evaluate",
+  "mlpvision.predict",
+  "mlpvision.prepare",
+  "mlpvision.preview",
+}
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
 _NONE = set()
 # Package prefix -> the parts of mlpvision it may import, and what it must not import from outside.
@@ -20,6 +27,10 @@ _RULES = {
     _HEAVY | {"torch", "pickle.loads"},
   ),
   "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
+  "mlpvision.benchmarking": (
+    {"mlpvision.benchmarking", "mlpvision.data", "mlpvision.errors"},
+    {"clu", "flax", "orbax", "optax"},
+  ),
   "mlpvision.errors": (_NONE, _HEAVY | {"jax"}),
   "mlpvision.augment": (_NONE, _HEAVY | {"flax", "optax"}),
   "mlpvision.sharding": ({"mlpvision.errors"}, _HEAVY | {"flax", "optax"}),

@@ -10,6 +10,9 @@ import traceback
 from mlpvision.benchmarking import usage
 from mlpvision.errors import UserError
 
+# Seconds without work after which a loader's queues count as full.
+_REST = 0.5
+
 
 @dataclasses.dataclass
 class Round:
@@ -45,7 +48,7 @@ class Contestant:
     self._receive()
 
   def run(self, seconds):
-    """Takes batches for about this long, after half as long again to come up to speed."""
+    """Takes batches for this long, and lets the loader fill its queues again."""
     self._connection.send(seconds)
     images, wall, cpu, memory = self._receive()
     self.rounds.append(Round(images, wall, cpu, memory))
@@ -72,24 +75,28 @@ class Contestant:
 
 def _serve(connection, make, arguments):
   try:
-    batches = make(*arguments)
-    next(batches)
-    connection.send(())
-    while (seconds := connection.recv()) is not None:
-      # What stands ready in queues has been paid for before; it goes first.
-      _take(batches, seconds / 2)
-      before, start = usage.cpu_seconds(os.getpid()), time.perf_counter()
-      images = _take(batches, seconds)
-      wall = time.perf_counter() - start
-      connection.send((images, wall, usage.cpu_seconds(os.getpid()) - before))
-    with contextlib.suppress(AttributeError):
-      batches.close()
+    with contextlib.closing(make(*arguments)) as batches:
+      next(batches)
+      _settle()
+      connection.send(())
+      while (seconds := connection.recv()) is not None:
+        # From full queues to full queues, so that what was made is what was taken.
+        before, start = usage.cpu_seconds(os.getpid()), time.perf_counter()
+        images = 0
+        while time.perf_counter() < start + seconds:
+          images += len(next(batches))
+        after, end = _settle()
+        connection.send((images, end - start, after - before))
   except Exception:
     connection.send(traceback.format_exc())
 
 
-def _take(batches, seconds):
-  end, images = time.perf_counter() + seconds, 0
-  while time.perf_counter() < end:
-    images += len(next(batches))
-  return images
+def _settle():
+  """Waits until the loader's processes rest; returns their CPU seconds, and since when."""
+  cpu, since = usage.cpu_seconds(os.getpid()), time.perf_counter()
+  while time.perf_counter() < since + _REST:
+    time.sleep(_REST / 10)
+    now = usage.cpu_seconds(os.getpid())
+    if now > cpu + _REST / 20:
+      cpu, since = now, time.perf_counter()
+  return cpu, since

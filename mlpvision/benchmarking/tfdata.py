@@ -31,4 +31,4 @@ def batches(config, paths):
 
   dataset = tf.data.TFRecordDataset(record).repeat().shuffle(256)
   dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-  return dataset.batch(config["data"]["batch_size"], drop_remainder=True).prefetch(2).as_numpy_iterator()
+  yield from dataset.batch(config["data"]["batch_size"], drop_remainder=True).prefetch(2).as_numpy_iterator()

@@ -77,7 +77,7 @@ def _load_train(position, rng, *, split, order, randaugment, config):
   for _ in range(_TRIES):
     example = split.source[index]
     try:
-      image = _crop(example["image"], rng, config)
+      image = crop(example["image"], rng, config)
       break
     except UserError as error:
       print(f"warning: {split.name}[{index}] is replaced by another image: {error}", file=sys.stderr, flush=True)
@@ -94,7 +94,8 @@ def _load_train(position, rng, *, split, order, randaugment, config):
   }
 
 
-def _crop(data, rng, config):
+def crop(data, rng, config):
+  """A training image at image_size, as config.augment.crop says: encoded bytes -> uint8 [size, size, 3]."""
   augment, size = config.augment, config.data.image_size
   if augment.crop == "center":
     return preprocess(transforms.open_image(data), config)
