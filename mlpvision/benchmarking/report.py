@@ -36,8 +36,8 @@ def contestants(found):
       f"{_megabytes(max(memory)) if known else '?':>13}{_megabytes(memory[-1]) if known else '?':>12}"
     )
   lines.append(
-    "All processes of a loader count. The flip is done on the host by every loader here, so that all do the same work;"
-    "\nin training, ours is done on the device."
+    "All processes of a loader count. Every loader here flips on the host, so that all do the same work; in training,"
+    "\nthe device flips."
   )
   if not usage.COMPLETE:
     lines.append("Without /proc, worker processes that still run do not count, and memory is not known.")

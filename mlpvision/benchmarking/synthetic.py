@@ -1,5 +1,6 @@
 """A dataset shaped like ImageNet, for those who have none: JPEGs of 500 x 375 and about 110 KB."""
 
+import contextlib
 import importlib.util
 import io
 import os
@@ -45,7 +46,8 @@ def prepare(data_dir, num_images):
   """Prepares the dataset below data_dir as array_record; returns its directory, which is a name for data.name."""
   tfds.disable_progress_bar()
   builder = Builder(num_images=num_images, data_dir=data_dir, file_format="array_record")
-  builder.download_and_prepare()
+  with contextlib.redirect_stdout(None):
+    builder.download_and_prepare()
   return os.fspath(builder.data_path)
 
 
