@@ -6,6 +6,7 @@ import tempfile
 
 from mlpvision.benchmarking import ours, pillow, report, rounds, stages, synthetic, tfdata
 from mlpvision.data import datasets
+from mlpvision.errors import UserError
 
 # So many images of the dataset the other loaders get as files; they read them over and over.
 _FILES = 1000
@@ -65,4 +66,6 @@ def _write_files(split, directory):
     if data.startswith(b"\xff\xd8"):  # tf.data's fused decoding takes nothing but JPEGs
       paths.append(os.path.join(directory, f"{i}.jpg"))
       pathlib.Path(paths[-1]).write_bytes(data)
+  if not paths:
+    raise UserError(f"{split.name} has no JPEGs; --peers needs some")
   return paths

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 _AHEAD = 2  # batches per worker, as DataLoader's prefetch_factor
+_PATIENCE = 120  # seconds for a batch, before a worker must have died
 
 
 def batches(config, paths, workers):
@@ -33,7 +34,7 @@ def batches(config, paths, workers):
     for slot in range(len(slots)):
       todo.put((slot, rng.choices(range(len(paths)), k=rows)))
     while True:
-      slot = done.get()
+      slot = done.get(timeout=_PATIENCE)
       yield np.frombuffer(slots[slot], np.uint8).reshape(shape).copy()
       todo.put((slot, rng.choices(range(len(paths)), k=rows)))
   finally:

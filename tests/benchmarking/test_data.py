@@ -85,7 +85,7 @@ def test_memory_stays_low(command, tmp_path):
   """Two workers on 10,000 images of ImageNet's size, for many batches: under 700 MB, and no more at the end."""
   path = tmp_path / "result.json"
   settings = ("--config.data.workers=2", "--config.data.batch_size=64", f"--json={path}")
-  code, output = command(*_BENCHMARK, *settings, "--synthetic=10000", "--rounds=8", "--seconds=3")
+  code, output = command(*_BENCHMARK, *settings, "--synthetic=10000", "--rounds=8", "--seconds=2")
   assert code == 0, output
   rounds = json.loads(path.read_text())["loaders"]["ours"]
   memory = [turn["memory"] for turn in rounds]
