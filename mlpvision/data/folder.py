@@ -7,6 +7,7 @@ something: each class is put in the order of a hash of the file names, and the c
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -178,7 +179,7 @@ def _list(directory):
     raise UserError(f"{directory} has classes without images ({'|'.join(sorted(SUFFIXES))}): {_some(empty)}")
   if ignored:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common(5))
-    print(f"{directory}: ignored {ignored.total():,} files that are not images ({kinds})", flush=True)
+    _say_once(f"{directory}: ignored {ignored.total():,} files that are not images ({kinds})")
 
   counts = np.array([len(of_class) for of_class in files])
   labels = np.repeat(np.arange(len(files), dtype=np.int32), counts)
@@ -189,6 +190,11 @@ def _list(directory):
   ends = np.cumsum([len(entry) for entry in ordered])
   names = np.frombuffer(b"".join(ordered), np.uint8)
   return Images(os.fspath(directory), tuple(class_names), labels[order], names, ends)
+
+
+@functools.cache
+def _say_once(message):
+  print(message, flush=True)
 
 
 def _slice(images, selector, what):

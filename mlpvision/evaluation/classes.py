@@ -31,9 +31,9 @@ def match(model_names, dataset_names, *, weights, dataset):
       return classes, "the dataset has the weights' classes in another order; matched by name"
     return classes, f"scored over the dataset's {len(classes):,} of the weights' {len(model_names):,} classes"
   if len(model_names) == len(dataset_names):
-    for side, names in (("weights", model_names), ("dataset", dataset_names)):
+    for side, names in (("weights have", model_names), ("dataset has", dataset_names)):
       if names == tuple(str(i) for i in range(len(names))):
-        return None, f"the {side} only number their classes: taken to be in the same order"
+        return None, f"the {side} numbers for classes: taken to be in the other's order"
   raise UserError(
     f"{dataset} has {len(dataset_names):,} classes, the weights in {weights} {len(model_names):,}, and"
     f" {len(unknown):,} of the dataset's are not among them: {', '.join(unknown[:5])}{', ...' if unknown[5:] else ''}"
