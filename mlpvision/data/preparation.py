@@ -143,11 +143,12 @@ def _why_unreachable(url):
 def _run(builder, manual_dir):
   import tensorflow_datasets as tfds
 
+  wrong_checksum = tfds.download.download_manager.NonMatchingChecksumError
   # tfds refuses a directory that is not there, even for a dataset that does not want it.
   config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir.exists() else None)
   try:
     builder.download_and_prepare(download_config=config)
-  except (AssertionError, tfds.download.DownloadError, ConnectionError) as error:
+  except (AssertionError, OSError, tfds.download.DownloadError, wrong_checksum) as error:
     raise UserError(f"tfds could not prepare {builder.info.full_name}: {error}") from error
 
 
