@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models, sharding
-from mlpvision.data import datasets
+from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 from mlpvision.evaluation.classification import Evaluator, make_eval_step
 
@@ -98,3 +98,19 @@ def test_a_subset_of_the_logits(small_config, classes):
     assert found["top5"] == hits[mask].any(-1).sum()
     loss = -(log_p * truth).sum(-1) / truth.sum(-1)
     np.testing.assert_allclose(found["loss"], loss[mask].sum(), rtol=1e-4)
+
+
+def test_images_without_a_label_are_not_scored(small_config, data_dir):
+  split = datasets.open_split("mnist5k", "test[:3]", str(data_dir))
+  images = [split.source[i]["image"] for i in range(3)]
+  labels = {False: (4, -1, 0), True: ([1, 4], [], [0])}
+  for multi_label, of in labels.items():
+    source = [{"image": image, "label": np.asarray(label, int)} for image, label in zip(images, of, strict=True)]
+    opened = datasets.Split(source, "secret:test", split.class_names, multi_label)
+    (batch,) = loader.eval_batches(opened, small_config)
+    assert list(batch["mask"][:3]) == [True, False, True]
+    assert not batch["mask"][3:].any()
+    if multi_label:
+      assert [list(row.nonzero()[0]) for row in batch["label"][:3]] == [[1, 4], [], [0]]
+    else:
+      assert list(batch["label"][[0, 2]]) == [4, 0]

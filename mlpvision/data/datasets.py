@@ -175,6 +175,10 @@ def _is_prepared(path, version):
 
 
 def _how_to_prepare(name, data_dir):
+  if name.startswith(("/", ".", "~")) and os.path.isdir(os.path.expanduser(name)):
+    return (
+      f"{name} is no prepared dataset: it has no dataset_info.json. For a folder of images write {folder.PREFIX}{name}"
+    )
   base = name.partition(":")[0]
   release = archives.find(base)
   command = _PREPARE.format(name=base, data_dir=data_dir)

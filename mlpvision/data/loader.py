@@ -40,7 +40,7 @@ def eval_batches(split, config, *, device_count=1, process_index=0, process_coun
 
   Args and batches as `train_batches`; rows that fill the last batch up are zero and have mask False. The batch size is
   rounded up to a multiple of device_count, the number of devices over all hosts. For a split with several labels per
-  image "label" is bool [b, classes], and images without any have mask False.
+  image "label" is bool [b, classes]. Images without a label are not part of a score: zero, mask False.
 
   Raises:
     UserError: an image cannot be read or decoded: its dataset, split, index and file name. It is skipped nowhere.
@@ -81,12 +81,14 @@ def _load_eval(index, *, split, config):
   example = {}
   try:
     example = split.source[index]
+    right = np.atleast_1d(example["label"])
+    right = right[right >= 0]  # tfds marks a test image whose label is secret with -1
+    if not right.size:
+      return nothing
     if split.multi_label:
-      if not len(example["label"]):
-        return nothing  # nobody could say what it shows: not part of the score
-      label[example["label"]] = True
+      label[right] = True
     else:
-      label = np.int32(example["label"])
+      label = np.int32(right[0])
     image = preprocess(transforms.open_image(example["image"]), config)
   except UserError as error:
     name = example.get("file_name", b"")

@@ -8,7 +8,7 @@ import urllib.parse
 
 from etils import epath
 
-from mlpvision.data import archives, datasets
+from mlpvision.data import archives, datasets, folder
 from mlpvision.errors import UserError
 
 _IMAGES_21K = 14_197_122  # fall11; winter21 has 13.15 million
@@ -32,6 +32,10 @@ def prepare(name, manual_dir=None, data_dir=None):
   """
   data_dir = datasets.resolve_data_dir(data_dir)
   flags = f"--config.data.name={name} --config.data.data_dir={data_dir}"
+  if name.startswith(folder.PREFIX):
+    folder.check(name)
+    print("a folder of images is read as it is: nothing to prepare", flush=True)
+    return f"--config.data.name={name}"
   if datasets.find_prepared(name, data_dir) is not None:
     datasets.open_builder(name, data_dir)
     print(f"{name} is in {data_dir} already", flush=True)

@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 from tars import photographs
 
-from mlpvision.data import datasets, loader
+from mlpvision.data import datasets, loader, preparation
 from mlpvision.errors import UserError
 
 
@@ -201,3 +201,11 @@ def test_batches_from_a_folder(tmp_path, small_config):
   assert sorted(batch["label"]) == [0] * 5 + [1] * 5
   labels = np.concatenate([b["label"][b["mask"]] for b in loader.eval_batches(opened, small_config)])
   assert [opened.class_names[label] for label in labels] == [name[0] for name in names]
+
+
+def test_a_folder_needs_no_preparation(tmp_path, capsys):
+  root = _write(tmp_path, {"a": 2, "b": 2})
+  assert preparation.prepare(f"folder:{root}") == f"--config.data.name=folder:{root}"
+  assert "nothing to prepare" in capsys.readouterr().out
+  with pytest.raises(UserError, match=f"For a folder of images write folder:{root}"):
+    datasets.check(str(root), None)
