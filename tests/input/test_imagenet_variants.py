@@ -155,11 +155,12 @@ def test_v2_and_sketch_have_imagenets_labels(prepared, published, small_config):
     for example in (split.source[i] for i in range(count)):
       folder = example["file_name"].decode().partition("/")[0]
       assert example["label"] == (int(folder) if "v2" in name else _WNIDS.index(folder))
-    found = _evaluate(source, small_config, prepared, name)
-    labels = [split.source[i]["label"] for i in range(count)]
-    log_p = _log_softmax(_logits(model, params, split))
-    np.testing.assert_allclose(found["loss"], -log_p[np.arange(count), labels].mean(), rtol=1e-4)
-    assert (found["images"], found["notes"]) == (count, [])
+  assert (split.name, len(split)) == ("imagenet_sketch:test", 3)
+  found = _evaluate(source, small_config, prepared, "imagenet_sketch")
+  log_p = _log_softmax(_logits(model, params, split))
+  labels = [split.source[i]["label"] for i in range(3)]
+  np.testing.assert_allclose(found["loss"], -log_p[np.arange(3), labels].mean(), rtol=1e-4)
+  assert (found["images"], found["notes"]) == (3, [])
 
 
 def test_real_counts_a_prediction_that_is_among_the_labels(prepared, published, small_config):
