@@ -37,11 +37,12 @@ def get_config():
   config.model.remat = False
 
   config.data = ml_collections.ConfigDict()
-  # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record. Our own mnist5k prepares itself.
+  # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record. Our own mnist5k prepares itself. Or any
+  # folder of images, "folder:/path", with /path/SPLIT/CLASS/*.jpg or /path/CLASS/*.jpg (mlpvision/data/folder.py).
   config.data.name = "mnist5k"
   # Where tfds keeps prepared datasets; None is $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
   config.data.data_dir = ml_collections.config_dict.placeholder(str)
-  # Splits in tfds's notation, e.g. "train[:99%]".
+  # Splits in tfds's notation, e.g. "train[:99%]". A folder without splits is all "train".
   config.data.train_split = "train"
   config.data.eval_split = "test"
   # Side in pixels of the square images that the model sees.

@@ -3,6 +3,16 @@
   python -m mlpvision.evaluate --weights=WORKDIR
   python -m mlpvision.evaluate --weights=mixer_b16.goog_in1k --config=configs/mixer_b16.py
 
+Other datasets, prepared once (python -m mlpvision.prepare NAME), or folders of images:
+
+  ... --config.data.name=imagenet_v2/matched-frequency --config.data.eval_split=test   (also threshold-0.7, topimages)
+  ... --config.data.name=imagenet2012_real --config.data.eval_split=validation
+  ... --config.data.name=imagenet_a --config.data.eval_split=test   (also imagenet_r, imagenet_sketch)
+  ... --config.data.name=folder:/path/to/images --config.data.eval_split=val
+
+Classes are matched by name: where the dataset has only some of the weights' classes, the score is over those. An image
+with several right classes (ImageNet-ReaL) is a hit where one of them is predicted; images without any do not count.
+
 Model and preprocessing belong to the weights; so does the dataset of a run, unless --config names another. From
 --config come data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
 """
@@ -34,6 +44,8 @@ def main(argv):
     return
   step = "" if results["step"] is None else f", step {results['step']}"
   print(f"{results['weights']}{step}, on {results['dataset']}: {results['images']:,} images")
+  for note in results["notes"]:
+    print(f"note: {note}")
   print(f"top-1 {results['top1']:.4%}  top-5 {results['top5']:.4%}  loss {results['loss']:.6f}")
 
 

@@ -1,4 +1,7 @@
-"""The most probable classes of pictures: python -m mlpvision.predict --weights=WORKDIR picture.png ..."""
+"""The most probable classes of pictures: python -m mlpvision.predict --weights=WORKDIR picture.png ...
+
+A class has its name in the dataset; to ImageNet's WordNet ids their words are added.
+"""
 
 import json
 
@@ -15,15 +18,18 @@ def main(argv):
   """Reads all pictures first, so that a bad one is named before the model is loaded."""
   if len(argv) < 2:
     raise app.UsageError("name at least one picture")
+  from mlpvision.data import imagenet
   from mlpvision.evaluation import predict
 
   for path, ranking in zip(argv[1:], predict.predict_files(_WEIGHTS.value, argv[1:], _TOP.value), strict=True):
     if _JSON.value:
-      print(json.dumps({"image": path, "classes": [{"name": n, "probability": p} for n, p in ranking]}))
+      classes = [{"name": name, "words": imagenet.words(name), "probability": p} for name, p in ranking]
+      print(json.dumps({"image": path, "classes": classes}))
       continue
     print(path)
     for name, probability in ranking:
-      print(f"  {probability:7.2%}  {name}")
+      words = imagenet.words(name)
+      print(f"  {probability:7.2%}  {f'{words} ({name})' if words else name}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mlpvision import models, sharding
-from mlpvision.data import datasets
-from mlpvision.evaluation.classification import Evaluator
+from mlpvision.data import datasets, loader
+from mlpvision.errors import UserError
+from mlpvision.evaluation.classification import Evaluator, make_eval_step
 
 
 @pytest.mark.parametrize("batch_size", [13, 300, 1000])
@@ -37,8 +38,6 @@ def _pixels(encoded):
 
 
 def test_two_classes_have_no_top_5(small_config):
-  from mlpvision.evaluation.classification import make_eval_step
-
   step = make_eval_step(models.create("s2mlp_wide", num_classes=2, num_blocks=1, hidden_dim=8, patch_size=4),
                         (0.5,) * 3, (0.5,) * 3, "softmax")  # fmt: skip
   model = models.create("s2mlp_wide", num_classes=2, num_blocks=1, hidden_dim=8, patch_size=4)
@@ -46,3 +45,72 @@ def test_two_classes_have_no_top_5(small_config):
   batch = {"image": np.zeros((3, 8, 8, 3), np.uint8), "label": np.zeros(3, np.int32), "mask": np.array([1, 1, 0], bool)}
   sums = step(params, batch)
   assert sums["top5"] == sums["images"] == 2
+
+
+def test_classes_are_matched_by_name():
+  from mlpvision.evaluation.classes import match
+
+  names = dict(weights="w", dataset="d")
+  assert match("abc", "abc", **names) == (None, None)
+  chosen, note = match("abcd", "ca", **names)
+  assert (list(chosen), note) == ([2, 0], "scored over the dataset's 2 of the weights' 4 classes")
+  chosen, note = match("abc", "cab", **names)
+  assert (list(chosen), note) == (
+    [2, 0, 1],
+    "the dataset has the weights' classes in another order; matched by name",
+  )
+  assert match("012", "abc", **names) == (
+    None,
+    "the weights have numbers for classes: taken to be in the other's order",
+  )
+  assert match("abc", "012", **names)[1].startswith("the dataset has numbers")
+  for ours, theirs, unknown in (
+    ("abc", "abd", "d"),
+    ("abc", "abcd", "d"),
+    ("0123", "abc", "a, b, c"),
+    ("ab", "012", "0"),
+  ):
+    with pytest.raises(UserError, match=f"d has {len(theirs)} classes, the weights in w {len(ours)}, .*: {unknown}"):
+      match(ours, theirs, **names)
+
+
+@pytest.mark.parametrize("classes", [[3, 1, 7], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
+def test_a_subset_of_the_logits(small_config, classes):
+  """Sums over rows that are not masked, of one right class or several, against NumPy."""
+  model = models.create("s2mlp_wide", num_classes=10, num_blocks=1, hidden_dim=8, patch_size=4)
+  random = np.random.default_rng(0)
+  images = random.integers(0, 256, (6, 8, 8, 3), np.uint8)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))["params"]
+  params = jax.tree.map(lambda x: random.standard_normal(x.shape, np.float32), shapes)
+  logits = np.asarray(model.apply({"params": params}, (images / np.float32(255) - 0.5) / 0.5), np.float64)[:, classes]
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  mask = np.array([1, 1, 0, 1, 1, 0], bool)
+  right = random.random((6, len(classes))) < 0.4
+  right[np.arange(6), random.integers(len(classes), size=6)] = True
+  single = random.integers(len(classes), size=6).astype(np.int32)
+  ranking = np.argsort(-logits, -1)[:, :5]
+  for labels, truth in ((right, right), (single, np.eye(len(classes), dtype=bool)[single])):
+    step = make_eval_step(model, (0.5,) * 3, (0.5,) * 3, "softmax", np.array(classes))
+    found = step(params, {"image": images, "label": labels, "mask": mask})
+    hits = np.take_along_axis(truth, ranking, -1)
+    assert found["images"] == 4
+    assert found["top1"] == hits[mask, 0].sum()
+    assert found["top5"] == hits[mask].any(-1).sum()
+    loss = -(log_p * truth).sum(-1) / truth.sum(-1)
+    np.testing.assert_allclose(found["loss"], loss[mask].sum(), rtol=1e-4)
+
+
+def test_images_without_a_label_are_not_scored(small_config, data_dir):
+  split = datasets.open_split("mnist5k", "test[:3]", str(data_dir))
+  images = [split.source[i]["image"] for i in range(3)]
+  labels = {False: (4, -1, 0), True: ([1, 4], [], [0])}
+  for multi_label, of in labels.items():
+    source = [{"image": image, "label": np.asarray(label, int)} for image, label in zip(images, of, strict=True)]
+    opened = datasets.Split(source, "secret:test", split.class_names, multi_label)
+    (batch,) = loader.eval_batches(opened, small_config)
+    assert list(batch["mask"][:3]) == [True, False, True]
+    assert not batch["mask"][3:].any()
+    if multi_label:
+      assert [list(row.nonzero()[0]) for row in batch["label"][:3]] == [[1, 4], [], [0]]
+    else:
+      assert list(batch["label"][[0, 2]]) == [4, 0]

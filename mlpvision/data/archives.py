@@ -42,14 +42,12 @@ class Release:
 _WNID = r"n\d{8}"
 # Sizes in bytes: the files of image-net.org. Sizes of ImageNet-21K: github.com/Alibaba-MIIL/ImageNet21K, "processing
 # instructions", and image-net.org; exact ones are not published.
+_TRAIN = Archive("ILSVRC2012_img_train.tar", 147_897_477_120, rf"{_WNID}\.tar", "n01440764.tar")
+_VAL = Archive("ILSVRC2012_img_val.tar", 6_744_924_160, r"ILSVRC2012_val_\d{8}\.JPEG", "ILSVRC2012_val_00000001.JPEG")
+_REGISTER_1K = "ImageNet-1K wants a registration: https://image-net.org/download-images"
 RELEASES = {
-  "imagenet2012": Release(
-    (
-      Archive("ILSVRC2012_img_train.tar", 147_897_477_120, rf"{_WNID}\.tar", "n01440764.tar"),
-      Archive("ILSVRC2012_img_val.tar", 6_744_924_160, r"ILSVRC2012_val_\d{8}\.JPEG", "ILSVRC2012_val_00000001.JPEG"),
-    ),
-    "ImageNet-1K wants a registration: https://image-net.org/download-images",
-  ),
+  "imagenet2012": Release((_TRAIN, _VAL), _REGISTER_1K),
+  "imagenet2012_real": Release((_VAL,), _REGISTER_1K),
   "imagenet21k/fall11": Release(
     (Archive("fall11_whole.tar", "1.31 TB", rf"(.*/)?{_WNID}\.tar", "n00004475.tar"),),
     "image-net.org no longer offers the release of fall 2011; an old copy of the archive is needed",

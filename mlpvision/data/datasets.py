@@ -1,5 +1,5 @@
-"""From a dataset's name to its examples, through tfds. Nothing here touches the network or imports TensorFlow,
-except that one of our own datasets is prepared on first use."""
+"""From a dataset's name to its examples, through tfds or from a folder of images. Nothing here touches the network or
+imports TensorFlow, except that one of our own datasets is prepared on first use."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from mlpvision.data import archives
+from mlpvision.data import archives, folder, imagenet
 from mlpvision.errors import UserError
 
 # Our own builders: they make themselves from what is installed.
@@ -21,11 +21,19 @@ _PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Examples by index: source[i] is {"image": encoded bytes, "label": int}."""
+  """Examples by index.
+
+  Attributes:
+    source: source[i] is {"image": encoded bytes, "label": int}, and has "file_name" where the dataset has it.
+    name: "imagenet2012:validation".
+    class_names: what the labels number.
+    multi_label: the label is an int array of all right classes, possibly of none; for evaluation only.
+  """
 
   source: Any
   name: str
   class_names: tuple[str, ...]
+  multi_label: bool = False
 
   def __len__(self):
     return len(self.source)
@@ -37,8 +45,10 @@ def resolve_data_dir(data_dir):
 
 
 def check(name, data_dir):
-  """Raises UserError, within milliseconds, where `name` is neither prepared nor one of our own that can be."""
-  if name in OWN:
+  """Raises UserError, within milliseconds, where `name` is neither prepared, nor a folder, nor one of our own."""
+  if name.startswith(folder.PREFIX):
+    folder.check(name)
+  elif name in OWN:
     package = OWN[name][2]
     if importlib.util.find_spec(package) is None:
       raise UserError(
@@ -79,20 +89,60 @@ def open_builder(name, data_dir):
 def open_split(name, split, data_dir):
   """Opens a split as a `Split`; prepares our own datasets first where needed.
 
+  Args:
+    name: of tfds ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), of our own, a prepared directory's path,
+      or "folder:/path" (see `folder`).
+    split: in tfds's notation, "train[:90%]".
+    data_dir: where tfds keeps datasets; None: what tfds would use.
+
   Raises:
     UserError: not prepared, not as array_record, without images and labels, or no such split.
   """
+  if name.startswith(folder.PREFIX):
+    images, split = folder.open_images(name, split)
+    return Split(images, f"{name}:{split}", images.class_names)
   import tensorflow_datasets as tfds
 
   builder = open_builder(name, data_dir)
   features = builder.info.features
-  if not {"image", "label"} <= set(features):
+  multi_label = "real_label" in features  # ImageNet-ReaL
+  label = "real_label" if multi_label else "label"
+  if not {"image", label} <= set(features):
     raise UserError(f"{name} has the features {', '.join(features)}; image and label are needed")
   try:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
   except ValueError as error:
     raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}") from error
-  return Split(source, f"{name}:{split}", tuple(features["label"].names))
+  class_names = tuple((features[label].feature if multi_label else features[label]).names)
+  if multi_label:
+    source = _Relabelled(source, label)
+  elif builder.name in imagenet.SUBSETS and len(class_names) == 1000:
+    present = imagenet.classes(imagenet.SUBSETS[builder.name])
+    numbers = {wnid: i for i, wnid in enumerate(present)}
+    source = _Relabelled(source, label, tuple(numbers.get(wnid) for wnid in class_names))
+    class_names = present
+  return Split(source, f"{name}:{split}", class_names, multi_label)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relabelled:
+  """A source whose label is another field's, or renumbered."""
+
+  source: Any
+  field: str
+  numbers: tuple[int | None, ...] | None = None  # by the old label
+
+  def __len__(self):
+    return len(self.source)
+
+  def __getitem__(self, index):
+    example = self.source[index]
+    label = example[self.field]
+    if self.numbers is not None:
+      label = self.numbers[label]
+      if label is None:
+        raise UserError("its class is not one that this dataset should have")
+    return {**example, "label": label}
 
 
 def own_builder(name, data_dir):
@@ -125,6 +175,10 @@ def _is_prepared(path, version):
 
 
 def _how_to_prepare(name, data_dir):
+  if name.startswith(("/", ".", "~")) and os.path.isdir(os.path.expanduser(name)):
+    return (
+      f"{name} is no prepared dataset: it has no dataset_info.json. For a folder of images write {folder.PREFIX}{name}"
+    )
   base = name.partition(":")[0]
   release = archives.find(base)
   command = _PREPARE.format(name=base, data_dir=data_dir)

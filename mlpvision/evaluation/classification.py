@@ -5,18 +5,23 @@ import jax.numpy as jnp
 
 from mlpvision import augment, sharding
 from mlpvision.data import loader
+from mlpvision.errors import UserError
 from mlpvision.training import losses
 
 
 class Evaluator:
-  """Evaluates parameters on one split; compiled once."""
+  """Evaluates parameters on one split; compiled once. `classes` as `make_eval_step` takes them."""
 
-  def __init__(self, model, split, config, mesh):
+  def __init__(self, model, split, config, mesh, classes=None):
     self._split, self._config, self._mesh = split, config, mesh
-    self._sums = jax.jit(make_eval_step(model, config.data.mean, config.data.std, config.loss))
+    self._sums = jax.jit(make_eval_step(model, config.data.mean, config.data.std, config.loss, classes))
 
   def run(self, params):
-    """{"top1", "top5", "loss"} as means over the split's images, and "images", their number."""
+    """{"top1", "top5", "loss"} as means over the split's images, and "images", their number.
+
+    Images without any label count nowhere. An image with several right classes is a hit where one of them is among the
+    best one or five; its loss is to an even distribution over them.
+    """
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     batches = loader.eval_batches(self._split, self._config, device_count=jax.device_count(), **processes)
     totals = {"top1": 0, "top5": 0, "loss": 0.0, "images": 0}
@@ -24,21 +29,33 @@ class Evaluator:
       sums = jax.device_get(self._sums(params, batch))
       totals = {name: totals[name] + sums[name].item() for name in totals}
     images = totals.pop("images")
+    if not images:
+      raise UserError(f"{self._split.name}: none of its {len(self._split):,} images has a label")
     return {**{name: total / images for name, total in totals.items()}, "images": images}
 
 
-def make_eval_step(model, mean, std, loss_name):
-  """The function (params, batch) -> sums over the rows whose mask is True: top1, top5, loss, images."""
+def make_eval_step(model, mean, std, loss_name, classes=None):
+  """The function (params, batch) -> sums over the rows whose mask is True: top1, top5, loss, images.
+
+  Args:
+    model: its logits are [b, K].
+    mean, std: of the normalisation.
+    loss_name: a key of losses.LOSSES.
+    classes: int [k], the classes of the model that the labels number, in that order; None: all K, as they are.
+  """
 
   def eval_step(params, batch):
     logits = model.apply({"params": params}, augment.normalize(batch["image"], mean, std))
+    if classes is not None:
+      logits = logits[:, jnp.asarray(classes)]
     labels, mask = batch["label"], batch["mask"]
+    right = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
     _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-    hits = (best == labels[:, None]) & mask[:, None]
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    hits = jnp.take_along_axis(right, best, -1) & mask[:, None]
+    targets = right / jnp.maximum(right.sum(-1, keepdims=True), 1)
     return {
       "top1": hits[:, 0].sum(),
-      "top5": hits.sum(),
+      "top5": hits.any(-1).sum(),
       "loss": jnp.where(mask, losses.LOSSES[loss_name](logits, targets), 0.0).sum(),
       "images": mask.sum(),
     }

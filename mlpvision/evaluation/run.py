@@ -9,8 +9,9 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 
 from mlpvision import checkpoints, config as config_lib, sharding, weights
-from mlpvision.data import datasets
+from mlpvision.data import datasets, imagenet
 from mlpvision.errors import UserError
+from mlpvision.evaluation import classes
 from mlpvision.evaluation.classification import Evaluator
 from mlpvision.training.setup import make_model
 
@@ -23,7 +24,7 @@ class Trained:
   """A model with its parameters and what they expect of an image.
 
   config is a run's whole config; published weights have a part of one: data, eval and loss, without a dataset. Their
-  class_names are the classes' numbers, and their step is None.
+  class_names are ImageNet's WordNet ids; any other file's are the classes' numbers. The step of both is None.
   """
 
   model: Any
@@ -64,12 +65,16 @@ def _load_weights(source, sharding):
   view = dataclasses.asdict(info.preprocessing)
   data = {key: view.pop(key) for key in ("mean", "std", "image_size")}
   config = ml_collections.ConfigDict({"data": data, "eval": view, "loss": "softmax"})
-  names = tuple(str(i) for i in range(model.num_classes))
+  names = imagenet.head_classes(model.num_classes) if info.entry else None
+  names = names or tuple(str(i) for i in range(model.num_classes))
   return Trained(model, jax.device_put(params, sharding), config, names, None)
 
 
 def evaluate(source, config=None, *, ema=False):
   """Exact top-1, top-5 and loss.
+
+  Classes are matched by name. Where a dataset has only some of the weights' classes (ImageNet-A and -R, a folder with
+  ten classes of ImageNet), the others' logits are left out before anything is scored.
 
   Args:
     source: as `load` takes it.
@@ -77,10 +82,11 @@ def evaluate(source, config=None, *, ema=False):
     ema: evaluate the moving average of the parameters.
 
   Returns:
-    {"weights", "step", "dataset", "images", "top1", "top5", "loss"}.
+    {"weights", "step", "dataset", "images", "top1", "top5", "loss", "notes"}: notes are sentences on how the classes
+    were matched and on images without a label, which are not among "images"; mostly there are none.
 
   Raises:
-    UserError: no checkpoint or dataset there, or a dataset of another number of classes.
+    UserError: no checkpoint or dataset there, a broken image, or a dataset with classes that the weights have not.
   """
   mesh_config = config.mesh if config is not None else ml_collections.ConfigDict({"data": -1, "fsdp": 1})
   mesh = sharding.make_mesh(mesh_config.data, mesh_config.fsdp)
@@ -93,9 +99,9 @@ def evaluate(source, config=None, *, ema=False):
     raise UserError(f"{source} is not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py")
   config_lib.check_evaluation(merged)
   split = datasets.open_split(merged.data.name, merged.data.eval_split, merged.data.data_dir)
-  if len(split.class_names) != len(trained.class_names):
-    raise UserError(
-      f"{split.name} has {len(split.class_names)} classes, the weights in {source} {len(trained.class_names)}"
-    )
-  results = Evaluator(trained.model, split, merged, mesh).run(trained.params)
-  return {"weights": str(source), "step": trained.step, "dataset": split.name, **results}
+  chosen, note = classes.match(trained.class_names, split.class_names, weights=source, dataset=split.name)
+  results = Evaluator(trained.model, split, merged, mesh, chosen).run(trained.params)
+  notes = [note] if note else []
+  if results["images"] < len(split):
+    notes.append(f"{len(split) - results['images']:,} of {len(split):,} images have no label and are left out")
+  return {"weights": str(source), "step": trained.step, "dataset": split.name, **results, "notes": notes}

@@ -42,6 +42,7 @@ def set_up(config):
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
+  _check_classes(train_split, eval_split)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   _check_batch(config)
 
@@ -112,6 +113,18 @@ def compile_step(setup):
   started = time.perf_counter()
   compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(setup.abstract, batch).compile()
   return compiled, time.perf_counter() - started
+
+
+def _check_classes(train_split, eval_split):
+  if train_split.multi_label:
+    raise UserError(f"{train_split.name} has several labels for an image: it is for evaluation only")
+  train, other = train_split.class_names, eval_split.class_names
+  if train != other:
+    only = sorted(set(train) ^ set(other))
+    raise UserError(
+      f"{train_split.name} has {len(train):,} classes, {eval_split.name} {len(other):,}; only one of the two has"
+      f" {', '.join(only[:5])}{' ...' if only[5:] else ''}"
+    )
 
 
 def _check_batch(config):

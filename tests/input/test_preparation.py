@@ -1,7 +1,10 @@
 """python -m mlpvision.prepare: ImageNet-1K from small tars of the true structure, and what it refuses."""
 
+import http.server
 import os
 import shutil
+import socket
+import threading
 import time
 
 import pytest
@@ -125,3 +128,57 @@ def test_no_name(command):
   code, output = command("-m", "mlpvision.prepare")
   assert code == 2
   assert "name one dataset" in output
+
+
+@pytest.fixture
+def offline(monkeypatch):
+  """Everything goes through a proxy on this machine that is not there."""
+  with socket.socket() as unused:
+    unused.bind(("127.0.0.1", 0))
+    port = unused.getsockname()[1]
+  for variable in ("http_proxy", "https_proxy"):
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+  monkeypatch.delenv("no_proxy", raising=False)
+
+
+def test_a_missing_network_is_noticed_within_seconds(offline, tmp_path):
+  started = time.perf_counter()
+  with pytest.raises(UserError) as error:
+    preparation.prepare("imagenet_a", None, tmp_path)
+  assert time.perf_counter() - started < 6
+  message = str(error.value)
+  assert "people.eecs.berkeley.edu cannot be reached" in message
+  assert f"put by hand into {tmp_path}/downloads/manual," in message
+  assert "imagenet-a.tar (687,552,512 bytes) from https://people.eecs.berkeley.edu/" in message
+
+
+def test_what_was_put_there_by_hand_needs_no_network(offline, manual_dir, tmp_path, capsys):
+  (tmp_path / "imagenet-a.tar").write_bytes(b"not the real one")
+  with pytest.raises(UserError, match=r"(?s)could not prepare imagenet_a.*imagenet-a\.tar"):  # by its checksum
+    preparation.prepare("imagenet_a", tmp_path, tmp_path / "data")
+  (tmp_path / "imagenetv2-top-images.tar.gz").write_bytes(b"not the real one")
+  with pytest.raises(UserError, match=r"could not prepare imagenet_v2/topimages"):
+    preparation.prepare("imagenet_v2/topimages", tmp_path, tmp_path / "data")
+  assert "warning: huggingface.co cannot be reached" in capsys.readouterr().out
+  # imagenet2012_real wants an archive by hand, and labels that tfds downloads.
+  with pytest.raises(UserError, match=r"ILSVRC2012_img_val\.tar not in"):
+    preparation.prepare("imagenet2012_real", tmp_path, tmp_path / "data")
+  with pytest.raises(
+    UserError, match=r"(?s)raw\.githubusercontent\.com cannot be reached.*real\.json \(388,478 bytes\)"
+  ):
+    preparation.prepare("imagenet2012_real", manual_dir, tmp_path / "data")
+
+
+def test_a_server_that_answers_is_reachable():
+  class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+      self.send_error(403)  # some servers answer only what they know
+
+    def log_message(self, *arguments):
+      pass
+
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert preparation._why_unreachable(f"http://127.0.0.1:{server.server_port}/file.tar") is None
+    server.shutdown()
+  assert "refused" in preparation._why_unreachable(f"http://127.0.0.1:{server.server_port}/file.tar")

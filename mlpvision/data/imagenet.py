@@ -1,0 +1,39 @@
+"""The classes of ImageNet and of the sets that are evaluated with it: WordNet ids in order, and their words."""
+
+import functools
+import pathlib
+
+_TABLE = pathlib.Path(__file__).parent / "wordnet.tsv"  # says where each column comes from
+
+# tfds labels these with all 1,000 classes, of which they hold 200. A score is over the 200 (their authors' eval.py).
+SUBSETS = {"imagenet_a": "a", "imagenet_r": "r"}
+
+# The heads of published weights, by their width.
+_HEADS = {1000: "1k", 21843: "g"}
+
+
+def classes(which):
+  """The WordNet ids of "1k" (ImageNet-1K), "a", "r" (ImageNet-A and -R) or "g" (Google's ImageNet-21K), in order."""
+  return tuple(wnid for wnid, sets, _ in _rows() if which in sets)
+
+
+def head_classes(num_classes):
+  """The WordNet ids of a published ImageNet head of this width, or None where no list is known."""
+  return classes(_HEADS[num_classes]) if num_classes in _HEADS else None
+
+
+def words(wnid):
+  """WordNet's words for an id, "goldfish, Carassius auratus"; None for anything else."""
+  return _words().get(wnid)
+
+
+@functools.cache
+def _rows():
+  lines = _TABLE.read_text("utf-8").splitlines()
+  rows = (line.split("\t") for line in lines if not line.startswith("#"))
+  return [(wnid, frozenset(sets.split()), text) for wnid, sets, text in rows]
+
+
+@functools.cache
+def _words():
+  return {wnid: text for wnid, _, text in _rows()}
