@@ -118,10 +118,14 @@ def get_config():
   # The newest this many stay.
   config.checkpoint.keep = 3
 
-  # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp. -1 is all that remain.
+  # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp, the hidden channels of the
+  # channel MLPs over model. -1 is all that remain.
   config.mesh = ml_collections.ConfigDict()
   config.mesh.data = -1
   config.mesh.fsdp = 1
+  config.mesh.model = 1
+  # Own placements, before these: (regex of a parameter's path, (mesh axis or None for each dimension)) pairs.
+  config.mesh.rules = ()
 
   # Between two lines of metrics.
   config.log_every = "50 steps"

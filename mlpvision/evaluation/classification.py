@@ -18,7 +18,7 @@ class Evaluator:
   def run(self, params):
     """{"top1", "top5", "loss"} as means over the split's images, and "images", their number."""
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    batches = loader.eval_batches(self._split, self._config, device_count=jax.device_count(), **processes)
+    batches = loader.eval_batches(self._split, self._config, device_count=sharding.batch_parts(self._mesh), **processes)
     totals = {"top1": 0, "top5": 0, "loss": 0.0, "images": 0}
     for batch in sharding.put_batches(batches, self._mesh):
       sums = jax.device_get(self._sums(params, batch))

@@ -42,8 +42,8 @@ def set_up(config):
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-  _check_batch(config)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+  _check_batch(config, sharding.batch_parts(mesh))
 
   counts = dict(batch_size=data.batch_size, num_images=len(train_split))
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
@@ -57,7 +57,7 @@ def set_up(config):
   if config.loss not in losses.LOSSES:
     raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
   try:
-    abstract = state_lib.abstract_state(init, mesh)
+    abstract = state_lib.abstract_state(init, mesh, config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
   return Setup(
@@ -114,17 +114,18 @@ def compile_step(setup):
   return compiled, time.perf_counter() - started
 
 
-def _check_batch(config):
-  batch_size, parts, devices = config.data.batch_size, config.accumulation_steps, jax.device_count()
-  if batch_size % (parts * devices):
+def _check_batch(config, shards):
+  """Raises UserError unless every one of `shards` groups of devices gets as many images, in every part of a step."""
+  batch_size, parts = config.data.batch_size, config.accumulation_steps
+  if batch_size % (parts * shards):
     of_parts = f" in each of {parts} accumulation steps" if parts > 1 else ""
     raise UserError(
-      f"data.batch_size={batch_size} cannot be split evenly over {devices} devices{of_parts}:"
-      f" take a multiple of {parts * devices}"
+      f"data.batch_size={batch_size} cannot be split evenly over {shards} devices{of_parts}:"
+      f" take a multiple of {parts * shards}"
     )
-  rows = batch_size // devices
+  rows = batch_size // shards
   if rows % 2 and (config.augment.mixup or config.augment.cutmix):
     raise UserError(
-      f"data.batch_size={batch_size} leaves {rows} images on each of {devices} devices:"
-      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * devices}"
+      f"data.batch_size={batch_size} leaves {rows} images on each of {shards} devices:"
+      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * shards}"
     )

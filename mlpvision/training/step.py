@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from mlpvision import augment
+from mlpvision.models import layers
 from mlpvision.training import losses
 
 
@@ -33,7 +34,7 @@ def make_train_step(model, optimizer, config):
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
-    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
 
@@ -67,7 +68,8 @@ def accumulate(gradient, parts, params, key, images, targets):
 
   def add(total, part):
     i, images, targets = part
-    result = gradient(params, jax.random.fold_in(key, i), images, targets)
+    with layers.part_of_batch(i, parts):  # what is drawn per image does not depend on the parts
+      result = gradient(params, key, images, targets)
     return jax.tree.map(jnp.add, total, result), None
 
   scanned = (jnp.arange(parts), split(images), split(targets))
