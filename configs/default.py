@@ -92,6 +92,9 @@ def get_config():
   config.optim.weight_decay = 0.0
   # Scales gradients whose global norm is larger down to this; 0 does not.
   config.optim.clip_norm = 0.0
+  # A loss or gradient that is NaN or infinite: "stop" ends the run there; "skip" leaves such steps out, counts them,
+  # and stops after ten in a row.
+  config.optim.nonfinite = "stop"
 
   # The learning rate: linear warm-up from `start`, then "cosine", "linear" or "constant" down to `end`.
   config.optim.schedule = ml_collections.ConfigDict()

@@ -124,9 +124,14 @@ class Checkpoints:
     """Raises what went wrong in a save that was started earlier."""
     self._manager.check_for_errors()
 
+  def wait(self):
+    """Waits for started saves; returns the newest saved step, or None."""
+    self._manager.wait_until_finished()
+    return self._manager.latest_step()
+
   def close(self):
     """Waits for started saves and ends."""
-    self._manager.wait_until_finished()
+    self.wait()
     self._manager.close()
 
 
@@ -227,6 +232,8 @@ def _checksums(items):
   """uint32 per item, from the bits of all its leaves; the same on any mesh, and other with any flipped bit."""
 
   def leaf(x):
+    if x.dtype == bool:
+      return x.sum(dtype=jnp.uint32)
     bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
     return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
 

@@ -33,6 +33,8 @@ def check(config):
       problems.append(f"augment.{field}={config.augment[field]}: a probability, in [0, 1]")
   if config.augment.crop not in _CROPS:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
+  if config.optim.nonfinite not in ("stop", "skip"):
+    problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
   parts = config.accumulation_steps
   if config.data.batch_size < 1:
     problems.append(f"data.batch_size={config.data.batch_size}: must be positive")

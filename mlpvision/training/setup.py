@@ -94,7 +94,8 @@ def make_optimizer(config, total_steps, counts):
     clock=config.schedule.clock,
   )
   decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs), schedule
+  skip = config.nonfinite == "skip"
+  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip), schedule
 
 
 def compile_step(setup):
