@@ -117,9 +117,12 @@ def get_config():
   config.eval.interpolation = "bicubic"
 
   config.checkpoint = ml_collections.ConfigDict()
+  # In steps or epochs; or in minutes or hours, which are looked at whenever metrics are logged.
   config.checkpoint.every = "1 epoch"
   # The newest this many stay.
   config.checkpoint.keep = 3
+  # A metric of the evaluation, e.g. "val/top1": of the checkpoints saved at an evaluation's step, the best stays too.
+  config.checkpoint.best = ""
 
   # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp, the hidden channels of the
   # channel MLPs over model. -1 is all that remain.

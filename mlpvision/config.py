@@ -35,6 +35,12 @@ def check(config):
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
   if config.optim.nonfinite not in ("stop", "skip"):
     problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
+  if config.checkpoint.keep < 1:
+    problems.append(f"checkpoint.keep={config.checkpoint.keep}: at least 1")
+  metrics = ["val/top1", "val/top5", "val/loss"]
+  metrics += ["val/ema_top1", "val/ema_top5", "val/ema_loss"] if config.ema_decay else []
+  if config.checkpoint.best and config.checkpoint.best not in metrics:
+    problems.append(f"checkpoint.best={config.checkpoint.best!r}: one of {', '.join(metrics)}, or '' for none")
   parts = config.accumulation_steps
   if config.data.batch_size < 1:
     problems.append(f"data.batch_size={config.data.batch_size}: must be positive")

@@ -19,7 +19,7 @@ from mlpvision.reporting.progress import Progress
 from mlpvision.training import state as state_lib
 from mlpvision.training.health import Health
 from mlpvision.training.setup import compile_step, set_up
-from mlpvision.training.stopping import StopRequest
+from mlpvision.training.stopping import SaveClock, StopRequest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train_and_evaluate(config, workdir):
   meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
 
   # Continue this workdir's own run where there is one, else start at step 0.
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
   _check_same_run(checkpoints.read_meta(), meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -115,6 +115,7 @@ def train_and_evaluate(config, workdir):
       last_checkpoint=checkpoints.wait,
       is_main=is_main,
     )
+    save_clock = SaveClock(setup.save_seconds)
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
@@ -129,20 +130,26 @@ def train_and_evaluate(config, workdir):
 
         is_last = step == setup.total_steps
         stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
-        if is_last or stopped or any(step % interval == 0 for interval in setup.every.values()):
+        due = {name for name, interval in setup.every.items() if is_last or step % interval == 0}
+        if is_last or stopped or ("log" in due and save_clock.is_due()):
+          due.add("checkpoint")
+        if due:
           health.settle()
-        if is_last or step % setup.every["log"] == 0:
+        if "log" in due:
           log(step, jax.device_get(pending))
           pending = []
-        if is_last or step % setup.every["eval"] == 0:
-          results = evaluate(step)
-        if is_last or stopped or step % setup.every["checkpoint"] == 0:
+        scores = evaluate(step) if "eval" in due else None
+        results = scores or results
+        if "checkpoint" in due:
           pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
-          checkpoints.save(step, state, meta | {"pending": pending})
+          checkpoints.save(step, state, meta | {"pending": pending}, scores)
         checkpoints.check_for_errors()
   else:
     results = evaluate(step)
 
+  checkpoints.wait()
+  if config.checkpoint.best and (best := checkpoints.best_step()):
+    progress.say(f"best checkpoint: {workdir}/checkpoints/{best[0]} with {config.checkpoint.best} {best[1]:.4f}")
   checkpoints.close()
   if writer:
     writer.close()

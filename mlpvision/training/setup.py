@@ -17,7 +17,11 @@ from mlpvision.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """The parts of a run. `every` has the steps between evaluations, checkpoints and logged metrics."""
+  """The parts of a run.
+
+  every: the steps between evaluations, checkpoints and logged metrics; no "checkpoint" where save_seconds counts.
+  save_seconds: the seconds between checkpoints, or None.
+  """
 
   config: Any
   train_split: datasets.Split
@@ -31,6 +35,7 @@ class Setup:
   total_steps: int
   steps_per_epoch: float
   every: dict[str, int]
+  save_seconds: float | None
 
 
 def set_up(config):
@@ -47,7 +52,10 @@ def set_up(config):
 
   counts = dict(batch_size=data.batch_size, num_images=len(train_split))
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
-  intervals = {"eval": config.eval.every, "checkpoint": config.checkpoint.every, "log": config.log_every}
+  intervals = {"eval": config.eval.every, "log": config.log_every}
+  save_seconds = durations.to_seconds(config.checkpoint.every)
+  if save_seconds is None:
+    intervals["checkpoint"] = config.checkpoint.every
   every = {name: max(1, durations.to_steps(value, field=f"{name} interval", **counts))
            for name, value in intervals.items()}  # fmt: skip
 
@@ -62,7 +70,7 @@ def set_up(config):
     raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
   return Setup(
     config, train_split, eval_split, mesh, model, optimizer, schedule, init, abstract, total_steps,
-    len(train_split) / data.batch_size, every,
+    len(train_split) / data.batch_size, every, save_seconds,
   )  # fmt: skip
 
 
