@@ -133,6 +133,9 @@ def get_config():
   # Own placements, before these: (regex of a parameter's path, (mesh axis or None for each dimension)) pairs.
   config.mesh.rules = ()
 
+  # A process ends itself with a message when nothing was completed for so long, because another one is dead or hangs.
+  config.hang_timeout = "30 minutes"
+
   # Between two lines of metrics.
   config.log_every = "50 steps"
   return config

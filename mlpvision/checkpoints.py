@@ -168,6 +168,8 @@ class Checkpoints:
     """Whatever writing raises, in whatever thread of orbax, says what is lost and what is not."""
     try:
       yield
+    except jax.errors.JaxRuntimeError:
+      raise  # of the devices, not of the disk
     except (ValueError, OSError, RuntimeError) as error:
       intact = [int(path.name) for path in self._directory.glob("*") if path.name.isdigit()]
       kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"

@@ -8,7 +8,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from mlpvision import config as config_lib, sharding
+from mlpvision import config as config_lib, durations, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
@@ -20,6 +20,7 @@ from mlpvision.training import state as state_lib
 from mlpvision.training.health import Health
 from mlpvision.training.setup import compile_step, set_up
 from mlpvision.training.stopping import SaveClock, StopRequest
+from mlpvision.training.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def train_and_evaluate(config, workdir):
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
-    with StopRequest() as stop:
+    with StopRequest() as stop, Watchdog(durations.to_seconds(config.hang_timeout)) as watchdog:
       while step < setup.total_steps and not stopped:
         with progress.waiting():
           batch = next(batches)
@@ -144,6 +145,7 @@ def train_and_evaluate(config, workdir):
           pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
           checkpoints.save(step, state, meta | {"pending": pending}, scores)
         checkpoints.check_for_errors()
+        watchdog.beat(f"step {step}")
   else:
     results = evaluate(step)
 
