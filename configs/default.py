@@ -93,6 +93,9 @@ def get_config():
   config.optim.weight_decay = 0.0
   # Scales gradients whose global norm is larger down to this; 0 does not.
   config.optim.clip_norm = 0.0
+  # A loss or gradient that is NaN or infinite: "stop" ends the run there; "skip" leaves such steps out, counts them,
+  # and stops after ten in a row.
+  config.optim.nonfinite = "stop"
 
   # The learning rate: linear warm-up from `start`, then "cosine", "linear" or "constant" down to `end`.
   config.optim.schedule = ml_collections.ConfigDict()
@@ -115,14 +118,24 @@ def get_config():
   config.eval.interpolation = "bicubic"
 
   config.checkpoint = ml_collections.ConfigDict()
+  # In steps or epochs; or in minutes or hours, which are looked at whenever metrics are logged.
   config.checkpoint.every = "1 epoch"
   # The newest this many stay.
   config.checkpoint.keep = 3
+  # A metric of the evaluation, e.g. "val/top1": of the checkpoints saved at an evaluation's step, the best stays too.
+  config.checkpoint.best = ""
 
-  # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp. -1 is all that remain.
+  # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp, the hidden channels of the
+  # channel MLPs over model. -1 is all that remain.
   config.mesh = ml_collections.ConfigDict()
   config.mesh.data = -1
   config.mesh.fsdp = 1
+  config.mesh.model = 1
+  # Own placements, before these: (regex of a parameter's path, (mesh axis or None for each dimension)) pairs.
+  config.mesh.rules = ()
+
+  # A process ends itself with a message when nothing was completed for so long, because another one is dead or hangs.
+  config.hang_timeout = "30 minutes"
 
   # Between two lines of metrics.
   config.log_every = "50 steps"

@@ -5,6 +5,7 @@ and the class names). So weights can be read alone, on any devices, without know
 has a checksum per item: a restored checkpoint is the saved one bit for bit, or it is refused.
 """
 
+import contextlib
 import copy
 import functools
 import os
@@ -25,13 +26,29 @@ _FOLDER = "checkpoints"
 class Checkpoints:
   """Saves and restores the `TrainState` of one run. Every process calls every method, with the same steps."""
 
-  def __init__(self, workdir, keep):
-    """workdir: a local or gs:// directory; keep: how many checkpoints stay, the newest."""
+  def __init__(self, workdir, keep, best=""):
+    """
+    Args:
+      workdir: a local or gs:// directory.
+      keep: how many checkpoints stay, the newest.
+      best: a metric, such as "val/top1": of the checkpoints saved with it, the best one stays as well.
+    """
     self._directory = _absolute(workdir) / _FOLDER
+    self._best, smaller_is_better = best, best.endswith("loss")
+    logging.get_absl_logger().addFilter(_is_not_raised_again)
+    policies = [ocp.checkpoint_managers.LatestN(keep)]
+    if best:
+      rank = dict(get_metric_fn=lambda metrics: metrics[best], reverse=smaller_is_better)
+      policies.append(ocp.checkpoint_managers.BestN(n=1, keep_checkpoints_without_metrics=False, **rank))
     self._options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None, enable_async_checkpointing=True
+      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+      best_fn=(lambda metrics: metrics[best]) if best else None,
+      best_mode="min" if smaller_is_better else "max",
+      cleanup_tmp_directories=True,
+      step_prefix=None,
+      enable_async_checkpointing=True,
     )
-    self._manager = self._open()
+    self._manager, self._is_saving = self._open(), False
 
   def _open(self):
     return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
@@ -49,13 +66,17 @@ class Checkpoints:
         logging.debug("meta of checkpoint %d: %s", step, error)
     return None
 
-  def save(self, step, state, meta):
+  def save(self, step, state, meta, metrics=None):
     """Starts saving `state` as `step`; returns when the arrays are copied. Does nothing where the step is saved.
 
     Args:
       step: int.
       state: TrainState.
       meta: a dict that JSON can hold.
+      metrics: {name: float} of this very state, where it was evaluated; decides which checkpoint is the best.
+
+    Raises:
+      UserError: this save or the one before could not be written, as on a full disk.
     """
     if step in self._manager.all_steps():
       return
@@ -64,7 +85,10 @@ class Checkpoints:
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     # A copy: it is written later, when the caller may have changed its own.
     args["meta"] = ocp.args.JsonSave(copy.deepcopy({**meta, "checksums": checksums}))
-    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    metrics = {self._best: metrics[self._best]} if self._best and metrics else None
+    self._is_saving = True
+    with self._readable_errors():
+      self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
   def restore(self, abstract):
     """The newest intact state, on the shardings of `abstract`, and its meta.
@@ -121,12 +145,43 @@ class Checkpoints:
     return self._manager.reached_preemption(step)
 
   def check_for_errors(self):
-    """Raises what went wrong in a save that was started earlier."""
-    self._manager.check_for_errors()
+    """Raises UserError where a save that was started earlier has failed. Call it at every step."""
+    # Not the manager's own check: its thread has taken the exception by then, and only waiting raises it.
+    if self._is_saving and not self._manager.is_saving_in_progress():
+      self.wait()
+
+  def wait(self):
+    """Waits for started saves; returns the newest saved step, or None. Raises UserError where one has failed."""
+    self._is_saving = False
+    with self._readable_errors():
+      self._manager.wait_until_finished()
+    return self._manager.latest_step()
+
+  def best_step(self):
+    """(step, value) of the best checkpoint, or None where none was saved with the metric."""
+    step = self._manager.best_step()
+    metrics = self._manager.metrics(step) if step is not None else None
+    return (step, metrics[self._best]) if metrics else None
+
+  @contextlib.contextmanager
+  def _readable_errors(self):
+    """Whatever writing raises, in whatever thread of orbax, says what is lost and what is not."""
+    try:
+      yield
+    except jax.errors.JaxRuntimeError:
+      raise  # of the devices, not of the disk
+    except (ValueError, OSError, RuntimeError) as error:
+      intact = [int(path.name) for path in self._directory.glob("*") if path.name.isdigit()]
+      kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"
+      full = ", because the disk is full" if "No space left" in str(error) or "quota" in str(error).lower() else ""
+      raise UserError(
+        f"a checkpoint could not be written to {self._directory}{full}: {_first_line(error)}\n"
+        f"{kept}. Make room there, then the same command continues from it."
+      ) from error
 
   def close(self):
-    """Waits for started saves and ends."""
-    self._manager.wait_until_finished()
+    """Waits for started saves and ends. Raises UserError where one has failed."""
+    self.wait()
     self._manager.close()
 
 
@@ -198,8 +253,16 @@ def _items(state):
 
 
 def _report_damage(path, error):
-  first_line = (str(error).splitlines() or [""])[0]
-  logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %.200s", path, type(error).__name__, first_line)
+  logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %s", path, type(error).__name__, _first_line(error))
+
+
+def _is_not_raised_again(record):
+  """False for tracebacks that orbax prints before it raises the same: `check_for_errors` makes one readable message."""
+  return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _first_line(error):
+  return (str(error).splitlines() or [""])[0][:200]
 
 
 def _attempt(restore):
@@ -227,6 +290,8 @@ def _checksums(items):
   """uint32 per item, from the bits of all its leaves; the same on any mesh, and other with any flipped bit."""
 
   def leaf(x):
+    if x.dtype == bool:
+      return x.sum(dtype=jnp.uint32)
     bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
     return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
 

@@ -1,5 +1,6 @@
 """What all commands share: flags, and errors that a person can read."""
 
+import errno
 import os
 import re
 import sys
@@ -22,6 +23,10 @@ def run(main):
       main(argv)
     except UserError as error:
       _exit(str(error))
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      _exit(f"{error}. Make room there; a run is continued by the same command")
     except KeyboardInterrupt:
       _exit("interrupted", 130)
 

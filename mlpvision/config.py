@@ -2,13 +2,24 @@
 
 import json
 
+from mlpvision import durations
 from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
 
 _CROPS = ("random_resized", "affine", "center")
 
 # Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
-_FREE = ("checkpoint", "data.data_dir", "data.prefetch", "data.workers", "eval", "log_every", "mesh", "model.remat")
+_FREE = (
+  "checkpoint",
+  "data.data_dir",
+  "data.prefetch",
+  "data.workers",
+  "eval",
+  "hang_timeout",
+  "log_every",
+  "mesh",
+  "model.remat",
+)
 
 
 def check(config):
@@ -33,6 +44,16 @@ def check(config):
       problems.append(f"augment.{field}={config.augment[field]}: a probability, in [0, 1]")
   if config.augment.crop not in _CROPS:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
+  if config.optim.nonfinite not in ("stop", "skip"):
+    problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
+  if durations.to_seconds(config.hang_timeout) is None:
+    problems.append(f'hang_timeout={config.hang_timeout!r}: write "30 minutes" or "1 hour"')
+  if config.checkpoint.keep < 1:
+    problems.append(f"checkpoint.keep={config.checkpoint.keep}: at least 1")
+  metrics = ["val/top1", "val/top5", "val/loss"]
+  metrics += ["val/ema_top1", "val/ema_top5", "val/ema_loss"] if config.ema_decay else []
+  if config.checkpoint.best and config.checkpoint.best not in metrics:
+    problems.append(f"checkpoint.best={config.checkpoint.best!r}: one of {', '.join(metrics)}, or '' for none")
   parts = config.accumulation_steps
   if config.data.batch_size < 1:
     problems.append(f"data.batch_size={config.data.batch_size}: must be positive")

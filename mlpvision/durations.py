@@ -1,4 +1,4 @@
-"""Durations in configs: a number and a unit, such as "20 epochs" or "10000 steps"."""
+"""Durations in configs: a number and a unit, such as "20 epochs", "10000 steps" or, for some, "10 minutes"."""
 
 import re
 
@@ -14,3 +14,9 @@ def to_steps(duration, *, field, batch_size, num_images):
     raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
   number = float(match[1])
   return round(number if match[2] == "step" else number * num_images / batch_size)
+
+
+def to_seconds(duration):
+  """The seconds of a duration in minutes or hours, or None for any other."""
+  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(minute|hour)s?\s*", str(duration))
+  return match and float(match[1]) * {"minute": 60, "hour": 3600}[match[2]]

@@ -4,13 +4,22 @@ import os
 import re
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 import numpy as np
 
 from mlpvision.errors import UserError
 
 BATCH = P(("data", "fsdp"))  # the first dimension of every batch
 _MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth a gather
+
+# Tensor parallelism: the hidden channels of the channel MLP are cut over the model axis. All families name it alike.
+# Nothing else is cut: where the channels of a shift or of a token-mixing layer lie apart, all of them would travel.
+_MODEL_RULES = (
+  (r"channel_mixing/Dense_0/kernel$", P(None, "model")),
+  (r"channel_mixing/Dense_0/bias$", P("model")),
+  (r"channel_mixing/Dense_1/kernel$", P("model", None)),
+)
 
 # Each is set by a launcher that starts several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
 _CLUSTER_SIGNS = {
@@ -32,44 +41,91 @@ def initialize_processes():
     jax.distributed.initialize(**{key: int(os.environ[name]) for key, name in given.items() if name in os.environ})
 
 
-def make_mesh(data=-1, fsdp=1):
-  """A mesh with axes (data, fsdp) over all devices of all processes; -1 stands for all that remain.
+def make_mesh(data=-1, fsdp=1, model=1, *, devices=None):
+  """A mesh with axes (data, fsdp, model) over all devices of all processes; -1 stands for all that remain.
+
+  Devices of several TPU slices are laid out so that only the data axis crosses from one slice to another: its
+  all-reduce of the gradients is what the slower network between slices carries.
+
+  Args:
+    data, fsdp, model: sizes of the axes.
+    devices: default: all that JAX has.
 
   Raises:
-    UserError: the axes do not multiply to the number of devices.
+    UserError: the axes do not multiply to the number of devices, or cannot be laid out over slices and processes.
   """
-  count = jax.device_count()
-  sizes = {"data": data, "fsdp": fsdp}
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
+  sizes = {"data": data, "fsdp": fsdp, "model": model}
+  shown = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
   free = [axis for axis, size in sizes.items() if size == -1]
   known = int(np.prod([size for size in sizes.values() if size != -1]))
   if len(free) > 1 or known < 1 or count % known or (not free and known != count):
-    raise UserError(f"mesh data={data} x fsdp={fsdp} does not fit {count} devices; one of the two may be -1")
+    raise UserError(f"mesh {shown} does not fit {count} devices; one of the three may be -1")
   for axis in free:
     sizes[axis] = count // known
+  local = sum(device.process_index == devices[0].process_index for device in devices)
+  if local % sizes["model"]:
+    raise UserError(f"mesh {shown}: model must divide the {local} devices of a process, which read the same images")
   # Auto: the compiler places everything that no sharding names. (jax.make_mesh would default to Explicit.)
-  return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+  axis_types = (AxisType.Auto,) * len(sizes)
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices == 1:
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=axis_types, devices=devices)
+  if sizes["data"] % slices:
+    raise UserError(f"mesh {shown}: the data axis must be a multiple of the {slices} slices")
+  inside = (sizes["data"] // slices, sizes["fsdp"], sizes["model"])
+  grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+  return Mesh(grid, tuple(sizes), axis_types=axis_types)
+
+
+def batch_parts(mesh):
+  """Into how many parts a batch is cut: the devices of the data and fsdp axes."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def tree_shardings(tree, mesh, rules=()):
   """A NamedSharding per leaf of a tree of arrays or shapes.
 
-  The first rule (regex, PartitionSpec) that is found in the leaf's path, such as "params/head/kernel", decides. Without
-  one, a large leaf is cut along its largest dimension that the fsdp axis divides; all others are replicated.
+  The first rule that is found in the leaf's path, such as "params/head/kernel", decides alone. Without one, the hidden
+  channels of a channel MLP are cut over the model axis, and a large leaf is cut along its largest dimension that
+  remains and that the fsdp axis divides.
+
+  Args:
+    tree: of arrays or shapes.
+    mesh: as from `make_mesh`.
+    rules: (regex, axes) pairs; axes names a mesh axis, several, or None for each dimension.
+
+  Raises:
+    UserError: a rule names no axis of the mesh, or one that does not divide the dimension.
   """
 
   def leaf(path, x):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, spec in rules:
+    for pattern, axes in rules:
       if re.search(pattern, name):
-        return NamedSharding(mesh, spec)
-    parts = mesh.shape["fsdp"]
-    if parts > 1 and x.size >= _MIN_FSDP_SIZE:
+        return _sharding(mesh, P(*axes), name, x)
+    spec = next((spec for pattern, spec in _MODEL_RULES if re.search(pattern, name)), P())
+    axes = [*spec, *[None] * (x.ndim - len(spec))]
+    if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
-        if x.shape[i] % parts == 0:
-          return NamedSharding(mesh, P(*[None] * i, "fsdp"))
-    return NamedSharding(mesh, P())
+        if axes[i] is None and x.shape[i] % mesh.shape["fsdp"] == 0:
+          axes[i] = "fsdp"
+          break
+    return _sharding(mesh, P(*axes), name, x)
 
   return jax.tree.map_with_path(leaf, tree)
+
+
+def _sharding(mesh, spec, name, x):
+  try:
+    sharding = NamedSharding(mesh, spec)
+    sharding.shard_shape(x.shape)
+  except ValueError as error:
+    raise UserError(
+      f"{name} {x.shape} cannot be laid out as {spec} over the mesh {dict(mesh.shape)}: {error}"
+    ) from error
+  return sharding
 
 
 def put_batch(batch, mesh):

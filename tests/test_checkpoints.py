@@ -1,6 +1,8 @@
 """Real checkpoints: across meshes, alone, and damaged in every way a disk knows."""
 
 import pathlib
+import resource
+import time
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +48,9 @@ def _equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("mesh", [dict(fsdp=1, data=-1), dict(fsdp=8, data=1), dict(fsdp=2, data=4)])
+@pytest.mark.parametrize(
+  "mesh", [dict(fsdp=1, data=-1), dict(fsdp=8, data=1), dict(fsdp=2, data=4), dict(data=2, fsdp=2, model=2)]
+)
 def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
   config, workdir = run
   states = _save(workdir, config)
@@ -56,7 +60,45 @@ def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
   assert meta["class_names"] == ["x"]
   _equal(restored, states[6])
   kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
-  assert kernel.addressable_shards[0].data.size * mesh["fsdp"] == kernel.size
+  assert kernel.addressable_shards[0].data.size * mesh["fsdp"] * mesh.get("model", 1) == kernel.size
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val/top1", 4), ("val/loss", 2)])
+def test_the_best_checkpoint_stays_beside_the_newest(run, metric, best):
+  config, workdir = run
+  state, _ = _state(config)
+  scores = {2: 0.1, 4: 0.9, 6: 0.5, 8: None, 10: 0.7, 11: None}
+  for steps in ((2, 4, 6), (8, 10, 11)):  # in two sittings
+    checkpoints = Checkpoints(workdir, 1, metric)
+    for step in steps:
+      checkpoints.save(step, state, _META, scores[step] and {metric: scores[step], "val/other": 1.0})
+    checkpoints.wait()
+    assert checkpoints.best_step() == (best, scores[best])
+    checkpoints.close()
+  assert {int(path.name) for path in (workdir / "checkpoints").iterdir()} == {best, 11}
+  assert load_weights(workdir / "checkpoints" / str(best))[2] == best
+
+
+def _save_and_check(checkpoints, state):
+  checkpoints.save(6, state, _META)
+  for _ in range(1000):  # what follows save in a run: a check at each step, and nothing that waits
+    checkpoints.check_for_errors()
+    time.sleep(0.01)
+
+
+def test_a_save_that_fails_is_named_at_the_next_step_with_what_is_left(run):
+  """A limit on the size of files stands for a disk that is full."""
+  config, workdir = run
+  states = _save(workdir, config, steps=(3,))
+  checkpoints = Checkpoints(workdir, keep=3)
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+  try:
+    with pytest.raises(UserError, match=r"(?s)could not be written to .*The newest complete checkpoint is of step 3\."):
+      _save_and_check(checkpoints, states[3])
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  _equal(load_weights(workdir)[0], states[3].params)
 
 
 def test_weights_load_without_the_optimizer(run):

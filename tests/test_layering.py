@@ -39,7 +39,7 @@ _RULES = {
   "mlpvision.training.losses": (_NONE, _HEAVY),
   "mlpvision.training.optim": ({"mlpvision.errors"}, _HEAVY),
   "mlpvision.training.state": ({"mlpvision.sharding"}, _HEAVY),
-  "mlpvision.training.step": ({"mlpvision.augment", "mlpvision.training.losses"}, _HEAVY),
+  "mlpvision.training.step": ({"mlpvision.augment", "mlpvision.models.layers", "mlpvision.training.losses"}, _HEAVY),
 }
 
 

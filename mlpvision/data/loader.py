@@ -34,17 +34,22 @@ def train_batches(split, config, *, start_step, process_index=0, process_count=1
     An iterator of {"image": uint8 [b, size, size, 3], "label": int32 [b], "mask": bool [b], "replaced": bool [b]},
     b = batch_size / hosts. Where an image could not be decoded, replaced is True and another one stands in its place.
   """
-  batch_size, repeats = config.data.batch_size, config.augment.repeats
-  rows = batch_size // process_count
+  rows = config.data.batch_size // process_count
   load = functools.partial(
     _load_train,
     split=split,
-    order=Order(len(split), seed=config.seed, batch_size=batch_size, repeats=repeats),
+    order=_order(split, config),
     randaugment=make_randaugment(config),
     config=config,
   )
   dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(rows)
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
+
+
+def image_indices(split, config, step):
+  """Which images of the split a step was given, over all hosts: int [batch_size]. Replaced ones are not followed."""
+  order, batch_size = _order(split, config), config.data.batch_size
+  return np.array([order(step * batch_size + row) for row in range(batch_size)])
 
 
 def eval_batches(split, config, *, device_count=1, process_index=0, process_count=1):
@@ -74,6 +79,10 @@ def make_randaugment(config):
   """What config.augment.randaugment names, filling with the mean colour; None without."""
   spec = config.augment.randaugment
   return randaugment.parse(spec, fill=tuple(round(255 * mean) for mean in config.data.mean)) if spec else None
+
+
+def _order(split, config):
+  return Order(len(split), seed=config.seed, batch_size=config.data.batch_size, repeats=config.augment.repeats)
 
 
 def _load_train(position, rng, *, split, order, randaugment, config):

@@ -23,7 +23,7 @@ class Evaluator:
     best one or five; its loss is to an even distribution over them.
     """
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    batches = loader.eval_batches(self._split, self._config, device_count=jax.device_count(), **processes)
+    batches = loader.eval_batches(self._split, self._config, device_count=sharding.batch_parts(self._mesh), **processes)
     totals = {"top1": 0, "top5": 0, "loss": 0.0, "images": 0}
     for batch in sharding.put_batches(batches, self._mesh):
       sums = jax.device_get(self._sums(params, batch))

@@ -88,8 +88,7 @@ def evaluate(source, config=None, *, ema=False):
   Raises:
     UserError: no checkpoint or dataset there, a broken image, or a dataset with classes that the weights have not.
   """
-  mesh_config = config.mesh if config is not None else ml_collections.ConfigDict({"data": -1, "fsdp": 1})
-  mesh = sharding.make_mesh(mesh_config.data, mesh_config.fsdp)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = load(source, sharding=NamedSharding(mesh, P()), ema=ema)
   merged = trained.config
   if config is not None:

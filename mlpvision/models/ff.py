@@ -85,7 +85,7 @@ class FF(nn.Module):
     cls = self.param("cls_token", _INIT, (1, 1, channels)) + self.param("cls_pos_embedding", _INIT, (1, 1, channels))
     cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, channels))
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = layers.Dropout(self.dropout)(x, train)
     block = nn.remat(FFBlock, static_argnums=(2,)) if self.remat else FFBlock
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(

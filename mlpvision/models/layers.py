@@ -1,5 +1,7 @@
 """Building blocks that more than one family uses."""
 
+import contextlib
+import contextvars
 from typing import Any
 
 from flax import linen as nn
@@ -30,6 +32,34 @@ class Dense(nn.Dense):
     return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
+# Which rows of the batch the model sees, while a batch is worked on part by part: rows part, part + parts, ...
+_part = contextvars.ContextVar("part", default=(0, 1))
+
+
+@contextlib.contextmanager
+def part_of_batch(part, parts):
+  """Inside, models that are traced draw for their rows what they would draw for these in the whole batch.
+
+  The model is given rows part, part + parts, ... of a batch; part may be traced.
+  """
+  token = _part.set((part, parts))
+  try:
+    yield
+  finally:
+    _part.reset(token)
+
+
+class Dropout(nn.Dropout):
+  """nn.Dropout, drawing anew for each part of a batch."""
+
+  def __call__(self, x, train=False):
+    """Drops elements of x with probability `rate` where train is True."""
+    if not train or self.rate == 0.0:
+      return x
+    part, _ = _part.get()
+    return super().__call__(x, deterministic=False, rng=jax.random.fold_in(self.make_rng("dropout"), part))
+
+
 class Mlp(nn.Module):
   """Dense, GELU, Dense over the last axis; [..., C] -> [..., C].
 
@@ -49,9 +79,9 @@ class Mlp(nn.Module):
     dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     out = Dense(self.hidden_dim, bias_init=self.bias_init(x.shape[-1]), **dense)(x)
     out = nn.gelu(out, approximate=True) if self.approximate else gelu(out)
-    out = nn.Dropout(self.dropout, deterministic=not train)(out)
+    out = Dropout(self.dropout)(out, train)
     out = Dense(x.shape[-1], bias_init=self.bias_init(self.hidden_dim), **dense)(out)
-    return nn.Dropout(self.dropout, deterministic=not train)(out)
+    return Dropout(self.dropout)(out, train)
 
 
 class Attention(nn.Module):
@@ -80,7 +110,7 @@ class Attention(nn.Module):
     weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
     out = Dense(channels, **dense, name="proj")(out)
-    return nn.Dropout(self.dropout, deterministic=not train)(out)
+    return Dropout(self.dropout)(out, train)
 
 
 class DropPath(nn.Module):
@@ -97,7 +127,9 @@ class DropPath(nn.Module):
     if not train or self.rate == 0.0:
       return x
     keep = 1.0 - self.rate
-    mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    part, parts = _part.get()
+    mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], parts))[:, part]
+    mask = mask.reshape(-1, *[1] * (x.ndim - 1))
     return jnp.where(mask, x / keep if self.rescale else x, jnp.zeros_like(x))
 
 

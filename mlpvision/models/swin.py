@@ -160,7 +160,7 @@ class Swin(nn.Module):
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
     x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = layers.Dropout(self.dropout)(x, train)
     block = nn.remat(SwinBlock, static_argnums=(2,)) if self.remat else SwinBlock
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []

@@ -78,7 +78,7 @@ class ViT(nn.Module):
     cls = jnp.broadcast_to(cls, (batch, 1, channels))
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = x + self.param("pos_embedding", _INIT, (1, *x.shape[1:])).astype(self.dtype)
-    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    x = layers.Dropout(self.dropout)(x, train)
     block = nn.remat(ViTBlock, static_argnums=(2,)) if self.remat else ViTBlock
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(

@@ -1,7 +1,6 @@
 """The one place where all parts meet: from a config to a trained model."""
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -9,7 +8,7 @@ from etils import epath
 import jax
 import numpy as np
 
-from mlpvision import config as config_lib, sharding
+from mlpvision import config as config_lib, durations, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
@@ -18,8 +17,10 @@ from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
 from mlpvision.training import state as state_lib
+from mlpvision.training.health import Health
 from mlpvision.training.setup import compile_step, set_up
-from mlpvision.training.stopping import StopRequest
+from mlpvision.training.stopping import SaveClock, StopRequest
+from mlpvision.training.watchdog import Watchdog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ def train_and_evaluate(config, workdir):
   meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
 
   # Continue this workdir's own run where there is one, else start at step 0.
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
   _check_same_run(checkpoints.read_meta(), meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -75,16 +76,19 @@ def train_and_evaluate(config, workdir):
       writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
 
   def log(step, pending):
-    means = {name: float(np.mean([float(m[name]) for m in pending])) for name in pending[0]}
-    if not math.isfinite(means["loss"]):
-      raise UserError(f"the loss is {means['loss']} at step {step}: try a lower optim.learning_rate or clip_norm")
-    scalars = {f"train/{name}": value for name, value in means.items()}
+    skipped = sum(not m["finite"] for m in pending)
     replaced = sum(int(m["replaced"]) for m in pending)
-    scalars["train/replaced"] = replaced  # a sum, not a mean
+    counted = [m for m in pending if m["finite"]] or pending
+    names = ("loss", "top1", "grad_norm", "update_norm")
+    means = {name: float(np.mean([float(m[name]) for m in counted])) for name in names}
+    scalars = {f"train/{name}": value for name, value in means.items() if np.isfinite(value)}
+    scalars |= {"train/skipped": skipped, "train/replaced": replaced}
     scalars["train/learning_rate"] = float(setup.schedule(step - 1))
     write(step, scalars | progress.report(step, means["loss"]))
+    if skipped:
+      progress.say(f"step {step}: {skipped} steps since the last line were skipped, with a loss or gradient not finite")
     if replaced:
-      progress.say(f"step {step}: {replaced} broken images were replaced since the last line")
+      progress.say(f"step {step}: {replaced} broken images since the last line were replaced by others")
 
   def evaluate(step):
     started = time.perf_counter()
@@ -105,32 +109,49 @@ def train_and_evaluate(config, workdir):
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
     batches = sharding.put_batches(host_batches, setup.mesh)
+    health = Health(
+      config.optim.nonfinite,
+      workdir=workdir,
+      image_indices=lambda step: loader.image_indices(setup.train_split, config, step),
+      last_checkpoint=checkpoints.wait,
+      is_main=is_main,
+    )
+    save_clock = SaveClock(setup.save_seconds)
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
-    with StopRequest() as stop:
+    with StopRequest() as stop, Watchdog(durations.to_seconds(config.hang_timeout)) as watchdog:
       while step < setup.total_steps and not stopped:
         with progress.waiting():
           batch = next(batches)
         state, metrics = train_step(state, batch)
         step += 1
         pending.append(metrics)
-        jax.block_until_ready(pending[-2:][0])  # one step ahead of the device, no further
+        health.watch(step, metrics)  # so this is one step ahead of the device, no further
 
         is_last = step == setup.total_steps
-        if is_last or step % setup.every["log"] == 0:
+        stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
+        due = {name for name, interval in setup.every.items() if is_last or step % interval == 0}
+        if is_last or stopped or ("log" in due and save_clock.is_due()):
+          due.add("checkpoint")
+        if due:
+          health.settle()
+        if "log" in due:
           log(step, jax.device_get(pending))
           pending = []
-        if is_last or step % setup.every["eval"] == 0:
-          results = evaluate(step)
-        stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
-        if is_last or stopped or step % setup.every["checkpoint"] == 0:
+        scores = evaluate(step) if "eval" in due else None
+        results = scores or results
+        if "checkpoint" in due:
           pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
-          checkpoints.save(step, state, meta | {"pending": pending})
+          checkpoints.save(step, state, meta | {"pending": pending}, scores)
         checkpoints.check_for_errors()
+        watchdog.beat(f"step {step}")
   else:
     results = evaluate(step)
 
+  checkpoints.wait()
+  if config.checkpoint.best and (best := checkpoints.best_step()):
+    progress.say(f"best checkpoint: {workdir}/checkpoints/{best[0]} with {config.checkpoint.best} {best[1]:.4f}")
   checkpoints.close()
   if writer:
     writer.close()

@@ -42,11 +42,12 @@ def make_schedule(name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, 
   return optax.join_schedules([warmup, lambda step: decay(step + elapsed)], [warmup_steps])
 
 
-def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=None):
+def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=None, skip_nonfinite=False):
   """A constructor of optax by name, behind clipping by the global norm.
 
   Weight decay is the constructor's own, and goes to parameters of two or more dimensions only: not to biases and
-  norms, as in every recipe here.
+  norms, as in every recipe here. skip_nonfinite: gradients with a NaN or an infinity change nothing, not even the
+  optimizer's own state.
 
   Raises:
     UserError: unknown constructor or argument, or weight decay for one that has none.
@@ -64,7 +65,9 @@ def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=No
   elif weight_decay:
     raise UserError(f"optax.{name} has no weight decay: set optim.weight_decay=0 or take one that has, such as adamw")
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  return optax.chain(*clip, constructor(schedule, **kwargs))
+  optimizer = optax.chain(*clip, constructor(schedule, **kwargs))
+  # The loop decides how many in a row are too many; optax would then let them through.
+  return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 2) if skip_nonfinite else optimizer
 
 
 def decay_mask(params):

@@ -17,7 +17,11 @@ from mlpvision.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """The parts of a run. `every` has the steps between evaluations, checkpoints and logged metrics."""
+  """The parts of a run.
+
+  every: the steps between evaluations, checkpoints and logged metrics; no "checkpoint" where save_seconds counts.
+  save_seconds: the seconds between checkpoints, or None.
+  """
 
   config: Any
   train_split: datasets.Split
@@ -31,6 +35,7 @@ class Setup:
   total_steps: int
   steps_per_epoch: float
   every: dict[str, int]
+  save_seconds: float | None
 
 
 def set_up(config):
@@ -43,12 +48,15 @@ def set_up(config):
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
   _check_classes(train_split, eval_split)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-  _check_batch(config)
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+  _check_batch(config, sharding.batch_parts(mesh))
 
   counts = dict(batch_size=data.batch_size, num_images=len(train_split))
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
-  intervals = {"eval": config.eval.every, "checkpoint": config.checkpoint.every, "log": config.log_every}
+  intervals = {"eval": config.eval.every, "log": config.log_every}
+  save_seconds = durations.to_seconds(config.checkpoint.every)
+  if save_seconds is None:
+    intervals["checkpoint"] = config.checkpoint.every
   every = {name: max(1, durations.to_steps(value, field=f"{name} interval", **counts))
            for name, value in intervals.items()}  # fmt: skip
 
@@ -58,12 +66,12 @@ def set_up(config):
   if config.loss not in losses.LOSSES:
     raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
   try:
-    abstract = state_lib.abstract_state(init, mesh)
+    abstract = state_lib.abstract_state(init, mesh, config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
   return Setup(
     config, train_split, eval_split, mesh, model, optimizer, schedule, init, abstract, total_steps,
-    len(train_split) / data.batch_size, every,
+    len(train_split) / data.batch_size, every, save_seconds,
   )  # fmt: skip
 
 
@@ -95,7 +103,8 @@ def make_optimizer(config, total_steps, counts):
     clock=config.schedule.clock,
   )
   decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs), schedule
+  skip = config.nonfinite == "skip"
+  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip), schedule
 
 
 def compile_step(setup):
@@ -127,17 +136,18 @@ def _check_classes(train_split, eval_split):
     )
 
 
-def _check_batch(config):
-  batch_size, parts, devices = config.data.batch_size, config.accumulation_steps, jax.device_count()
-  if batch_size % (parts * devices):
+def _check_batch(config, shards):
+  """Raises UserError unless every one of `shards` groups of devices gets as many images, in every part of a step."""
+  batch_size, parts = config.data.batch_size, config.accumulation_steps
+  if batch_size % (parts * shards):
     of_parts = f" in each of {parts} accumulation steps" if parts > 1 else ""
     raise UserError(
-      f"data.batch_size={batch_size} cannot be split evenly over {devices} devices{of_parts}:"
-      f" take a multiple of {parts * devices}"
+      f"data.batch_size={batch_size} cannot be split evenly over {shards} devices{of_parts}:"
+      f" take a multiple of {parts * shards}"
     )
-  rows = batch_size // devices
+  rows = batch_size // shards
   if rows % 2 and (config.augment.mixup or config.augment.cutmix):
     raise UserError(
-      f"data.batch_size={batch_size} leaves {rows} images on each of {devices} devices:"
-      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * devices}"
+      f"data.batch_size={batch_size} leaves {rows} images on each of {shards} devices:"
+      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * shards}"
     )

@@ -30,10 +30,13 @@ def make_init(model, optimizer, *, image_size, ema):
   return init
 
 
-def abstract_state(init, mesh):
-  """Shapes, types and shardings of the state, without computing it; what checkpoints are restored into."""
+def abstract_state(init, mesh, rules=()):
+  """Shapes, types and shardings of the state, without computing it; what checkpoints are restored into.
+
+  rules: as `sharding.tree_shardings` takes them.
+  """
   shapes = jax.eval_shape(init, jax.random.key(0))
-  shardings = sharding.tree_shardings(shapes, mesh)
+  shardings = sharding.tree_shardings(shapes, mesh, rules)
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 

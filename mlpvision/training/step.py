@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from mlpvision import augment
+from mlpvision.models import layers
 from mlpvision.training import losses
 
 
@@ -12,9 +13,9 @@ def make_train_step(model, optimizer, config):
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
   batch: {"image": uint8 [B, H, W, 3], "label": int32 [B], "replaced": bool [B]}. metrics: float32 scalars loss and
-  top1, means over the batch; grad_norm; replaced, the number of images that could not be read. top1 counts the class
-  with the largest share of the target. All randomness comes from (config.seed, state.step), so a step can be repeated
-  exactly.
+  top1, means over the batch; grad_norm and update_norm, over all parameters; finite, 1 where loss and gradient are;
+  replaced, the number of images that could not be read. top1 counts the class with the largest share of the target.
+  All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
   """
   loss_fn = losses.LOSSES[config.loss]
 
@@ -33,7 +34,8 @@ def make_train_step(model, optimizer, config):
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
-    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
 
@@ -67,7 +69,8 @@ def accumulate(gradient, parts, params, key, images, targets):
 
   def add(total, part):
     i, images, targets = part
-    result = gradient(params, jax.random.fold_in(key, i), images, targets)
+    with layers.part_of_batch(i, parts):  # what is drawn per image does not depend on the parts
+      result = gradient(params, key, images, targets)
     return jax.tree.map(jnp.add, total, result), None
 
   scanned = (jnp.arange(parts), split(images), split(targets))

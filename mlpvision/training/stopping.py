@@ -1,9 +1,13 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the current step; a second one ends it at once."""
+"""What else than a step's number decides about saving: Ctrl-C and SIGTERM, which stop after the current step, a second
+one at once; and the time."""
 
 import os
 import signal
+import time
 
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 
 
 class StopRequest:
@@ -38,3 +42,22 @@ class StopRequest:
     self._restore()
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
+
+
+class SaveClock:
+  """Whether `seconds` have passed since the last time that it said so. The first process's clock counts for all."""
+
+  def __init__(self, seconds):
+    """seconds: None for never."""
+    self._seconds, self._last = seconds, time.monotonic()
+
+  def is_due(self):
+    """Every process calls it at the same steps."""
+    if self._seconds is None:
+      return False
+    due = time.monotonic() - self._last >= self._seconds
+    if jax.process_count() > 1:
+      due = bool(multihost_utils.broadcast_one_to_all(np.array(due)))
+    if due:
+      self._last = time.monotonic()
+    return due

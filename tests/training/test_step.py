@@ -32,39 +32,11 @@ def _losses(config, steps=5):
 
 @pytest.fixture
 def config(small_config):
-  small_config.model.hidden_dim = 256  # leaves large enough for FSDP
+  small_config.model.num_blocks, small_config.model.drop_path = 2, 0.2
   small_config.augment.flip = 0.5
   small_config.optim.schedule.warmup = "0 steps"
   small_config.ema_decay = 0.9
   return small_config
-
-
-def test_meshes_and_accumulation_agree(config):
-  expected, reference = _losses(config)
-  assert len(set(expected)) == 5
-  for mesh in (dict(fsdp=8, data=1), dict(fsdp=4, data=2)):
-    config.mesh.update(mesh)
-    found, state = _losses(config)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    kernel = state.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
-    assert kernel.addressable_shards[0].data.size * mesh["fsdp"] == kernel.size
-    adam = state.opt_state[-1][0].mu["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
-    assert adam.sharding == kernel.sharding
-  config.mesh.update(dict(fsdp=1, data=-1))
-  config.accumulation_steps = 5
-  found, state = _losses(config)
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, reference.params)
-
-
-def test_mixing_and_erasing_agree_on_meshes(config):
-  config.data.batch_size = 80
-  config.augment.update(mixup=0.8, cutmix=1.0, random_erasing=0.25)
-  expected, _ = _losses(config)
-  config.mesh.update(dict(fsdp=4, data=2))
-  np.testing.assert_allclose(_losses(config)[0], expected, rtol=1e-5)
-  config.augment.update(mixup=0.0, cutmix=0.0)
-  assert not np.allclose(_losses(config)[0], expected, rtol=1e-3)
 
 
 def test_only_the_gradients_travel(config):
@@ -124,8 +96,8 @@ def test_label_smoothing_and_losses():
     (lambda c: c.augment.update(mixup=0.8), "leaves 5 images on each of 8 devices: .*take a multiple of 16"),
     (lambda c: c.augment.update(cutmix=1.0), "mixup and cutmix pair the images"),
     (lambda c: c.update(accumulation_steps=2), "in each of 2 accumulation steps: take a multiple of 16"),
-    (lambda c: c.mesh.update(data=3), "mesh data=3 x fsdp=1 does not fit 8 devices"),
-    (lambda c: c.mesh.update(fsdp=-1), "one of the two may be -1"),
+    (lambda c: c.mesh.update(data=3), "mesh data=3 x fsdp=1 x model=1 does not fit 8 devices"),
+    (lambda c: c.mesh.update(fsdp=-1), "one of the three may be -1"),
     (lambda c: c.update(duration="a while"), "duration is 'a while'"),
     (lambda c: c.update(loss="hinge"), "loss='hinge'"),
     (lambda c: c.data.update(image_size=30), "30x30 cannot be cut"),

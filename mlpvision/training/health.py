@@ -1,0 +1,64 @@
+"""Watches every step for a loss or gradient that is NaN or infinite."""
+
+import json
+
+from etils import epath
+
+from mlpvision.errors import UserError
+
+FILE = "nonfinite.json"
+_MOST_IN_A_ROW = 10
+
+
+class Health:
+  """Looks at each step one step late, so that the device never waits; `settle` looks at the last one."""
+
+  def __init__(self, policy, *, workdir, image_indices, last_checkpoint, is_main=True):
+    """
+    Args:
+      policy: "stop" ends the run at the first such step; "skip" after ten in a row.
+      workdir: where nonfinite.json goes, with the step and its images.
+      image_indices: step -> indices of its images in the training split.
+      last_checkpoint: () -> the newest checkpoint's step or None, once it is complete.
+      is_main: whether this is the process that writes.
+    """
+    self._policy, self._workdir, self._is_main = policy, workdir, is_main
+    self._image_indices, self._last_checkpoint = image_indices, last_checkpoint
+    self._pending, self._in_a_row = None, 0
+
+  def watch(self, step, metrics):
+    """Takes the metrics of the step that was just started, and judges the one before it: waits until that is done.
+
+    Raises:
+      UserError: the run has to end.
+    """
+    self.settle()
+    self._pending = (step, metrics)
+
+  def settle(self):
+    """Judges the step that was started last. Call it before its state is saved or scored.
+
+    Raises:
+      UserError: the run has to end.
+    """
+    if self._pending is None:
+      return
+    (step, metrics), self._pending = self._pending, None
+    self._in_a_row = 0 if metrics["finite"] else self._in_a_row + 1
+    if self._in_a_row >= (1 if self._policy == "stop" else _MOST_IN_A_ROW):
+      self._stop(step, {name: float(metrics[name]) for name in ("loss", "grad_norm")})
+
+  def _stop(self, step, values):
+    indices = self._image_indices(step - 1).tolist()  # the first step has the batch 0
+    path = epath.Path(self._workdir) / FILE
+    if self._is_main:
+      path.write_text(json.dumps({"step": step, **{k: str(v) for k, v in values.items()}, "images": indices}))
+    saved = self._last_checkpoint()
+    kept = f"The checkpoint of step {saved} is from before" if saved is not None else "No checkpoint was saved before"
+    raise UserError(
+      f"the loss is {values['loss']} and the norm of the gradient {values['grad_norm']} at step {step}"
+      f"{f', the {_MOST_IN_A_ROW}th such step in a row' if self._policy == 'skip' else ''}.\n"
+      f"Its batch: images {', '.join(map(str, indices[:8]))}, ... of the training split (all in {path}). {kept}.\n"
+      "Try a lower optim.learning_rate, a longer optim.schedule.warmup or a lower optim.clip_norm in a new --workdir;"
+      " optim.nonfinite=skip leaves single steps out."
+    )

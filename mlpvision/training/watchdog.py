@@ -1,0 +1,65 @@
+"""Ends a process that has stopped getting anywhere, because another one is dead or hangs."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+import traceback
+
+import jax
+
+from mlpvision.errors import UserError
+
+EXIT_CODE = 75  # sysexits.h: temporary failure, so that a launcher starts it again
+
+
+class Watchdog:
+  """A context in which the process ends itself once `seconds` pass without `beat`.
+
+  A collective that waits for another process cannot be interrupted: only ending the process gets out of it. A thread
+  watches; it needs no signal and runs while the main thread waits for the device.
+  """
+
+  def __init__(self, seconds):
+    """seconds: None for no watching."""
+    self._seconds, self._what = seconds, ""
+    self._last, self._done = time.monotonic(), threading.Event()
+
+  def beat(self, what):
+    """Something was completed; `what` says it in the message, such as "step 12"."""
+    self._what, self._last = what, time.monotonic()
+
+  def __enter__(self):
+    self.beat("the start")
+    if self._seconds is not None:
+      threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+    return self
+
+  def __exit__(self, exception_type, exception, _):
+    self._done.set()
+    if not isinstance(exception, Exception) or jax.process_count() == 1:
+      return
+    # Leaving in the usual way would wait for the other processes, and these may be dead or wait for this one.
+    if isinstance(exception, jax.errors.JaxRuntimeError):  # a peer that died breaks the collective
+      first_line = (str(exception).splitlines() or [""])[0]
+      _exit(f"a step failed after {self._what}: {first_line:.200}. Another process is probably dead.")
+    if not isinstance(exception, UserError):
+      traceback.print_exception(exception)
+    _exit(str(exception))
+
+  def _watch(self):
+    while not self._done.wait(min(1.0, self._seconds / 4)):
+      if time.monotonic() - self._last > self._seconds:
+        self._end()
+
+  def _end(self):
+    faulthandler.dump_traceback()
+    others = " Another process is probably dead or hangs." if jax.process_count() > 1 else ""
+    _exit(f"nothing was completed for {self._seconds:.0f} s (hang_timeout) after {self._what}, see above.{others}")
+
+
+def _exit(what):
+  where = f"process {jax.process_index()} of {jax.process_count()}"
+  print(f"error: {where}: {what}\nThe same command continues from the newest checkpoint.", file=sys.stderr, flush=True)
+  os._exit(EXIT_CODE)

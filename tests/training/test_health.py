@@ -1,0 +1,63 @@
+"""A loss or gradient that is not finite: the run ends there and names it, or leaves the step out."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mlpvision import sharding
+from mlpvision.data import datasets, loader
+from mlpvision.errors import UserError
+from mlpvision.training import loop, setup as setup_lib, state as state_lib
+
+
+def _batch(colour, size=40):
+  return {
+    "image": np.full((size, 28, 28, 3), colour, np.uint8),
+    "label": np.arange(size, dtype=np.int32) % 10,
+    "mask": np.ones(size, bool),
+    "replaced": np.zeros(size, bool),
+  }
+
+
+@pytest.mark.parametrize("policy", ["skip", "stop"])
+def test_skip_changes_nothing_and_goes_on(small_config, policy):
+  """With a tiny std, white pixels overflow float32 and black ones do not."""
+  small_config.optim.nonfinite = policy
+  small_config.data.update(mean=(0.0,) * 3, std=(1e-37,) * 3)
+  setup = setup_lib.set_up(small_config)
+  state = state_lib.create(setup.init, setup.abstract, 0)
+  step, _ = setup_lib.compile_step(setup)
+  history = []
+  for colour in (0, 255, 0):
+    state, metrics = step(state, sharding.put_batch(_batch(colour), setup.mesh))
+    history.append((jax.device_get(state.params), bool(metrics["finite"])))
+  assert [finite for _, finite in history] == [True, False, policy == "skip"]
+  leaves = [jax.tree.leaves(params) for params, _ in history]
+  unchanged = all(np.array_equal(a, b) for a, b in zip(leaves[0], leaves[1], strict=True))
+  assert unchanged == (policy == "skip")
+  assert all(np.isfinite(x).all() for x in leaves[2]) == (policy == "skip")
+  assert int(state.step) == 3
+
+
+def test_the_run_ends_there_and_names_step_images_and_checkpoint(small_config, tmp_path):
+  small_config.optim.update(learning_rate=1e38, clip_norm=0.0)
+  small_config.optim.schedule.warmup = "0 steps"
+  small_config.checkpoint.every, small_config.duration = "1 steps", "6 steps"
+  with pytest.raises(UserError, match=r"(?s)loss is nan.*at step 2\..*nonfinite\.json.*checkpoint of step 1 is from"):
+    loop.train_and_evaluate(small_config, str(tmp_path))
+  assert sorted(p.name for p in (tmp_path / "checkpoints").glob("[0-9]*")) == ["1"]
+  found = json.loads((tmp_path / "nonfinite.json").read_text())
+  split = datasets.open_split("mnist5k", "train", None)
+  labels = next(loader.train_batches(split, small_config, start_step=1))["label"]
+  assert found["step"] == 2
+  assert [split.source[i]["label"] for i in found["images"]] == labels.tolist()
+
+
+def test_skipping_ends_after_ten_in_a_row(small_config, tmp_path):
+  small_config.optim.nonfinite = "skip"
+  small_config.data.std = (1e-38,) * 3
+  small_config.duration = "20 steps"
+  with pytest.raises(UserError, match=r"(?s)at step 10, the 10th such step in a row.*No checkpoint was saved before"):
+    loop.train_and_evaluate(small_config, str(tmp_path))

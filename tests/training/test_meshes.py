@@ -1,0 +1,111 @@
+"""One mathematics on any mesh: losses over 20 steps, with everything random switched on."""
+
+import jax
+import numpy as np
+import pytest
+
+from mlpvision import sharding
+from mlpvision.errors import UserError
+from mlpvision.training import setup as setup_lib, state as state_lib
+
+_MODELS = {
+  "s2mlp_wide": dict(num_blocks=2, hidden_dim=128, patch_size=8),
+  "mixer_b16": dict(num_blocks=2, hidden_dim=128, patch_size=8, tokens_mlp_dim=64, channels_mlp_dim=512, remat=True),
+  "asmlp_tiny": dict(hidden_dim=32, depths=(1, 1, 1, 2), patch_size=2),
+}
+_LAST_BLOCK = {"s2mlp_wide": "block_1", "mixer_b16": "MixerBlock_1", "asmlp_tiny": "stage_3_block_1"}
+_SPLITS = {
+  "8 fsdp": dict(data=1, fsdp=8),
+  "4 fsdp x 2 model": dict(data=1, fsdp=4, model=2),
+  "2 data x 4 model": dict(data=2, model=4),
+  "accumulation 4": dict(accumulation_steps=4),
+}
+
+
+def _run(config, steps=20):
+  """(loss of each step, the set-up) on random images that depend on the step alone."""
+  setup = setup_lib.set_up(config)
+  state = state_lib.create(setup.init, setup.abstract, config.seed)
+  step, _ = setup_lib.compile_step(setup)
+  found = []
+  for i in range(steps):
+    random = np.random.default_rng(i)
+    batch_size, size = config.data.batch_size, config.data.image_size
+    batch = {
+      "image": random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
+      "label": random.integers(0, 10, batch_size).astype(np.int32),
+      "mask": np.ones(batch_size, bool),
+      "replaced": np.zeros(batch_size, bool),
+    }
+    state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
+    found.append(metrics["loss"])
+  return np.array(jax.device_get(found)), state
+
+
+@pytest.fixture
+def config(small_config):
+  small_config.data.image_size = 32
+  small_config.data.batch_size = 32
+  small_config.optim.schedule.warmup = "0 steps"
+  small_config.ema_decay = 0.9
+  small_config.augment.update(flip=0.5, mixup=0.8, cutmix=1.0, random_erasing=0.25)
+  return small_config
+
+
+@pytest.mark.parametrize(
+  "model", ["s2mlp_wide", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixer_b16", "asmlp_tiny"))]
+)
+def test_losses_do_not_depend_on_how_the_work_is_split(config, model):
+  config.model = dict(name=model, dtype="float32", drop_path=0.3, **_MODELS[model])
+  expected, reference = _run(config)
+  assert len(set(expected.tolist())) == 20
+  for name, change in _SPLITS.items():
+    config.accumulation_steps = change.get("accumulation_steps", 1)
+    config.mesh.update(data=change.get("data", -1), fsdp=change.get("fsdp", 1), model=change.get("model", 1))
+    found, state = _run(config)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), state.params, reference.params)
+    for tree in (state.params, state.ema, state.opt_state[-1][0].mu):
+      block = tree[_LAST_BLOCK[model]]["channel_mixing"]
+      for i, axes in ((0, ("fsdp", "model")), (1, ("model", "fsdp"))):
+        kernel = block[f"Dense_{i}"]["kernel"]
+        shape = np.floor_divide(kernel.shape, [config.mesh[axis] if axis in change else 1 for axis in axes])
+        assert kernel.sharding.shard_shape(kernel.shape) == tuple(shape), name
+
+
+def test_a_rule_decides_alone(config):
+  config.mesh.update(data=1, fsdp=4, model=2)
+  config.model.hidden_dim = 128
+  config.mesh.rules = ((r"block_0/channel_mixing/Dense_0/kernel$", (("fsdp", "model"), None)),)
+  params = setup_lib.set_up(config).abstract.params
+  kernels = [params["block_0"]["channel_mixing"][f"Dense_{i}"]["kernel"] for i in (0, 1)]
+  assert [kernel.sharding.shard_shape(kernel.shape) for kernel in kernels] == [(16, 512), (256, 32)]
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda c: c.mesh.update(model=-1, fsdp=-1), "one of the three may be -1"),
+    (lambda c: c.mesh.update(model=3), "does not fit 8 devices"),
+    (lambda c: c.mesh.update(rules=(("stem/kernel", ("tensor",)),)), "stem/kernel.*cannot be laid out.*tensor"),
+    (lambda c: c.mesh.update(rules=(("head/kernel", (None, "data")),)), "head/kernel.*cannot be laid out.*10"),
+    (lambda c: (c.mesh.update(model=8), c.model.update(mlp_ratio=0.25)), "channel_mixing/Dense_0.*cannot be laid out"),
+  ],
+)
+def test_what_cannot_be_laid_out_is_refused(config, change, message):
+  change(config)
+  with pytest.raises(UserError, match=message):
+    setup_lib.set_up(config)
+
+
+def test_fsdp_cuts_the_state_of_s2mlp_wide_to_an_eighth(small_config):
+  """Per device, arguments of the step for the full model with AdamW: at most 1/7 of data parallel."""
+  small_config.model = dict(name="s2mlp_wide", dtype="float32", num_blocks=12, hidden_dim=768, patch_size=16)
+  small_config.data.image_size = 224
+
+  def argument_bytes(fsdp):
+    small_config.mesh.update(data=-1, fsdp=fsdp)
+    state = setup_lib.set_up(small_config).abstract
+    return sum(np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+  assert argument_bytes(8) < argument_bytes(1) / 7
