@@ -93,7 +93,7 @@ def _load_train(position, rng, *, split, order, randaugment, config):
       image = crop(example["image"], rng, config)
       break
     except transforms.ImageError as error:
-      print(f"warning: {split.name}[{index}] is replaced by another image: {error}", file=sys.stderr, flush=True)
+      print(f"warning: replaced by another: {_key(split, index, example)}: {error}", file=sys.stderr, flush=True)
       index, replaced = int(rng.integers(len(split))), True
   else:
     raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
@@ -137,10 +137,15 @@ def _load_eval(index, *, split, config):
       label = np.int32(right[0])
     image = preprocess(transforms.open_image(example["image"]), config)
   except UserError as error:
-    name = example.get("file_name", b"")
-    name = name.decode() if isinstance(name, bytes) else name
-    raise UserError(f"image {index} of {split.name}{name and f' ({name})'}: {error}") from error
+    raise UserError(f"{_key(split, index, example)}: {error}") from error
   return {"image": image, "label": label, "mask": np.True_}
+
+
+def _key(split, index, example):
+  """Names an image, for a person who looks for it."""
+  name = example.get("file_name", b"")
+  name = name.decode() if isinstance(name, bytes) else name
+  return f"image {index} of {split.name}{name and f' ({name})'}"
 
 
 def _iterate(dataset, config):
