@@ -17,7 +17,7 @@ from mlpvision.evaluation.classification import Evaluator
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import state as state_lib
+from mlpvision.training import initial, state as state_lib
 from mlpvision.training.setup import compile_step, set_up
 from mlpvision.training.stopping import StopRequest
 
@@ -56,8 +56,10 @@ def train_and_evaluate(config, workdir):
   _check_same_run(checkpoints.read_meta(), meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
+  origin = f"continuing from step {start_step}" if start_step else ""
   if state is None:
-    state = state_lib.create(setup.init, setup.abstract, config.seed)
+    given, origin = initial.read(config.init_from, setup) if config.init_from else (None, "")
+    state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
@@ -92,7 +94,7 @@ def train_and_evaluate(config, workdir):
     progress.pause(time.perf_counter() - started)
     return results
 
-  _introduce(setup, start_step, workdir, progress)
+  _introduce(setup, origin, workdir, progress)
   step, stopped, results = start_step, False, {}
   pending = saved_meta["pending"] if saved_meta else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
@@ -143,14 +145,14 @@ def summary(results):
   )
 
 
-def _introduce(setup, start_step, workdir, progress):
+def _introduce(setup, origin, workdir, progress):
   split = setup.train_split
   progress.say(f"{setup.config.model.name} on {split.name}: {len(split):,} images, {len(split.class_names)} classes")
   progress.say(overview.parameters(setup.abstract.params))
   progress.say(overview.mesh(setup.mesh))
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
-  if start_step:
-    progress.say(f"continuing from step {start_step}")
+  if origin:
+    progress.say(origin)
 
 
 def _make_writable(workdir):
