@@ -1,4 +1,4 @@
-"""Every config: complete, and it trains two steps with its own recipe on a small model and the digits."""
+"""Every config: complete, and its recipe trains a small model on the digits for two steps."""
 
 import importlib
 import pathlib
@@ -30,6 +30,8 @@ _RECIPES = {  # and the models that they start from
   "vit_b16": "",
   "vit_b16_384": "deit_base_patch16_224.fb_in1k",
 }
+# These differ from a config that is trained in the model's name and drop path alone.
+_LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
 _SMALL = {
   "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
   "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
@@ -49,7 +51,14 @@ def test_all_configs_are_covered():
   assert _NAMES == sorted((*_RECIPES, "quickstart"))
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", _LIKE)
+def test_sizes_of_one_model_have_one_recipe(name):
+  configs = (config_lib.to_json(_config(which)) for which in (_LIKE[name], name))
+  fields = [line.partition(":")[0] for line in config_lib.differences(*configs)]
+  assert fields == ["model.drop_path", "model.name"]
+
+
+@pytest.mark.parametrize("name", [name for name in _NAMES if name not in _LIKE])
 def test_two_steps(name, tmp_path):
   config = _config(name)
   with config.unlocked():
