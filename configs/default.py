@@ -106,7 +106,7 @@ def get_config():
   # rate then falls a little below the peak when the warm-up ends.
   config.optim.schedule.clock = "warmup"
   # The rate changes once in this time, at its beginning: DeiT's once in "1 epoch".
-  config.optim.schedule.update = "1 step"
+  config.optim.schedule.every = "1 step"
   # How much later than due each rate comes. DeiT's and Swin's code set a rate after the epoch or step that it is for.
   config.optim.schedule.delay = "0 steps"
 

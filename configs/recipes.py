@@ -44,7 +44,7 @@ def deit(config):
   config.optim.schedule.start = 1e-6
   config.optim.schedule.end = 1e-5
   config.optim.schedule.clock = "zero"
-  config.optim.schedule.update = "1 epoch"
+  config.optim.schedule.every = "1 epoch"
   config.optim.schedule.delay = "1 epoch"
 
   config.augment.crop = "random_resized"
@@ -100,7 +100,7 @@ def swin(config):
   config.augment.repeats = 1
   config.optim.clip_norm = 5.0
   config.optim.schedule.warmup = "20 epochs"
-  config.optim.schedule.update = "1 step"
+  config.optim.schedule.every = "1 step"
   config.optim.schedule.delay = "1 step"
 
 

@@ -144,6 +144,12 @@ def test_configs_use_no_fields_of_their_own(name):
   assert all(field.startswith(("model.", "optim.kwargs.")) for field in extra)
 
 
+def test_no_field_hides_a_method():
+  """A field such as "update" could not be set on the command line."""
+  names = {part for field in _leaves(_config("default")) for part in field.split(".")}
+  assert not names & set(dir(ml_collections.ConfigDict))
+
+
 def test_differences_are_readable_and_leave_out_what_may_change():
   config = _config("quickstart")
   old = config_lib.to_json(config)

@@ -1,6 +1,7 @@
 """Parameters to start a run from: another run's, or published weights, made to fit the run's model."""
 
 import dataclasses
+import difflib
 import os
 from typing import Any
 
@@ -54,6 +55,10 @@ def read(source, setup):
     UserError: nothing usable there, or parameters of another model.
   """
   is_weights = os.path.isfile(source) or source in weights.KNOWN
+  if not is_weights and "://" not in source and not os.path.isdir(source):
+    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"init_from={source} is no run, no file of weights and no name of published ones{hint}")
   found = _from_weights(source, setup) if is_weights else _from_run(source, setup)
   family, wanted_family = type(found.model), type(setup.model)
   if family is not wanted_family:

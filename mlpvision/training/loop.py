@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mlpvision import config as config_lib, sharding
-from mlpvision.checkpoints import Checkpoints
+from mlpvision.checkpoints import Checkpoints, is_saved
 from mlpvision.data import loader
 from mlpvision.errors import UserError
 from mlpvision.evaluation.classification import Evaluator
@@ -51,14 +51,17 @@ def train_and_evaluate(config, workdir):
   setup = set_up(config)
   meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
 
-  # Continue this workdir's own run where there is one, else start at step 0.
+  # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
+  given, origin = None, ""
+  if config.init_from and not is_saved(workdir):
+    given, origin = initial.read(config.init_from, setup)
   checkpoints = Checkpoints(workdir, config.checkpoint.keep)
   _check_same_run(checkpoints.read_meta(), meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
-  origin = f"continuing from step {start_step}" if start_step else ""
+  if start_step:
+    origin = f"continuing from step {start_step}"
   if state is None:
-    given, origin = initial.read(config.init_from, setup) if config.init_from else (None, "")
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0

@@ -16,7 +16,7 @@ _NOT_DECAYED = ("pos_embedding", "cls_pos_embedding", "cls_token", "relative_pos
 
 
 def make_schedule(
-  name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, clock="warmup", update_steps=1, delay_steps=0
+  name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, clock="warmup", every_steps=1, delay_steps=0
 ):
   """Learning rate as a function of the step: linear from `start` to `peak`, then down to `end`.
 
@@ -26,7 +26,7 @@ def make_schedule(
     warmup_steps, total_steps: the peak is due at warmup_steps, the end at total_steps.
     clock: "warmup": the decay starts at the peak when the warm-up ends. "zero": it is the decay over all total_steps,
       whose first warmup_steps the warm-up replaces (timm's schedulers, so DeiT's and Swin's).
-    update_steps: the rate changes once in this many steps; the other numbers of steps are rounded to multiples of it.
+    every_steps: the rate changes once in this many steps; the other numbers of steps are rounded to multiples of it.
     delay_steps: each step has the rate that was due this many steps before; the first ones have step 0's.
 
   Returns:
@@ -38,14 +38,14 @@ def make_schedule(
     raise UserError(f"unknown optim.schedule.clock {clock!r}; 'warmup' or 'zero'")
   if warmup_steps > total_steps:
     raise UserError(f"the warm-up of {warmup_steps} steps is longer than the whole run of {total_steps}")
-  if update_steps < 1:
-    raise UserError("optim.schedule.update: must be at least one step")
-  if update_steps > 1 or delay_steps:
-    periods = [round(steps / update_steps) for steps in (warmup_steps, total_steps, delay_steps)]
+  if every_steps < 1:
+    raise UserError("optim.schedule.every: must be at least one step")
+  if every_steps > 1 or delay_steps:
+    periods = [round(steps / every_steps) for steps in (warmup_steps, total_steps, delay_steps)]
     counted = make_schedule(
       name, peak=peak, warmup_steps=periods[0], total_steps=max(1, periods[1]), start=start, end=end, clock=clock
     )
-    return lambda step: counted(jnp.maximum(step // update_steps - periods[2], 0))
+    return lambda step: counted(jnp.maximum(step // every_steps - periods[2], 0))
   elapsed = warmup_steps if clock == "zero" else 0  # of the decay, when the warm-up ends
   decay_steps = max(1, total_steps - warmup_steps + elapsed)
   decay = {

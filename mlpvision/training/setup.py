@@ -86,7 +86,7 @@ def make_optimizer(config, total_steps, counts):
   """(optimizer, schedule) that config.optim describes; counts as `durations.to_steps` takes them."""
   steps = {
     f"{name}_steps": durations.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
-    for name in ("warmup", "update", "delay")
+    for name in ("warmup", "every", "delay")
   }
   schedule = optim.make_schedule(
     config.schedule.name,

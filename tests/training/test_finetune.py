@@ -147,8 +147,12 @@ def test_what_does_not_fit_is_listed(run_config, mixer, image_size, model, messa
 def test_another_family_or_nothing_at_all(run_config, vit_file, tmp_path):
   with pytest.raises(UserError, match="is of ViT, model.name=mixer_b16 is not"):
     _start(run_config(28, vit_file[0], **_MIXER))
+  with pytest.raises(
+    UserError, match="is no run, no file of weights and no name of published ones; did you mean mixer_b"
+  ):
+    loop.train_and_evaluate(run_config(28, "mixer_b16.goog_in22k", **_MIXER), tmp_path / "run")
   with pytest.raises(UserError, match="no checkpoint there"):
-    loop.train_and_evaluate(run_config(28, str(tmp_path / "nowhere"), **_MIXER), tmp_path / "run")
+    _start(run_config(28, str(tmp_path), **_MIXER))
   (tmp_path / "empty.npz").write_bytes(b"")
   with pytest.raises(UserError, match="is empty"):
     _start(run_config(28, str(tmp_path / "empty.npz"), **_MIXER))

@@ -88,7 +88,7 @@ def test_swins_rate_is_set_after_each_step(step):
 
 
 def test_rates_that_change_once_in_a_while_round_the_other_times():
-  schedule = optim.make_schedule("linear", peak=1.0, warmup_steps=99, total_steps=502, update_steps=100)
+  schedule = optim.make_schedule("linear", peak=1.0, warmup_steps=99, total_steps=502, every_steps=100)
   np.testing.assert_allclose([schedule(t) for t in (0, 99, 100, 199, 200, 499, 501)], [0, 0, 1, 1, 0.75, 0.25, 0])
 
 
@@ -163,7 +163,7 @@ def test_arguments_reach_the_constructor():
     (lambda: optim.make_schedule("cosin", peak=1, warmup_steps=0, total_steps=1), "schedule.name"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=1, clock="noon"), "clock"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=9, total_steps=5), "warm-up of 9 steps"),
-    (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=5, update_steps=0), "schedule.update"),
+    (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=5, every_steps=0), "schedule.every"),
   ],
 )
 def test_mistakes_are_named(call, message):
