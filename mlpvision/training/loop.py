@@ -62,6 +62,8 @@ def train_and_evaluate(config, workdir):
   if start_step:
     origin = f"continuing from step {start_step}"
   if state is None:
+    if config.init_from and given is None:  # what is there was never completed
+      given, origin = initial.read(config.init_from, setup)
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0

@@ -10,7 +10,6 @@ from mlpvision.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "constant")
 
-
 # Biases and norms have one dimension; these have more, and no recipe here decays them either.
 _NOT_DECAYED = ("pos_embedding", "cls_pos_embedding", "cls_token", "relative_position_bias")
 
