@@ -11,6 +11,9 @@ def get_config():
   """The fields of every config, with values that suit a small model."""
   config = ml_collections.ConfigDict()
 
+  # Parameters to start from: a run's workdir or one of its checkpoints, a file of weights, or a name of
+  # docs/weights.md. Positions are adapted to data.image_size; another number of classes gets a new head. "": none.
+  config.init_from = ""
   # The seed of everything: initial parameters, order of the images, augmentation, drop path.
   config.seed = 0
   # How long to train.
@@ -69,7 +72,7 @@ def get_config():
   config.augment.rotation = 0.0
   config.augment.zoom = 0.0
   config.augment.shift = 0.0
-  # timm's notation, e.g. "rand-m9-mstd0.5-inc1"; "" is none.
+  # timm's notation, e.g. "rand-m9-mstd0.5-inc1", or big_vision's, e.g. "randaug(2,15)"; "" is none.
   config.augment.randaugment = ""
   # Each image this many times per epoch, as many fewer images (Hoffer et al., arXiv 1901.09335).
   config.augment.repeats = 1
@@ -89,7 +92,7 @@ def get_config():
   config.optim.kwargs = ml_collections.ConfigDict()
   # The peak, reached at the end of the warm-up.
   config.optim.learning_rate = 1e-3
-  # Decoupled; not applied to parameters of one dimension (biases, norms).
+  # Decoupled; not applied to biases, norms, class tokens and position embeddings.
   config.optim.weight_decay = 0.0
   # Scales gradients whose global norm is larger down to this; 0 does not.
   config.optim.clip_norm = 0.0
@@ -106,6 +109,10 @@ def get_config():
   # Where the decay's clock starts: "warmup", at the warm-up's end; "zero", at step 0, as timm's schedulers do: the
   # rate then falls a little below the peak when the warm-up ends.
   config.optim.schedule.clock = "warmup"
+  # The rate changes once in this time, at its beginning: DeiT's once in "1 epoch".
+  config.optim.schedule.every = "1 step"
+  # How much later than due each rate comes. DeiT's and Swin's code set a rate after the epoch or step that it is for.
+  config.optim.schedule.delay = "0 steps"
 
   # Evaluation on data.eval_split: the whole image is scaled so that its shorter side is image_size / crop_ratio,
   # then the centre is cut out.

@@ -1,6 +1,7 @@
-"""The papers' training recipes for ImageNet-1K, each in one place; a config takes one and adds its model.
+"""The papers' training recipes for ImageNet, each in one place; a config takes one and adds its model.
 
-None of them has been run to the end in this project: the accuracies in the configs are the papers'.
+None of them has been run to the end in this project: the accuracies in the configs are the papers'. Learning rates are
+those for the recipe's batch size. DeiT's and Swin's code scale all but DeiT's first and last rates in proportion to it.
 """
 
 
@@ -18,11 +19,15 @@ def imagenet(config):
 
 
 def deit(config):
-  """DeiT's (arXiv 2012.12877, and its repository), which S2-MLP follows (arXiv 2106.07477, Sec. 4).
+  """DeiT's (arXiv 2012.12877, and its repository), which S2-MLP (arXiv 2106.07477, Sec. 4) and FF (arXiv 2105.02723)
+  follow.
 
   S2-MLP itself names AdamW, weight decay 0.05, batch 1024, 300 epochs, warm-up and cosine from 1e-3 to 1e-5, label
-  smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT changes the rate once an epoch, here
-  it changes every step. DeiT reports the parameters themselves, not their average.
+  smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT reports the parameters themselves,
+  not their average.
+
+  The schedule is the one that DeiT's main.py really runs: timm's cosine with a clock from zero, changed once an epoch,
+  after the epoch that the rate is for. So the first two epochs have 1e-6.
   """
   imagenet(config)
   config.duration = "300 epochs"
@@ -39,6 +44,8 @@ def deit(config):
   config.optim.schedule.start = 1e-6
   config.optim.schedule.end = 1e-5
   config.optim.schedule.clock = "zero"
+  config.optim.schedule.every = "1 epoch"
+  config.optim.schedule.delay = "1 epoch"
 
   config.augment.crop = "random_resized"
   config.augment.randaugment = "rand-m9-mstd0.5-inc1"
@@ -48,13 +55,71 @@ def deit(config):
   config.augment.random_erasing = 0.25
 
 
+def deit_384(config):
+  """DeiT's fine-tuning of a model trained at 224 for 384 pixels (its README_deit.md: 16 GPUs with 32 images each).
+
+  The rate stays at 5e-6 after the warm-up, since the last rate is 5e-6 too. All else is as in `deit`.
+  """
+  deit(config)
+  config.duration = "30 epochs"
+  config.data.image_size = 384
+  config.data.batch_size = 512
+  config.optim.learning_rate = 5e-6
+  config.optim.weight_decay = 1e-8
+  config.optim.schedule.end = 5e-6
+
+
+def resmlp(config):
+  """ResMLP's (arXiv 2105.03404, Sec. 3.1): DeiT's with LAMB, for 400 epochs.
+
+  Batch size, drop path (0.05, of the S12) and float32 are its first author's words in
+  github.com/facebookresearch/deit/issues/106; that it was apex's FusedLAMB, in issue 112, whose default is to clip at
+  1.0. Both sources give the rate of 5e-3 without saying whether the code scaled it with the batch; here it is the peak.
+  Images are cropped less for evaluation (README_resmlp.md).
+  """
+  deit(config)
+  config.duration = "400 epochs"
+  config.data.batch_size = 2048
+  config.model.dtype = "float32"
+  config.model.drop_path = 0.05
+  config.optim.name = "lamb"
+  config.optim.learning_rate = 5e-3
+  config.optim.weight_decay = 0.2
+  config.optim.clip_norm = 1.0
+  config.eval.crop_ratio = 0.9
+
+
 def swin(config):
-  """Swin's (arXiv 2103.14030, and its repository), which AS-MLP's code shares. As DeiT's, but for what is set here."""
+  """Swin's (arXiv 2103.14030, and its repository), which AS-MLP's code shares. As DeiT's, but for what is set here.
+
+  The schedule is the one that main.py really runs: timm's cosine with a clock from zero, so that the warm-up ends at
+  the peak and the next rate is 1 % lower; changed every step, after the step that the rate is for.
+  """
   deit(config)
   config.ema_decay = 0.0
   config.augment.repeats = 1
   config.optim.clip_norm = 5.0
   config.optim.schedule.warmup = "20 epochs"
+  config.optim.schedule.every = "1 step"
+  config.optim.schedule.delay = "1 step"
+
+
+def swin_384(config):
+  """Swin's fine-tuning of a model trained at 224 for 384 pixels (its configs/*_384_finetune.yaml, and get_started.md).
+
+  2e-5 per 512 images, and 8 GPUs with 64 images each, twice accumulated. AS-MLP's recipe for 384 is not published;
+  this is the likeliest, since all the rest of its code is Swin's. Swin evaluates whole images, stretched to a square;
+  here it is the centre square of the whole height or width.
+  """
+  swin(config)
+  config.duration = "30 epochs"
+  config.data.image_size = 384
+  config.optim.learning_rate = 4e-5
+  config.optim.weight_decay = 1e-8
+  config.optim.schedule.warmup = "5 epochs"
+  config.optim.schedule.start = 4e-8
+  config.optim.schedule.end = 4e-7
+  config.eval.crop_ratio = 1.0
 
 
 def mixer(config):
@@ -83,5 +148,40 @@ def mixer(config):
 
   config.augment.crop = "random_resized"
   config.augment.crop_scale = (0.05, 1.0)
-  config.augment.randaugment = "2 layers, magnitude 15"
+  config.augment.randaugment = "randaug(2,15)"
   config.augment.mixup = 0.5
+
+
+def mixer_21k(config):
+  """The Mixer paper's pre-training of B models on ImageNet-21K (arXiv 2105.01601, Table 4).
+
+  For L models it names randaug(2,20) and mixup 0.5. The head's initial bias is that of big_vision's ViT on the same
+  images. The held-out images are not the paper's: see mlpvision.data.builders.imagenet21k.
+  """
+  mixer(config)
+  config.data.name = "imagenet21k/fall11"
+  config.model.head_bias_init = -10.0
+  config.augment.randaugment = "randaug(2,10)"
+  config.augment.mixup = 0.2
+
+
+def mixer_finetune(config):
+  """The Mixer paper's fine-tuning on ImageNet-1K (arXiv 2105.01601, Sec. 3 and App. C).
+
+  SGD with momentum 0.9, batch 512, clipping at 1, cosine with warm-up, no weight decay, no further augmentation or
+  regularisation. Steps, warm-up and the rate of 0.03 are the defaults of the authors' repository vision_transformer;
+  the paper chose the rate from 0.003, 0.01, 0.03, 0.06.
+  """
+  imagenet(config)
+  config.duration = "20000 steps"
+  config.data.batch_size = 512
+  config.data.mean = (0.5, 0.5, 0.5)
+  config.data.std = (0.5, 0.5, 0.5)
+  config.optim.name = "sgd"
+  config.optim.kwargs.momentum = 0.9
+  config.optim.learning_rate = 0.03
+  config.optim.clip_norm = 1.0
+  config.optim.schedule.name = "cosine"
+  config.optim.schedule.warmup = "500 steps"
+  config.augment.crop = "random_resized"
+  config.augment.crop_scale = (0.05, 1.0)

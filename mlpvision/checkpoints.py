@@ -185,6 +185,11 @@ class Checkpoints:
     self._manager.close()
 
 
+def is_saved(workdir):
+  """Whether a run in `workdir` has checkpoints, damaged ones included."""
+  return bool(_steps(_absolute(workdir) / _FOLDER))
+
+
 def load_weights(source, sharding=None, ema=False):
   """Reads parameters and meta alone.
 
@@ -223,12 +228,16 @@ def _find(source):
   if source.name.isdigit() and source.parent.name == _FOLDER and source.is_dir():
     return source.parent, [int(source.name)]
   directory = source if source.name == _FOLDER else source / _FOLDER
-  steps = [int(path.name) for path in directory.glob("*") if path.name.isdigit()] if directory.is_dir() else []
+  steps = _steps(directory)
   if not steps:
     raise UserError(
       f"{source}: no checkpoint there; give a run's workdir, which has a folder {_FOLDER!r}, or one of it"
     )
   return directory, sorted(steps, reverse=True)
+
+
+def _steps(directory):
+  return [int(path.name) for path in directory.glob("*") if path.name.isdigit()] if directory.is_dir() else []
 
 
 def _load_item(manager, step, item, sharding):

@@ -1,5 +1,6 @@
 """What can be said of a config before anything expensive starts: its errors, and what differs from an older one."""
 
+import functools
 import json
 
 from mlpvision import durations
@@ -7,6 +8,20 @@ from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
 
 _CROPS = ("random_resized", "affine", "center")
+
+# Numbers of a config: which ones will do, as a test and in words.
+_RANGES = (
+  ("label_smoothing", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
+  ("ema_decay", lambda x: 0 <= x < 1, "must lie in [0, 1); 0 keeps no average"),
+  ("model.drop_path", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
+  ("model.dropout", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
+  ("data.image_size", lambda x: x >= 1, "must be positive"),
+  ("optim.learning_rate", lambda x: x > 0, "must be positive"),
+  ("optim.weight_decay", lambda x: x >= 0, "must be positive, or 0 for none"),
+  ("optim.clip_norm", lambda x: x >= 0, "must be positive, or 0 for no clipping"),
+  ("optim.schedule.start", lambda x: x >= 0, "must not be negative"),
+  ("optim.schedule.end", lambda x: x >= 0, "must not be negative"),
+)
 
 # Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
 _FREE = (
@@ -42,6 +57,10 @@ def check(config):
   for field in ("flip", "random_erasing"):
     if not 0 <= config.augment[field] <= 1:
       problems.append(f"augment.{field}={config.augment[field]}: a probability, in [0, 1]")
+  for field, fits, words in _RANGES:
+    value = functools.reduce(lambda tree, key: tree[key], field.split("."), config)
+    if not fits(value):
+      problems.append(f"{field}={value}: {words}")
   if config.augment.crop not in _CROPS:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
   if config.optim.nonfinite not in ("stop", "skip"):

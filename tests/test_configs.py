@@ -1,23 +1,45 @@
-"""Every config: complete, and it trains two steps with its own recipe on a small model and the digits."""
+"""Every config: complete, and its recipe trains a small model on the digits for two steps."""
 
 import importlib
 import pathlib
+import re
 
 import ml_collections
 import numpy as np
 import pytest
 
-from mlpvision import config as config_lib
+from mlpvision import config as config_lib, weights
 from mlpvision.errors import UserError
 from mlpvision.training import loop
 
 _FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 _NAMES = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in ("default", "recipes"))
-_RECIPES = ("asmlp_base", "asmlp_small", "asmlp_tiny", "mixer_b16", "s2mlp_deep", "s2mlp_wide")
+_RECIPES = {  # and the models that they start from
+  "asmlp_base": "",
+  "asmlp_base_384": "runs/asmlp_base",
+  "asmlp_small": "",
+  "asmlp_tiny": "",
+  "ff_base": "",
+  "mixer_b16": "",
+  "mixer_b16_finetune": "mixer_b16.goog_in21k",
+  "mixer_b16_in21k": "",
+  "resmlp_s12": "",
+  "s2mlp_deep": "",
+  "s2mlp_wide": "",
+  "swin_tiny": "",
+  "vit_b16": "",
+  "vit_b16_384": "deit_base_patch16_224.fb_in1k",
+}
+# These differ from a config that is trained in the model's name and drop path alone.
+_LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
 _SMALL = {
   "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
   "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
-  "asmlp": dict(hidden_dim=8, depths=(1, 1, 1, 1)),
+  "asmlp": dict(hidden_dim=8, depths=(1, 1)),
+  "swin": dict(hidden_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2),
+  "vit": dict(num_blocks=1, hidden_dim=16, num_heads=2, patch_size=16),
+  "ff": dict(num_blocks=1, hidden_dim=16, patch_size=16),
+  "resmlp": dict(num_blocks=1, hidden_dim=16, patch_size=16),
 }
 
 
@@ -29,7 +51,14 @@ def test_all_configs_are_covered():
   assert _NAMES == sorted((*_RECIPES, "quickstart"))
 
 
-@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("name", _LIKE)
+def test_sizes_of_one_model_have_one_recipe(name):
+  configs = (config_lib.to_json(_config(which)) for which in (_LIKE[name], name))
+  fields = [line.partition(":")[0] for line in config_lib.differences(*configs)]
+  assert fields == ["model.drop_path", "model.name"]
+
+
+@pytest.mark.parametrize("name", [name for name in _NAMES if name not in _LIKE])
 def test_two_steps(name, tmp_path):
   config = _config(name)
   with config.unlocked():
@@ -37,7 +66,9 @@ def test_two_steps(name, tmp_path):
       config.model.update(_SMALL[config.model.name.split("_")[0]])
       config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
       config.augment.update(randaugment="", repeats=1)
-      config.optim.schedule.warmup = "1 step"
+    else:
+      config.model.num_blocks = 2
+    config.init_from = ""
     config.data.update(batch_size=16, eval_split="test[:16]")
     config.duration = "2 steps"
     config.optim.schedule.warmup = "1 step"
@@ -55,9 +86,37 @@ def test_a_recipe_names_all_that_is_missing(name, tmp_path):
   with pytest.raises(UserError) as error:
     config_lib.check(config)
   message = str(error.value)
-  assert "imagenet2012 is not in" in message
-  assert "augment.randaugment=" in message
-  assert "--config.augment.randaugment=" in message
+  assert f"{config.data.name} is not in" in message
+  assert ("--config.augment.randaugment=" in message) == bool(config.augment.randaugment)
+
+
+@pytest.mark.parametrize("name", _RECIPES)
+def test_what_a_recipe_starts_from_can_be_had(name):
+  source = _config(name).init_from
+  assert source == _RECIPES[name]
+  assert not source or source in weights.KNOWN or source.removeprefix("runs/") in _RECIPES
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("optim.learning_rate", 0.0),
+    ("optim.weight_decay", -0.1),
+    ("optim.clip_norm", -1.0),
+    ("optim.schedule.start", -1e-6),
+    ("optim.schedule.end", -1e-6),
+    ("model.drop_path", 1.0),
+    ("model.dropout", -0.5),
+    ("label_smoothing", 1.0),
+    ("ema_decay", 1.0),
+    ("data.image_size", 0),
+  ],
+)
+def test_numbers_out_of_range_are_named(field, value):
+  config = _config("quickstart")
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(UserError, match=f"^{re.escape(field)}={value}: must"):
+    config_lib.check(config)
 
 
 def test_every_field_is_explained():
@@ -80,9 +139,15 @@ def _leaves(tree, prefix=""):
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_configs_use_no_fields_of_their_own(name):
-  """Only model options may go beyond default.py; all else would be ignored."""
+  """Only options of models and optimizers may go beyond default.py; all else would be ignored."""
   extra = set(_leaves(_config(name))) - set(_leaves(_config("default")))
-  assert all(field.startswith("model.") for field in extra)
+  assert all(field.startswith(("model.", "optim.kwargs.")) for field in extra)
+
+
+def test_no_field_hides_a_method():
+  """A field such as "update" could not be set on the command line."""
+  names = {part for field in _leaves(_config("default")) for part in field.split(".")}
+  assert not names & set(dir(ml_collections.ConfigDict))
 
 
 def test_differences_are_readable_and_leave_out_what_may_change():

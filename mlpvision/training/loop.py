@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from mlpvision import config as config_lib, durations, sharding
-from mlpvision.checkpoints import Checkpoints
+from mlpvision.checkpoints import Checkpoints, is_saved
 from mlpvision.data import loader
 from mlpvision.errors import UserError
 from mlpvision.evaluation.classification import Evaluator
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import state as state_lib
+from mlpvision.training import initial, state as state_lib
 from mlpvision.training.health import Health
 from mlpvision.training.setup import compile_step, set_up
 from mlpvision.training.stopping import SaveClock, StopRequest
@@ -52,13 +52,20 @@ def train_and_evaluate(config, workdir):
   setup = set_up(config)
   meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
 
-  # Continue this workdir's own run where there is one, else start at step 0.
+  # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
+  given, origin = None, ""
+  if config.init_from and not is_saved(workdir):
+    given, origin = initial.read(config.init_from, setup)
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
   _check_same_run(checkpoints.read_meta(), meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
+  if start_step:
+    origin = f"continuing from step {start_step}"
   if state is None:
-    state = state_lib.create(setup.init, setup.abstract, config.seed)
+    if config.init_from and given is None:  # what is there was never completed
+      given, origin = initial.read(config.init_from, setup)
+    state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
@@ -100,7 +107,7 @@ def train_and_evaluate(config, workdir):
     progress.pause(time.perf_counter() - started)
     return results
 
-  _introduce(setup, start_step, workdir, progress)
+  _introduce(setup, origin, workdir, progress)
   step, stopped, results = start_step, False, {}
   pending = saved_meta["pending"] if saved_meta else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
@@ -168,14 +175,14 @@ def summary(results):
   )
 
 
-def _introduce(setup, start_step, workdir, progress):
+def _introduce(setup, origin, workdir, progress):
   split = setup.train_split
   progress.say(f"{setup.config.model.name} on {split.name}: {len(split):,} images, {len(split.class_names)} classes")
   progress.say(overview.parameters(setup.abstract.params))
   progress.say(overview.mesh(setup.mesh))
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
-  if start_step:
-    progress.say(f"continuing from step {start_step}")
+  if origin:
+    progress.say(origin)
 
 
 def _make_writable(workdir):

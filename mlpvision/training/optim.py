@@ -3,14 +3,20 @@
 import inspect
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mlpvision.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "constant")
 
+# Biases and norms have one dimension; these have more, and no recipe here decays them either.
+_NOT_DECAYED = ("pos_embedding", "cls_pos_embedding", "cls_token", "relative_position_bias")
 
-def make_schedule(name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, clock="warmup"):
+
+def make_schedule(
+  name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, clock="warmup", every_steps=1, delay_steps=0
+):
   """Learning rate as a function of the step: linear from `start` to `peak`, then down to `end`.
 
   Args:
@@ -19,6 +25,8 @@ def make_schedule(name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, 
     warmup_steps, total_steps: the peak is due at warmup_steps, the end at total_steps.
     clock: "warmup": the decay starts at the peak when the warm-up ends. "zero": it is the decay over all total_steps,
       whose first warmup_steps the warm-up replaces (timm's schedulers, so DeiT's and Swin's).
+    every_steps: the rate changes once in this many steps; the other numbers of steps are rounded to multiples of it.
+    delay_steps: each step has the rate that was due this many steps before; the first ones have step 0's.
 
   Returns:
     Callable from int step to float.
@@ -29,6 +37,14 @@ def make_schedule(name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, 
     raise UserError(f"unknown optim.schedule.clock {clock!r}; 'warmup' or 'zero'")
   if warmup_steps > total_steps:
     raise UserError(f"the warm-up of {warmup_steps} steps is longer than the whole run of {total_steps}")
+  if every_steps < 1:
+    raise UserError("optim.schedule.every: must be at least one step")
+  if every_steps > 1 or delay_steps:
+    periods = [round(steps / every_steps) for steps in (warmup_steps, total_steps, delay_steps)]
+    counted = make_schedule(
+      name, peak=peak, warmup_steps=periods[0], total_steps=max(1, periods[1]), start=start, end=end, clock=clock
+    )
+    return lambda step: counted(jnp.maximum(step // every_steps - periods[2], 0))
   elapsed = warmup_steps if clock == "zero" else 0  # of the decay, when the warm-up ends
   decay_steps = max(1, total_steps - warmup_steps + elapsed)
   decay = {
@@ -43,16 +59,15 @@ def make_schedule(name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, 
 
 
 def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=None, skip_nonfinite=False):
-  """A constructor of optax by name, behind clipping by the global norm.
+  """A constructor of optax by name, behind clipping by the global norm; "lamb" is `lamb` below.
 
-  Weight decay is the constructor's own, and goes to parameters of two or more dimensions only: not to biases and
-  norms, as in every recipe here. skip_nonfinite: gradients with a NaN or an infinity change nothing, not even the
-  optimizer's own state.
+  Weight decay is the constructor's own, and goes to the parameters of `decay_mask` only. skip_nonfinite: gradients with
+  a NaN or an infinity change nothing, not even the optimizer's own state.
 
   Raises:
     UserError: unknown constructor or argument, or weight decay for one that has none.
   """
-  constructor = getattr(optax, name, None)
+  constructor = lamb if name == "lamb" else getattr(optax, name, None)
   arguments = inspect.signature(constructor).parameters if inspect.isfunction(constructor) else {}
   if "learning_rate" not in arguments:
     raise UserError(f"unknown optim.name {name!r}: optax has no such optimizer (adamw, adam, sgd, lamb, lion, ...)")
@@ -70,6 +85,27 @@ def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=No
   return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 2) if skip_nonfinite else optimizer
 
 
+def lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.0, mask=None):
+  """LAMB (arXiv 1904.00962), with layer-wise rates only where weights decay.
+
+  That is NVIDIA's and timm's LAMB, which ResMLP was trained with. optax.lamb scales every leaf by its own norm: a
+  LayerScale that starts at 1e-5 would hardly ever move.
+
+  Args:
+    learning_rate: a float, or a callable from the step to one.
+    b1, b2, eps: of Adam.
+    weight_decay: added to Adam's direction, before the layer-wise scaling.
+    mask: a function from parameters to a tree of bools: which ones are decayed and scaled; None: all.
+  """
+  mask = mask or (lambda params: jax.tree.map(lambda _: True, params))
+  return optax.chain(
+    optax.scale_by_adam(b1, b2, eps),
+    optax.add_decayed_weights(weight_decay, mask),
+    optax.masked(optax.scale_by_trust_ratio(), mask),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
 def decay_mask(params):
-  """Which parameters weight decay applies to: those of two or more dimensions."""
-  return jax.tree.map(lambda p: p.ndim > 1, params)
+  """Which parameters weight decay applies to: matrices and kernels, not biases, norms, class tokens and positions."""
+  return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in _NOT_DECAYED, params)

@@ -30,7 +30,7 @@ class Setup:
   model: Any
   optimizer: Any
   schedule: Any
-  init: Any  # key -> TrainState
+  init: Any  # (key, given parameters) -> TrainState
   abstract: Any  # the state's shapes and shardings
   total_steps: int
   steps_per_epoch: float
@@ -93,11 +93,15 @@ def make_model(options, num_classes):
 
 def make_optimizer(config, total_steps, counts):
   """(optimizer, schedule) that config.optim describes; counts as `durations.to_steps` takes them."""
+  steps = {
+    f"{name}_steps": durations.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
+    for name in ("warmup", "every", "delay")
+  }
   schedule = optim.make_schedule(
     config.schedule.name,
     peak=config.learning_rate,
-    warmup_steps=durations.to_steps(config.schedule.warmup, field="optim.schedule.warmup", **counts),
     total_steps=total_steps,
+    **steps,
     start=config.schedule.start,
     end=config.schedule.end,
     clock=config.schedule.clock,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import flax.struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
 
@@ -20,10 +21,15 @@ class TrainState:
 
 
 def make_init(model, optimizer, *, image_size, ema):
-  """A function from a key to a fresh `TrainState`."""
+  """A function from a key to a fresh `TrainState`.
 
-  def init(key):
+  Its second argument, {"path/of/leaf": array}, replaces leaves of the parameters, and so of their average.
+  """
+
+  def init(key, given=None):
     params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
+    params = flatten_dict(params, sep="/")
+    params = unflatten_dict({path: (given or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
     average = jax.tree.map(jnp.copy, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
 
@@ -40,7 +46,19 @@ def abstract_state(init, mesh, rules=()):
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def create(init, abstract, seed):
-  """The state of step 0, each leaf made where it will lie."""
+def create(init, abstract, seed, given=None):
+  """The state of step 0, each leaf made where it will lie.
+
+  Args:
+    init: from `make_init`.
+    abstract: from `abstract_state`.
+    seed: int.
+    given: {"path/of/leaf": NumPy array}, parameters to start from; the same in every process.
+  """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+  targets = flatten_dict(abstract.params, sep="/")
+  placed = {
+    path: jax.make_array_from_callback(array.shape, targets[path].sharding, array.__getitem__)
+    for path, array in (given or {}).items()
+  }
+  return jax.jit(init, out_shardings=shardings)(jax.random.key(seed), placed)

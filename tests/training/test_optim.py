@@ -2,13 +2,18 @@
 
 import math
 
+from flax.traverse_util import flatten_dict
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from configs import default, recipes
+from mlpvision import durations, models
 from mlpvision.errors import UserError
 from mlpvision.training import optim
+from mlpvision.training.setup import make_optimizer
 
 _ALL = dict(peak=1e-3, warmup_steps=10, total_steps=110, start=1e-6, end=1e-5)
 
@@ -39,6 +44,79 @@ def test_swins_rate_right_after_the_warmup():
   """20 of 300 epochs: min + (max - min) * 0.989, as the official scheduler gives."""
   schedule = optim.make_schedule("cosine", peak=1e-3, warmup_steps=20, total_steps=300, end=1e-5, clock="zero")
   assert abs((schedule(20) - 1e-5) / (1e-3 - 1e-5) - 0.989) < 5e-4
+
+
+# Learning rates of timm 1.0.31's CosineLRScheduler, printed by its _get_lr(t). DeiT: t_initial=300, lr_min=1e-5,
+# warmup_lr_init=1e-6, warmup_t=5. Swin, 1251 steps an epoch: t_initial=375300, the same rates, warmup_t=25020.
+_DEIT = {0: 1e-6, 1: 2.008e-4, 4: 8.002e-4, 5: 9.99321619703514e-4, 150: 5.05e-4, 298: 1.0108561679951479e-05}
+_SWIN = {
+  0: 1e-6,
+  1: 1.0399280575539568e-06,
+  12510: 5.005e-4,
+  25019: 9.999600719424462e-4,
+  25020: 9.891830623632338e-4,
+  25021: 9.89182200846001e-4,
+  187650: 5.05e-4,
+  375298: 1.0000000069370954e-05,
+}
+_CLOSE = dict(rtol=2e-6, atol=2e-11)  # float32, of rates up to 1e-3
+
+
+def _recipe_schedule(recipe, steps_per_epoch=1251):
+  """The schedule of a recipe of configs/recipes.py, on ImageNet."""
+  config = default.get_config()
+  recipe(config)
+  counts = dict(batch_size=config.data.batch_size, num_images=steps_per_epoch * config.data.batch_size)
+  total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  return make_optimizer(config.optim, total_steps, counts)[1]
+
+
+@pytest.mark.parametrize("epoch", _DEIT)
+def test_deits_rate_is_set_once_an_epoch_after_the_epoch(epoch):
+  """Its main.py calls scheduler.step(epoch) when the epoch is over: timm's rate of epoch t is that of epoch t + 1."""
+  schedule = _recipe_schedule(recipes.deit)
+  first = 1251 * (epoch + 1)
+  np.testing.assert_allclose([schedule(first), schedule(first + 1250)], _DEIT[epoch], **_CLOSE)
+
+
+@pytest.mark.parametrize("step", _SWIN)
+def test_swins_rate_is_set_after_each_step(step):
+  """Its main.py calls step_update(t) after step t: timm's rate of step t is that of step t + 1."""
+  schedule = _recipe_schedule(recipes.swin)
+  np.testing.assert_allclose(schedule(step + 1), _SWIN[step], **_CLOSE)
+  np.testing.assert_allclose(schedule(0), 1e-6, **_CLOSE)
+
+
+def test_rates_that_change_once_in_a_while_round_the_other_times():
+  schedule = optim.make_schedule("linear", peak=1.0, warmup_steps=99, total_steps=502, every_steps=100)
+  np.testing.assert_allclose([schedule(t) for t in (0, 99, 100, 199, 200, 499, 501)], [0, 0, 1, 1, 0.75, 0.25, 0])
+
+
+def test_deits_last_rate_for_384_is_the_peak():
+  schedule = _recipe_schedule(recipes.deit_384)
+  np.testing.assert_allclose([schedule(1251 * t) for t in (1, 2, 7, 29)], [1e-6, 1.8e-6, 5e-6, 5e-6], rtol=1e-5)
+
+
+def test_lamb_is_timms():
+  """Two steps of timm 1.0.31's Lamb(lr=0.1), weight decay 0.2 for the kernel, clipping at 1.0, printed."""
+  optimizer = optim.make_optimizer("lamb", lambda step: 0.1, weight_decay=0.2, clip_norm=1.0)
+  params = {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([1e-3, -1e-3])}
+  state = optimizer.init(params)
+  for step in (1, 2):
+    grads = {"kernel": step * jnp.array([[3.0, 1.0], [-2.0, 0.5]]), "bias": jnp.array([2.0, -1.0])}
+    updates, state = optimizer.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+  kernel = [[0.610867440700531, -2.194675922393799], [0.7919044494628906, 2.4812326431274414]]
+  np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-5)
+  np.testing.assert_allclose(params["bias"], [-0.19375953078269958, 0.19375905394554138], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vit_b16", "ff_base", "swin_tiny", "resmlp_s12"])
+def test_positions_and_class_tokens_are_not_decayed(name):
+  model = models.create(name)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))["params"]
+  decayed = {path[-1] for path, decay in flatten_dict(optim.decay_mask(shapes)).items() if decay}
+  assert decayed == {"kernel"}
 
 
 def test_adamw_decays_matrices_only():
@@ -85,6 +163,7 @@ def test_arguments_reach_the_constructor():
     (lambda: optim.make_schedule("cosin", peak=1, warmup_steps=0, total_steps=1), "schedule.name"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=1, clock="noon"), "clock"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=9, total_steps=5), "warm-up of 9 steps"),
+    (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=5, every_steps=0), "schedule.every"),
   ],
 )
 def test_mistakes_are_named(call, message):
