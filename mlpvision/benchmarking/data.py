@@ -22,6 +22,8 @@ def run(config, *, seconds, num_rounds, with_peers, json_path=None):
     with_peers: also Pillow in processes, and tf.data.
     json_path: where to write it all as JSON, or None.
   """
+  if with_peers and config.augment.crop != "random_resized":
+    raise UserError(f"--peers: the other loaders know no augment.crop={config.augment.crop!r}, only 'random_resized'")
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   workers, cores = config.data.workers, os.cpu_count()
   title = (
