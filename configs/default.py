@@ -55,8 +55,9 @@ def get_config():
   # Per channel, of pixels in [0, 1]: what the device subtracts, then divides by. Default: ImageNet's.
   config.data.mean = (0.485, 0.456, 0.406)
   config.data.std = (0.229, 0.224, 0.225)
-  # Processes per host that read, decode and augment; 0 does it in threads of the main process.
-  config.data.workers = 0
+  # Processes per host that read, decode and augment; 0 does it in threads of the main process, which costs less but
+  # does not scale far; -1 chooses by the number of cores.
+  config.data.workers = -1
   # Batches that are prepared ahead.
   config.data.prefetch = 4
 

@@ -11,7 +11,6 @@ def imagenet(config):
   config.data.train_split = "train"
   config.data.eval_split = "validation"
   config.data.image_size = 224
-  config.data.workers = 16
   config.eval.crop_ratio = 0.875
   config.model.dtype = "bfloat16"
   config.checkpoint.every = "1 epoch"

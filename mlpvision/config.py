@@ -16,6 +16,9 @@ _RANGES = (
   ("model.drop_path", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
   ("model.dropout", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
   ("data.image_size", lambda x: x >= 1, "must be positive"),
+  ("data.workers", lambda x: x >= -1, "must not be negative; -1 chooses"),
+  ("data.prefetch", lambda x: x >= 1, "must be positive"),
+  ("checkpoint.keep", lambda x: x >= 1, "must be positive"),
   ("optim.learning_rate", lambda x: x > 0, "must be positive"),
   ("optim.weight_decay", lambda x: x >= 0, "must be positive, or 0 for none"),
   ("optim.clip_norm", lambda x: x >= 0, "must be positive, or 0 for no clipping"),
@@ -67,8 +70,6 @@ def check(config):
     problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
   if durations.to_seconds(config.hang_timeout) is None:
     problems.append(f'hang_timeout={config.hang_timeout!r}: write "30 minutes" or "1 hour"')
-  if config.checkpoint.keep < 1:
-    problems.append(f"checkpoint.keep={config.checkpoint.keep}: at least 1")
   metrics = ["val/top1", "val/top5", "val/loss"]
   metrics += ["val/ema_top1", "val/ema_top5", "val/ema_loss"] if config.ema_decay else []
   if config.checkpoint.best and config.checkpoint.best not in metrics:

@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from mlpvision.benchmarking import ours, pillow, report, rounds, stages, synthetic, tfdata
-from mlpvision.data import datasets
+from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 
 # So many images of the dataset the other loaders get as files; they read them over and over.
@@ -25,7 +25,7 @@ def run(config, *, seconds, num_rounds, with_peers, json_path=None):
   if with_peers and config.augment.crop != "random_resized":
     raise UserError(f"--peers: the other loaders know no augment.crop={config.augment.crop!r}, only 'random_resized'")
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
-  workers, cores = config.data.workers, os.cpu_count()
+  workers, cores = loader.num_workers(config), os.cpu_count()
   title = (
     f"{split.name}: {len(split):,} images to {config.data.image_size} x {config.data.image_size},"
     f" batch {config.data.batch_size}, {f'{workers} workers' if workers else 'threads'}, {cores} CPU cores,"

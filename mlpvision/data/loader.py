@@ -148,16 +148,26 @@ def _key(split, index, example):
   return f"image {index} of {split.name}{name and f' ({name})'}"
 
 
+def num_workers(config):
+  """How many processes load: config.data.workers, where -1 is none for up to four cores, else one per core, up to 16.
+
+  Decoding lets other threads run, what surrounds it does not: threads are cheaper up to about four cores.
+  """
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  return config.data.workers if config.data.workers >= 0 else 0 if cores <= 4 else min(cores, 16)
+
+
 def _iterate(dataset, config):
-  # A batch is read by one thread; more of them than cores only add to the memory.
-  ahead = max(1, config.data.prefetch)
-  batches = dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead))
-  if config.data.workers:
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # grain reads a flag, and outside a command nobody has parsed any
-    options = grain.MultiprocessingOptions(config.data.workers, per_worker_buffer_size=ahead)
-    batches = batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
-  return iter(batches)
+  ahead, workers = max(1, config.data.prefetch), num_workers(config)
+  if not workers:
+    # A batch is read by one thread; more of them than cores only add to the memory.
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead)))
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain reads a flag, and outside a command nobody has parsed any
+  # Every worker holds what it prepares: one batch each is enough where several work.
+  options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
+  batches = dataset.to_iter_dataset(grain.ReadOptions(1, 1))
+  return iter(batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts))
 
 
 def _ignore_interrupts(worker_index, worker_count):
