@@ -35,6 +35,6 @@ def draw(path, images, targets, class_names, *, title):
 
 
 def _label(target, class_names):
-  """Up to two classes with their shares. What label smoothing gives to every class is not worth a line."""
-  best = [i for i in np.argsort(-target)[:2] if target[i] > 0.02 + target.min()]
+  """Up to two classes with their shares, without the little that label smoothing gives to every class."""
+  best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
   return "\n".join(f"{target[i]:.2f} {class_names[i][:24]}" for i in best)
