@@ -178,10 +178,10 @@ def _leaves(tree, prefix=""):
     yield from _leaves(value, f"{prefix}/{key}") if isinstance(value, dict) else [(f"{prefix}/{key}", value)]
 
 
-def campaign(folder, faults, seed, say=print):
-  """Interrupts `faults` times; returns the Faults. AssertionError where anything differs."""
+def campaign(folder, schedule, seed, say=print):
+  """Interrupts as often as the schedule has KINDS; returns the Faults. AssertionError where anything differs."""
   rng, done, reference = random.Random(seed), [], {}
-  for number, (count, kinds) in enumerate(_group([KINDS[i % len(KINDS)] for i in range(faults)], rng)):
+  for number, (count, kinds) in enumerate(_group(schedule, rng)):
     if count not in reference:
       run = Run(folder / f"undisturbed-{count}", count)
       run.start()
@@ -301,7 +301,8 @@ def main():
   options = parser.parse_args()
   started = time.monotonic()
   with tempfile.TemporaryDirectory() as folder:
-    faults = campaign(pathlib.Path(folder), options.faults, options.seed)
+    schedule = [KINDS[i % len(KINDS)] for i in range(options.faults)]
+    faults = campaign(pathlib.Path(folder), schedule, options.seed)
   page = table(faults, time.monotonic() - started, options.seed)
   print(page)
   if options.write:
