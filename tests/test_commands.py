@@ -155,10 +155,8 @@ _BAD = {
   "patch": (["--config.data.image_size=30"], "images of 30x30 cannot be cut into patches of 4x4"),
   "dataset": (["--config.data.name=imagenet2012"], "imagenet2012 is not in"),
   "workdir": (["--workdir=/proc/nowhere"], "cannot write to the workdir /proc/nowhere"),
-  "missing augmentation": (
-    ["--config.augment.repeats=3"],
-    "no repeats yet; --config.augment.repeats=1 trains without it",
-  ),
+  "RandAugment": (["--config.augment.randaugment=rand-m99"], "augment.randaugment"),
+  "repeats": (["--config.augment.repeats=0"], "augment.repeats=0"),
 }
 
 
