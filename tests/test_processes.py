@@ -43,30 +43,35 @@ def _losses(workdir):
   return [row["train/loss"] for row in rows if "train/loss" in row] + [rows[-1]["val/loss"], rows[-1]["val/top1"]]
 
 
-def test_two_processes_train_and_stop_as_one(start, command, tmp_path):
-  whole, split = tmp_path / "one", tmp_path / "two"
-  flags = (*SMALL, "--config.duration=60 steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
+def _stop(processes, step):
+  """SIGTERM to the last process once the first one reports the step; the step at which all stopped."""
+  output = ""
+  for line in processes[0].stdout:
+    output += line
+    if f"step {step}/90" in line:
+      break
+  processes[-1].send_signal(signal.SIGTERM)  # of two, to the one that does not report
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), output + outputs[0]
+  return int(re.search(r"stopped after step (\d+); to continue", outputs[0])[1]), output, outputs
+
+
+def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  flags = (*SMALL, "--config.duration=90 steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
   code, output = command("train.py", *flags, f"--workdir={whole}", devices=8)
   assert code == 0, output
 
-  processes = _start_two(start, split, 60)
-  for line in processes[0].stdout:
-    if "step 10/60" in line:
-      break
-  processes[1].send_signal(signal.SIGTERM)  # to the one that does not report
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
-  stopped = re.search(r"stopped after step (\d+); to continue", outputs[0])
-  assert stopped, outputs[0]
-  assert load_weights(split)[2] == int(stopped[1]) < 60
-
-  processes = _start_two(start, split, 60)
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
-  assert f"continuing from step {stopped[1]}\n" in outputs[0]
-  assert "8 x cpu in 2 processes, mesh data=8" in outputs[0]
+  first, _, _ = _stop([start("train.py", *flags, f"--workdir={parts}", devices=8)], 10)
+  second, output, outputs = _stop(_start_two(start, parts, 90), 40)
+  assert f"continuing from step {first}\n" in output
+  assert "8 x cpu in 2 processes, mesh data=8" in output
   assert "loss" not in outputs[1]
-  np.testing.assert_allclose(_losses(split), _losses(whole), rtol=1e-4)
+  assert load_weights(parts)[2] == second < 90
+  code, output = command("train.py", *flags, f"--workdir={parts}", devices=4)
+  assert code == 0, output
+  assert f"continuing from step {second}\n" in output
+  np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
