@@ -26,7 +26,8 @@ _CLUSTER_SIGNS = {
   "JAX_COORDINATOR_ADDRESS": lambda value: True,
   "TPU_WORKER_HOSTNAMES": lambda value: "," in value,
   "MEGASCALE_COORDINATOR_ADDRESS": lambda value: True,
-  "SLURM_NTASKS": lambda value: int(value) > 1,
+  # srun's; a batch script or an salloc shell has the number of tasks too, and is a single process.
+  "SLURM_STEP_NODELIST": lambda value: int(os.environ.get("SLURM_NTASKS", "1")) > 1,
   "OMPI_COMM_WORLD_SIZE": lambda value: int(value) > 1,
 }
 

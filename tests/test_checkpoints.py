@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlpvision import sharding
 from mlpvision.checkpoints import Checkpoints, load_weights
 from mlpvision.errors import UserError
 from mlpvision.training import setup as setup_lib, state as state_lib
@@ -61,6 +62,24 @@ def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
   _equal(restored, states[6])
   kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
   assert kernel.addressable_shards[0].data.size * mesh["fsdp"] * mesh.get("model", 1) == kernel.size
+
+
+def test_saved_on_any_number_of_devices_restored_on_any_other(run):
+  config, workdir = run
+  setup = setup_lib.set_up(config)
+  meshes = {n: sharding.make_mesh(fsdp=n, devices=jax.devices()[:n]) for n in (1, 4, 8)}
+  abstract = {n: state_lib.abstract_state(setup.init, mesh) for n, mesh in meshes.items()}
+  for saved, targets in abstract.items():
+    state = state_lib.create(setup.init, targets, seed=saved)
+    checkpoints = Checkpoints(workdir / str(saved), keep=1)
+    checkpoints.save(1, state, _META)
+    checkpoints.wait()
+    for number, other in abstract.items():
+      restored, _ = checkpoints.restore(other)
+      _equal(restored, state)
+      kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
+      assert len(kernel.sharding.device_set) == number
+    checkpoints.close()
 
 
 @pytest.mark.parametrize(("metric", "best"), [("val/top1", 4), ("val/loss", 2)])

@@ -1,5 +1,6 @@
 """Several processes, as on several hosts: the same training, and a signal to one of them stops all at one step."""
 
+import functools
 import json
 import re
 import signal
@@ -7,25 +8,34 @@ import socket
 
 from conftest import SMALL
 import numpy as np
+import pytest
 
 from mlpvision.checkpoints import load_weights
 
 
-def _start_two(start, workdir, steps):
+def _explicit(i):
+  return {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(i)}
+
+
+def _slurm(i):
+  """What srun sets for two tasks on one node; JAX makes the coordinator's port from the job's number."""
+  job = str(_port())
+  names = {"JOB_ID": job, "STEP_NODELIST": "127.0.0.1", "NTASKS": "2", "PROCID": str(i), "LOCALID": str(i)}
+  return {f"SLURM_{name}": value for name, value in names.items()}
+
+
+@functools.cache
+def _port():
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-  flags = (*SMALL, f"--config.duration={steps} steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
-  return [
-    start(
-      *("train.py", *flags, f"--workdir={workdir}"),
-      devices=4,
-      JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
-      JAX_NUM_PROCESSES="2",
-      JAX_PROCESS_ID=str(i),
-    )
-    for i in range(2)
-  ]
+    return probe.getsockname()[1]
+
+
+def _start_two(start, workdir, steps, *flags, launcher=_explicit):
+  _port.cache_clear()
+  flags = (*SMALL, f"--config.duration={steps} steps", "--config.log_every=2 steps", *flags)
+  flags = ("train.py", *flags, "--config.eval.every=1000 steps", f"--workdir={workdir}")
+  return [start(*flags, devices=4, **launcher(i)) for i in range(2)]
 
 
 def _losses(workdir):
@@ -33,27 +43,48 @@ def _losses(workdir):
   return [row["train/loss"] for row in rows if "train/loss" in row] + [rows[-1]["val/loss"], rows[-1]["val/top1"]]
 
 
-def test_two_processes_train_and_stop_as_one(start, command, tmp_path):
-  whole, split = tmp_path / "one", tmp_path / "two"
-  flags = (*SMALL, "--config.duration=60 steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
+def _stop(processes, step):
+  """SIGTERM to the last process once the first one reports the step; the step at which all stopped."""
+  output = ""
+  for line in processes[0].stdout:
+    output += line
+    if f"step {step}/90" in line:
+      break
+  processes[-1].send_signal(signal.SIGTERM)  # of two, to the one that does not report
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), output + outputs[0]
+  return int(re.search(r"stopped after step (\d+); to continue", outputs[0])[1]), output, outputs
+
+
+def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  flags = (*SMALL, "--config.duration=90 steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
   code, output = command("train.py", *flags, f"--workdir={whole}", devices=8)
   assert code == 0, output
 
-  processes = _start_two(start, split, 60)
-  for line in processes[0].stdout:
-    if "step 10/60" in line:
-      break
-  processes[1].send_signal(signal.SIGTERM)  # to the one that does not report
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
-  stopped = re.search(r"stopped after step (\d+); to continue", outputs[0])
-  assert stopped, outputs[0]
-  assert load_weights(split)[2] == int(stopped[1]) < 60
-
-  processes = _start_two(start, split, 60)
-  outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], outputs
-  assert f"continuing from step {stopped[1]}\n" in outputs[0]
-  assert "8 x cpu in 2 processes, mesh data=8" in outputs[0]
+  first, _, _ = _stop([start("train.py", *flags, f"--workdir={parts}", devices=8)], 10)
+  second, output, outputs = _stop(_start_two(start, parts, 90), 40)
+  assert f"continuing from step {first}\n" in output
+  assert "8 x cpu in 2 processes, mesh data=8" in output
   assert "loss" not in outputs[1]
-  np.testing.assert_allclose(_losses(split), _losses(whole), rtol=1e-4)
+  assert load_weights(parts)[2] == second < 90
+  code, output = command("train.py", *flags, f"--workdir={parts}", devices=4)
+  assert code == 0, output
+  assert f"continuing from step {second}\n" in output
+  np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("what", "message"), [("SIGSTOP", "nothing was completed for 9 s"), ("SIGKILL", "a step failed")]
+)
+def test_a_peer_that_hangs_or_dies_ends_the_other(start, tmp_path, what, message):
+  processes = _start_two(start, tmp_path, 100_000, "--config.hang_timeout=0.15 minutes", launcher=_slurm)
+  output = ""
+  for line in processes[0].stdout:
+    output += line
+    if "step    100/" in line:
+      break
+  processes[1].send_signal(getattr(signal, what))
+  output += processes[0].communicate(timeout=60)[0]
+  assert processes[0].returncode == 75, output
+  assert re.search(rf"error: process 0 of 2: {message}.*Another process is probably dead", output), output

@@ -75,7 +75,10 @@ def open_builder(name, data_dir):
     print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):
-      builder.download_and_prepare()
+      try:
+        builder.download_and_prepare()
+      except FileExistsError:  # another process was faster
+        builder = own_builder(name, data_dir)
   else:
     builder = tfds.builder_from_directory(os.fspath(path))
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
