@@ -119,20 +119,6 @@ def test_kill_9_loses_no_more_than_the_interval(start, command, finished, tmp_pa
   assert _logged(tmp_path) == _logged(finished)
 
 
-def test_a_damaged_checkpoint_costs_an_interval_only(command, finished, tmp_path):
-  code, _ = command(*_train(tmp_path))
-  assert code == 0
-  newest = tmp_path / "checkpoints" / str(_STEPS)
-  for path in newest.rglob("*"):
-    if path.is_file() and path.stat().st_size > 2000:
-      os.truncate(path, path.stat().st_size // 2)
-  code, output = command(*_train(tmp_path))
-  assert code == 0
-  assert f"{newest} IS DAMAGED" in output
-  assert "continuing from step 56\n" in output
-  _same_parameters(tmp_path, finished)
-
-
 def test_a_finished_run_only_evaluates(command, finished):
   code, output = command(*_train(finished))
   assert code == 0

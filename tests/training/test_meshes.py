@@ -11,9 +11,9 @@ from mlpvision.training import setup as setup_lib, state as state_lib
 _MODELS = {
   "s2mlp_wide": dict(num_blocks=2, hidden_dim=128, patch_size=8),
   "mixer_b16": dict(num_blocks=2, hidden_dim=128, patch_size=8, tokens_mlp_dim=64, channels_mlp_dim=512, remat=True),
-  "asmlp_tiny": dict(hidden_dim=32, depths=(1, 1, 1, 2), patch_size=2),
+  "asmlp_tiny": dict(hidden_dim=64, depths=(1, 1), patch_size=2),
 }
-_LAST_BLOCK = {"s2mlp_wide": "block_1", "mixer_b16": "MixerBlock_1", "asmlp_tiny": "stage_3_block_1"}
+_LAST_BLOCK = {"s2mlp_wide": "block_1", "mixer_b16": "MixerBlock_1", "asmlp_tiny": "stage_1_block_0"}
 _SPLITS = {
   "8 fsdp": dict(data=1, fsdp=8),
   "4 fsdp x 2 model": dict(data=1, fsdp=4, model=2),
