@@ -76,7 +76,7 @@ def make_mesh(data=-1, fsdp=1, model=1, *, devices=None):
   if sizes["data"] % slices:
     raise UserError(f"mesh {shown}: the data axis must be a multiple of the {slices} slices")
   inside = (sizes["data"] // slices, sizes["fsdp"], sizes["model"])
-  grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+  grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices, allow_split_physical_axes=True)
   return Mesh(grid, tuple(sizes), axis_types=axis_types)
 
 

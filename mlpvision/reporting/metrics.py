@@ -1,6 +1,8 @@
 """Metrics to WORKDIR/metrics.jsonl, one JSON object a line, and to TensorBoard."""
 
+import errno
 import json
+import os
 
 from etils import epath
 
@@ -28,7 +30,12 @@ class MetricWriter:
     else:
       with self._path.open("a") as file:
         file.write(f"{self._lines[-1]}\n")
-    self._tensorboard.write_scalars(step, scalars)
+    try:
+      self._tensorboard.write_scalars(step, scalars)
+    except Exception as error:  # TensorFlow has a kind of its own for this
+      if "No space left" not in str(error):
+        raise
+      raise OSError(errno.ENOSPC, "No space left on device", os.fspath(self._path.parent)) from error
 
   def close(self):
     """Flushes TensorBoard's events."""
