@@ -109,3 +109,19 @@ def test_fsdp_cuts_the_state_of_s2mlp_wide_to_an_eighth(small_config):
     return sum(np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
 
   assert argument_bytes(8) < argument_bytes(1) / 7
+
+
+@pytest.mark.parametrize("axes", [dict(), dict(fsdp=8), dict(fsdp=4, model=2)])
+def test_only_the_data_axis_crosses_from_one_slice_to_another(axes, monkeypatch):
+  """On the devices of two real TPU slices, which libtpu describes without a TPU."""
+  pytest.importorskip("libtpu")
+  from jax.experimental import topologies
+
+  monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # another process may have loaded it
+  devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4", num_slices=2).devices
+  grid = np.vectorize(lambda device: device.slice_index)(sharding.make_mesh(devices=devices, **axes).devices)
+  assert grid.size == 32
+  halves = np.split(grid, 2, axis=0)
+  assert [np.unique(half).tolist() for half in halves] == [[0], [1]]
+  with pytest.raises(UserError, match="multiple of the 2 slices"):
+    sharding.make_mesh(data=1, fsdp=32, devices=devices)
