@@ -219,7 +219,7 @@ def _disturb(run, kinds, rng, say):
         assert fault.lost <= allowed, (fault, run.output())
         say(f"{fault.kind:18s} step {fault.reached:3d}, continued from {fault.continued:3d}")
       faults, waiting, reached = faults + waiting, [], 0
-    reached = max(reached, run.step())
+    reached = max(reached, run.step(), run.continued() or 0)
     if in_time:
       waiting.append(Fault(kind, reached))
     exchanged ^= kind == "hosts exchanged"
