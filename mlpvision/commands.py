@@ -7,6 +7,7 @@ import sys
 
 from absl import app, flags, logging
 
+from mlpvision import host_memory
 from mlpvision.errors import UserError
 
 
@@ -15,6 +16,7 @@ def run(main):
   # TensorFlow, which only writes TensorBoard's files here, greets on stderr at length.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  host_memory.keep_freed_memory()
 
   def guarded(argv):
     if not flags.FLAGS["verbosity"].present:

@@ -16,6 +16,10 @@ _TESTS = pathlib.Path(__file__).parent
 REPO = _TESTS.parent
 sys.path[:0] = [str(REPO), str(_TESTS / "nonetwork")]
 
+from mlpvision import host_memory  # noqa: E402
+
+host_memory.keep_freed_memory()
+
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import sitecustomize  # noqa: E402, F401  blocks the network in this process
@@ -35,6 +39,9 @@ def data_dir(tmp_path_factory):
   """A tfds directory of this test session, which all processes use."""
   path = tmp_path_factory.mktemp("tfds")
   os.environ["TFDS_DATA_DIR"] = str(path)
+  # Commands run in processes of their own, many of them the same program.
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   return path
 
 

@@ -1,16 +1,19 @@
-"""Every config: complete, and its recipe trains a small model on the digits for two steps."""
+"""Every config: complete, and its recipe, one of each kind in two real steps, fits a small model and the digits."""
 
 import importlib
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
 from mlpvision import config as config_lib, weights
 from mlpvision.errors import UserError
-from mlpvision.training import loop
+from mlpvision.training import loop, setup as setup_lib
+from mlpvision.training.step import make_train_step
 
 _FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 _NAMES = sorted(path.stem for path in _FOLDER.glob("*.py") if path.stem not in ("default", "recipes"))
@@ -30,8 +33,10 @@ _RECIPES = {  # and the models that they start from
   "vit_b16": "",
   "vit_b16_384": "deit_base_patch16_224.fb_in1k",
 }
-# These differ from a config that is trained in the model's name and drop path alone.
+# These differ from another in the model's name and drop path alone.
 _LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
+# One of each recipe is trained, of the others the step is traced.
+_TRAINED = ("asmlp_base", "mixer_b16", "mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
 _SMALL = {
   "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
   "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
@@ -58,8 +63,8 @@ def test_sizes_of_one_model_have_one_recipe(name):
   assert fields == ["model.drop_path", "model.name"]
 
 
-@pytest.mark.parametrize("name", [name for name in _NAMES if name not in _LIKE])
-def test_two_steps(name, tmp_path):
+def _small(name):
+  """The recipe for a small model, the digits and two steps."""
   config = _config(name)
   with config.unlocked():
     if name != "quickstart":
@@ -72,6 +77,26 @@ def test_two_steps(name, tmp_path):
     config.duration = "2 steps"
     config.optim.schedule.warmup = "1 step"
     config.log_every = "1 step"
+  return config
+
+
+@pytest.mark.parametrize("name", [name for name in _NAMES if name not in (*_LIKE, *_TRAINED)])
+def test_a_step_can_be_built(name):
+  setup = setup_lib.set_up(_small(name))
+  batch = {
+    "image": jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((16,), jnp.int32),
+    "replaced": jax.ShapeDtypeStruct((16,), jnp.bool_),
+  }
+  step = make_train_step(setup.model, setup.optimizer, setup.config)
+  state, metrics = jax.eval_shape(step, setup.abstract, batch)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), setup.abstract)
+  assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("name", _TRAINED)
+def test_two_steps(name, tmp_path):
+  config = _small(name)
   result = loop.train_and_evaluate(config, tmp_path)
   assert result.finished
   assert result.step == 2

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import time
 
 import pytest
 
@@ -23,11 +22,9 @@ def _accuracy(workdir):
 
 @pytest.mark.slow
 def test_the_quickstart_learns_to_read_digits(command, tmp_path):
-  started = time.perf_counter()
   code, output = command(*_train_command(), f"--workdir={tmp_path}")
   assert code == 0, output
   assert _accuracy(tmp_path) >= 0.965
-  assert time.perf_counter() - started < 300
 
 
 @pytest.mark.slow
