@@ -18,17 +18,16 @@ def main(argv):
   """Reads all pictures first, so that a bad one is named before the model is loaded."""
   if len(argv) < 2:
     raise app.UsageError("name at least one picture")
-  from mlpvision.data import imagenet
-  from mlpvision.evaluation import predict
+  from mlpvision.data import transforms
+  from mlpvision.evaluation import trained
 
-  for path, ranking in zip(argv[1:], predict.predict_files(_WEIGHTS.value, argv[1:], _TOP.value), strict=True):
+  pictures = transforms.open_all(argv[1:])
+  for path, ranking in zip(argv[1:], trained.load(_WEIGHTS.value).predict(pictures, _TOP.value), strict=True):
     if _JSON.value:
-      classes = [{"name": name, "words": imagenet.words(name), "probability": p} for name, p in ranking]
-      print(json.dumps({"image": path, "classes": classes}))
+      print(json.dumps({"image": path, "classes": [prediction._asdict() for prediction in ranking]}))
       continue
     print(path)
-    for name, probability in ranking:
-      words = imagenet.words(name)
+    for name, probability, words in ranking:
       print(f"  {probability:7.2%}  {f'{words} ({name})' if words else name}")
 
 

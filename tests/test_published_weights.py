@@ -10,7 +10,7 @@ import pytest
 
 from mlpvision import models, weights
 from mlpvision.errors import UserError
-from mlpvision.evaluation import run
+from mlpvision.evaluation import trained as trained_lib
 
 _VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0, interpolation="bilinear", image_size=28)
 
@@ -28,7 +28,7 @@ def weight_file(tmp_path):
 
 
 def test_preprocessing_travels_with_the_file(weight_file):
-  trained = run.load(str(weight_file))
+  trained = trained_lib.load(str(weight_file))
   config = trained.config
   found = {"image_size": config.data.image_size, "mean": config.data.mean, "std": config.data.std}
   found |= {"crop_ratio": config.eval.crop_ratio, "interpolation": config.eval.interpolation}
@@ -57,4 +57,4 @@ def test_a_file_that_says_nothing_of_its_images_is_refused(weight_file, tmp_path
   loaded = weights.load(weight_file)
   weights.save(tmp_path / "silent.safetensors", loaded.module, loaded.params)
   with pytest.raises(UserError, match="does not say what images it expects"):
-    run.load(str(tmp_path / "silent.safetensors"))
+    trained_lib.load(str(tmp_path / "silent.safetensors"))

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 
 import cv2
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
@@ -125,8 +126,25 @@ def center_crop(image, size, *, crop_ratio, interpolation):
   return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
+def open_all(sources):
+  """`open_image` of each.
+
+  Raises:
+    UserError: some cannot be read; all of them are listed.
+  """
+  images, problems = [], []
+  for source in sources:
+    try:
+      images.append(open_image(source))
+    except UserError as error:
+      problems.append(str(error))
+  if problems:
+    raise UserError("\n".join(problems))
+  return images
+
+
 def open_image(source):
-  """A PIL image in mode RGB from a path or from encoded bytes, upright, whatever its mode.
+  """A PIL image in mode RGB, upright, from a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3].
 
   The first frame of an animation; transparent pixels show white; 16-bit grey is scaled to 8 bits; an EXIF orientation
   is applied.
@@ -135,9 +153,13 @@ def open_image(source):
     ImageError: not an image, or a damaged one.
     UserError: no such file.
   """
-  name = "an encoded image" if isinstance(source, bytes) else str(source)
+  name = str(source) if isinstance(source, str | os.PathLike) else f"a picture given as {type(source).__name__}"
   try:
-    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    if isinstance(source, np.ndarray):
+      source = Image.fromarray(source)
+    if isinstance(source, bytes):
+      source = io.BytesIO(source)
+    image = source if isinstance(source, Image.Image) else Image.open(source)
     image.load()
     return _to_rgb(ImageOps.exif_transpose(image))
   except FileNotFoundError as error:

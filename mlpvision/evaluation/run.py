@@ -1,73 +1,15 @@
-"""A trained model from a checkpoint or from published weights, and its evaluation."""
+"""Evaluation of a trained model on a dataset."""
 
-import dataclasses
-import os
-from typing import Any
-
-import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
-import ml_collections
 
-from mlpvision import checkpoints, config as config_lib, sharding, weights
-from mlpvision.data import datasets, imagenet
+from mlpvision import config as config_lib, sharding
+from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.evaluation import classes
+from mlpvision.evaluation import classes, trained as trained_lib
 from mlpvision.evaluation.classification import Evaluator
-from mlpvision.training.setup import make_model
 
 # What evaluation takes from a config that is given to it; all else belongs to the weights.
 _FROM_CONFIG = ("name", "data_dir", "eval_split", "workers", "prefetch")
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """A model with its parameters and what they expect of an image.
-
-  config is a run's whole config; published weights have a part of one: data, eval and loss, without a dataset. Their
-  class_names are ImageNet's WordNet ids; any other file's are the classes' numbers. The step of both is None.
-  """
-
-  model: Any
-  params: Any
-  config: ml_collections.ConfigDict
-  class_names: tuple[str, ...]
-  step: int | None
-
-
-def load(source, *, sharding=None, ema=False):
-  """Reads a model.
-
-  Args:
-    source: a run's workdir or one of its checkpoints; or weights: a file, or a name in `weights.KNOWN`.
-    sharding: where each array goes; default: this process's first device.
-    ema: the moving average instead of the parameters; runs only.
-
-  Returns:
-    Trained.
-
-  Raises:
-    UserError: nothing usable there, or a file of weights that does not say what images it expects.
-  """
-  if os.path.isfile(source) or source in weights.KNOWN:
-    return _load_weights(source, sharding)
-  params, meta, step = checkpoints.load_weights(source, sharding, ema)
-  config = ml_collections.ConfigDict(meta["config"])
-  model = make_model(config.model, len(meta["class_names"]))
-  return Trained(model, params, config, tuple(meta["class_names"]), step)
-
-
-def _load_weights(source, sharding):
-  model, params, info = weights.load(source)
-  if info.preprocessing is None:
-    raise UserError(
-      f"{source} does not say what images it expects; load it in Python, and give weights.save a Preprocessing"
-    )
-  view = dataclasses.asdict(info.preprocessing)
-  data = {key: view.pop(key) for key in ("mean", "std", "image_size")}
-  config = ml_collections.ConfigDict({"data": data, "eval": view, "loss": "softmax"})
-  names = imagenet.head_classes(model.num_classes) if info.entry else None
-  names = names or tuple(str(i) for i in range(model.num_classes))
-  return Trained(model, jax.device_put(params, sharding), config, names, None)
 
 
 def evaluate(source, config=None, *, ema=False):
@@ -77,7 +19,7 @@ def evaluate(source, config=None, *, ema=False):
   ten classes of ImageNet), the others' logits are left out before anything is scored.
 
   Args:
-    source: as `load` takes it.
+    source: as `trained.load` takes it.
     config: names the dataset, split, batch size and mesh; default: the run's own.
     ema: evaluate the moving average of the parameters.
 
@@ -89,7 +31,7 @@ def evaluate(source, config=None, *, ema=False):
     UserError: no checkpoint or dataset there, a broken image, or a dataset with classes that the weights have not.
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
-  trained = load(source, sharding=NamedSharding(mesh, P()), ema=ema)
+  trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
   merged = trained.config
   if config is not None:
     merged.data.update({field: config.data[field] for field in _FROM_CONFIG})

@@ -1,0 +1,65 @@
+"""What `import mlpvision` gives."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+import mlpvision
+from mlpvision import models, weights
+from mlpvision.errors import UserError
+
+_VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3, crop_ratio=1.0, interpolation="bicubic", image_size=32)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A small AS-MLP from a file."""
+  model = models.create("asmlp_tiny", num_classes=7, hidden_dim=8, depths=(1, 1))
+  params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+  weights.save(path, model, params, _VIEW)
+  return mlpvision.load(path)
+
+
+def test_names():
+  assert mlpvision.list_models() == list(models.MODELS)
+  assert mlpvision.list_models("s2mlp*") == ["s2mlp_wide", "s2mlp_deep"]
+  assert "mixer_b16.goog_in1k" in mlpvision.list_weights("mixer*")
+
+
+def test_preprocessing_is_what_the_weights_ask_for(trained):
+  pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+  np.testing.assert_allclose(trained.preprocess(pixels), (pixels / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
+  assert trained.preprocess(pixels[:20, :, 0]).shape == (32, 32, 3)
+
+
+def test_predictions_of_all_kinds_of_pictures_agree(trained, tmp_path):
+  image = Image.effect_noise((50, 40), 90).convert("RGB")
+  path = tmp_path / "noise.png"
+  image.save(path)
+  model, params = trained
+  logits = model.apply({"params": params}, trained.preprocess(path)[None])[0]
+  expected = np.asarray(jax.nn.softmax(logits))
+  (alone,) = trained.predict(path, top=3)
+  assert [p.name for p in alone] == [str(i) for i in np.argsort(-expected)[:3]]
+  np.testing.assert_allclose([p.probability for p in alone], np.sort(expected)[::-1][:3], rtol=1e-5)
+  assert trained.predict([str(path), path.read_bytes(), image, np.asarray(image)], top=3) == [alone] * 4
+
+
+def test_bad_pictures_are_named_together(trained, tmp_path):
+  with pytest.raises(UserError, match=r"(?s)gone\.png.*as ndarray: a damaged image"):
+    trained.predict([tmp_path / "gone.png", np.zeros((3, 3, 5, 2), np.uint8)])
+
+
+def test_importing_is_light():
+  """Neither TensorFlow nor, before it is needed, JAX."""
+  code = "import sys, mlpvision; sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
+  subprocess.run([sys.executable, "-c", code], check=True)
+  code = (
+    "import sys, mlpvision; mlpvision.list_models(); mlpvision.list_weights(); sys.exit('tensorflow' in sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", code], check=True)
