@@ -12,6 +12,7 @@ _COMMANDS = {
   "mlpvision.benchmark",
   "mlpvision.cost",
   "mlpvision.evaluate",
+  "mlpvision.export",
   "mlpvision.predict",
   "mlpvision.prepare",
   "mlpvision.preview",

@@ -1,0 +1,62 @@
+"""Exported models, read back by what reads them, give the same logits for any batch size."""
+
+import json
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+import mlpvision
+from mlpvision import augment, exporting, models, weights
+
+# One variant per family, small.
+_SMALL = {
+  "asmlp_tiny": dict(hidden_dim=8, depths=(1, 1)),
+  "ff_base": dict(num_blocks=1, hidden_dim=16, patch_size=8),
+  "mixer_b16": dict(num_blocks=1, hidden_dim=16, patch_size=8, tokens_mlp_dim=8, channels_mlp_dim=16),
+  "resmlp_s12": dict(num_blocks=1, hidden_dim=16, patch_size=8),
+  "s2mlp_wide": dict(num_blocks=1, hidden_dim=16, patch_size=8),
+  "swin_tiny": dict(hidden_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2),
+  "vit_b16": dict(num_blocks=1, hidden_dim=16, num_heads=2, patch_size=8),
+}
+_VIEW = weights.Preprocessing(
+  mean=(0.4, 0.5, 0.6), std=(0.25,) * 3, crop_ratio=0.9, interpolation="bicubic", image_size=32
+)
+_IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+
+
+def _trained(name, folder):
+  model = models.create(name, num_classes=6, **_SMALL[name])
+  params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  weights.save(folder / "weights.safetensors", model, params, _VIEW)
+  return mlpvision.load(folder / "weights.safetensors")
+
+
+def _logits(trained):
+  images = augment.normalize(_IMAGES, _VIEW.mean, _VIEW.std)
+  return np.asarray(jax.jit(trained.model.apply)({"params": trained.params}, images))
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_stablehlo(name, tmp_path):
+  trained = _trained(name, tmp_path)
+  exporting.to_stablehlo(trained, tmp_path / "model")
+  call = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call
+  for count in (1, 3):
+    np.testing.assert_allclose(call(_IMAGES[:count]), _logits(trained)[:count], rtol=1e-5, atol=1e-6)
+  assert json.loads((tmp_path / "model.json").read_text())["class_names"] == list("012345")
+
+
+def test_the_command_writes_weights_that_load_again(command, tmp_path):
+  trained = _trained("asmlp_tiny", tmp_path)
+  flags = (
+    f"--weights={tmp_path / 'weights.safetensors'}",
+    "--format=safetensors",
+    f"--output={tmp_path / 'new.safetensors'}",
+  )
+  code, output = command("-m", "mlpvision.export", *flags)
+  assert code == 0, output
+  again = mlpvision.load(tmp_path / "new.safetensors")
+  np.testing.assert_array_equal(_logits(again), _logits(trained))
+  assert again.config == trained.config
