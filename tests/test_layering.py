@@ -16,6 +16,7 @@ _COMMANDS = {
   "mlpvision.predict",
   "mlpvision.prepare",
   "mlpvision.preview",
+  "mlpvision.study",
 }
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
 _NONE = set()

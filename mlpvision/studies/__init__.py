@@ -1,0 +1,1 @@
+"""The papers' ablations as grids of runs, with the papers' numbers beside ours."""
