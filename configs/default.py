@@ -97,6 +97,11 @@ def get_config():
   config.optim.weight_decay = 0.0
   # Scales gradients whose global norm is larger down to this; 0 does not.
   config.optim.clip_norm = 0.0
+  # Learning rates that differ: (regex of a parameter's path, factor) pairs, of which the first that matches counts; 0
+  # freezes. (("^(?!head)", 0.0),) trains the head alone.
+  config.optim.rates = ()
+  # Beyond that, every layer below the head has this times the rate of the one above it; 1 is off.
+  config.optim.layer_decay = 1.0
   # A loss or gradient that is NaN or infinite: "stop" ends the run there; "skip" leaves such steps out, counts them,
   # and stops after ten in a row.
   config.optim.nonfinite = "stop"

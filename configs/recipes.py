@@ -184,3 +184,22 @@ def mixer_finetune(config):
   config.optim.schedule.warmup = "500 steps"
   config.augment.crop = "random_resized"
   config.augment.crop_scale = (0.05, 1.0)
+
+
+def adamw_finetune(config):
+  """Turns `mixer_finetune` into fine-tuning with AdamW and layer-wise rates.
+
+  It follows no one source: rates that fall with depth are BEiT's way (arXiv 2106.08254), the values customary ones.
+  """
+  config.duration = "30 epochs"
+  config.data.batch_size = 1024
+  config.label_smoothing = 0.1
+  config.model.drop_path = 0.1
+  config.optim.name = "adamw"
+  del config.optim.kwargs.momentum
+  config.optim.learning_rate = 5e-4
+  config.optim.weight_decay = 0.05
+  config.optim.layer_decay = 0.65
+  config.optim.schedule.warmup = "5 epochs"
+  config.optim.schedule.start = 1e-6
+  config.optim.schedule.end = 1e-6

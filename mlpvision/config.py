@@ -22,6 +22,7 @@ _RANGES = (
   ("optim.learning_rate", lambda x: x > 0, "must be positive"),
   ("optim.weight_decay", lambda x: x >= 0, "must be positive, or 0 for none"),
   ("optim.clip_norm", lambda x: x >= 0, "must be positive, or 0 for no clipping"),
+  ("optim.layer_decay", lambda x: 0 < x <= 1, "must lie in (0, 1]; 1 is none"),
   ("optim.schedule.start", lambda x: x >= 0, "must not be negative"),
   ("optim.schedule.end", lambda x: x >= 0, "must not be negative"),
 )

@@ -23,6 +23,7 @@ _RECIPES = {  # and the models that they start from
   "asmlp_small": "",
   "asmlp_tiny": "",
   "ff_base": "",
+  "finetune": "mixer_b16.goog_in21k",
   "mixer_b16": "",
   "mixer_b16_finetune": "mixer_b16.goog_in21k",
   "mixer_b16_in21k": "",
@@ -186,3 +187,10 @@ def test_differences_are_readable_and_leave_out_what_may_change():
     "model.directions: 'four' -> 'none'",
     "optim.learning_rate: 0.002 -> 0.0005",
   ]
+
+
+def test_finetune_has_two_recipes():
+  finetune = importlib.import_module("configs.finetune")
+  assert [finetune.get_config(name).optim.name for name in ("sgd", "adamw")] == ["sgd", "adamw"]
+  with pytest.raises(ValueError, match="'sgd' or 'adamw'"):
+    finetune.get_config("adam")

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from mlpvision import durations, models, sharding
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.training import losses, optim, state as state_lib
+from mlpvision.training import losses, optim, rates, state as state_lib
 from mlpvision.training.step import make_train_step
 
 
@@ -108,7 +108,8 @@ def make_optimizer(config, total_steps, counts):
   )
   decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
   skip = config.nonfinite == "skip"
-  return optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip), schedule
+  optimizer = optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip)
+  return rates.scaled(optimizer, config.rates, config.layer_decay), schedule
 
 
 def compile_step(setup):

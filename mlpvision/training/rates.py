@@ -1,0 +1,79 @@
+"""Learning rates that differ between parameters: frozen ones, and slower ones in the early layers."""
+
+import re
+
+import jax
+import optax
+
+from mlpvision.errors import UserError
+
+
+def factors(params, rates=(), layer_decay=1.0):
+  """What each parameter's learning rate is multiplied with.
+
+  Args:
+    params: nested dict; only its paths count.
+    rates: (regex, factor) pairs; the first whose regex is found in a path, such as "block_3/channel_norm/scale",
+      decides. 0 freezes. Paths that none matches have 1.
+    layer_decay: beyond that, its power by the number of layers above (arXiv 2106.08254, Sec. 3.3): the head and the
+      last norm are at the top, then every block is a layer, with the merging before it; stem, positions and class
+      tokens are at the bottom.
+
+  Returns:
+    A tree of floats like params.
+
+  Raises:
+    UserError: a regex that does not compile or matches nothing, or a factor below 0.
+  """
+  paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  for pattern, factor in rates:
+    try:
+      used = any(re.search(pattern, path) for path in paths)
+    except re.error as error:
+      raise UserError(f"optim.rates: {pattern!r} is not a regular expression ({error})") from error
+    if not used:
+      raise UserError(f"optim.rates: {pattern!r} is in no parameter's path; paths are like {', '.join(paths[:3])}")
+    if factor < 0:
+      raise UserError(f"optim.rates: the factor {factor} of {pattern!r} must not be negative")
+  layers = _layers({path.partition("/")[0] for path in paths})
+  top = max(layers.values())
+
+  def of(path):
+    own = next((float(factor) for pattern, factor in rates if re.search(pattern, path)), 1.0)
+    return own * layer_decay ** (top - layers[path.partition("/")[0]])
+
+  return jax.tree.unflatten(jax.tree.structure(params), [of(path) for path in paths])
+
+
+def scaled(optimizer, rates=(), layer_decay=1.0):
+  """The optimizer with the learning rates of `factors`.
+
+  Gradients of frozen parameters are zero before it sees them: they count in no norm, and weight decay moves nothing.
+  """
+  if not rates and layer_decay == 1.0:
+    return optimizer
+
+  def freeze(updates, params):
+    del params
+    return jax.tree.map(lambda factor, u: u if factor else u * 0, factors(updates, rates, layer_decay), updates)
+
+  def scale(updates, params):
+    del params
+    return jax.tree.map(lambda factor, u: u * factor, factors(updates, rates, layer_decay), updates)
+
+  return optax.chain(optax.stateless(freeze), optimizer, optax.stateless(scale))
+
+
+def _layers(names):
+  """{top-level name: number of its layer}, from the bottom."""
+  numbers = {name: tuple(map(int, re.findall(r"\d+", name))) for name in names if re.search(r"block_\d+$", name, re.I)}
+  blocks = sorted(numbers, key=numbers.get)
+  layers = {name: i + 1 for i, name in enumerate(blocks)}
+  for name in names - layers.keys():
+    if re.match(r"stem|cls_|pos_", name):
+      layers[name] = 0
+    elif merging := re.fullmatch(r"merge_(\d+)", name):  # leads to the first block of the next stage
+      layers[name] = layers[f"stage_{int(merging[1]) + 1}_block_0"]
+    else:
+      layers[name] = len(blocks) + 1
+  return layers
