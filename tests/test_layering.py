@@ -11,6 +11,7 @@ _REPO = pathlib.Path(__file__).parent.parent
 _COMMANDS = {
   "mlpvision.benchmark",
   "mlpvision.cost",
+  "mlpvision.draw",
   "mlpvision.evaluate",
   "mlpvision.export",
   "mlpvision.predict",

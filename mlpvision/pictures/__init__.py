@@ -1,0 +1,1 @@
+"""What models see and do, as numbers (maps) and as figures."""

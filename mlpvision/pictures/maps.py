@@ -1,0 +1,72 @@
+"""Receptive fields, saliency and feature maps: arrays over the image, from gradients and activations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def receptive_field(model, params, images):
+  """The effective receptive field of the centre of the last feature map (Luo et al., arXiv 1701.04128).
+
+  Args:
+    model: a module with `features`.
+    params: its parameters.
+    images: float [B, H, W, 3], normalised; noise does for an untrained model, pictures are better for a trained one.
+
+  Returns:
+    float [H, W], summing to 1: how much a change of each pixel changes the features at the centre, on average.
+  """
+
+  def centre(images):
+    features = model.apply({"params": params}, images, method="features")[-1]
+    # A random projection of the channels: their plain sum is constant after a layer norm.
+    weights = jax.random.normal(jax.random.key(0), features.shape[-1:])
+    return (features[:, features.shape[1] // 2, features.shape[2] // 2] @ weights).sum()
+
+  field = np.asarray(jnp.abs(jax.jit(jax.grad(centre))(images)).mean((0, 3)), np.float64)
+  return field / max(field.sum(), np.finfo(float).tiny)
+
+
+def radius(field, share):
+  """The side in pixels of the smallest square around the field's centre that holds this share of it."""
+  height, width = field.shape
+  y, x = height // 2, width // 2
+  for half in range(max(height, width)):
+    if field[max(0, y - half) : y + half + 1, max(0, x - half) : x + half + 1].sum() >= share:
+      return 2 * half + 1
+  return max(height, width)
+
+
+def saliency(model, params, image, label):
+  """How much each pixel matters for a class: the gradient of its logit (Simonyan et al., arXiv 1312.6034, Sec. 3).
+
+  Averaged over 16 noisy copies of the image, which makes it readable (Smilkov et al., arXiv 1706.03825).
+
+  Args:
+    model, params: a classifier.
+    image: float [H, W, 3], normalised.
+    label: the class's number.
+
+  Returns:
+    float [H, W], the largest absolute value over the colours.
+  """
+  noise = 0.15 * (image.max() - image.min()) * jax.random.normal(jax.random.key(0), (16, *image.shape))
+  logit = lambda images: model.apply({"params": params}, images)[:, label].sum()  # noqa: E731
+  return np.asarray(jnp.abs(jax.jit(jax.grad(logit))(image[None] + noise)).mean(0).max(-1))
+
+
+def feature_colours(model, params, image):
+  """Every feature map as a colour picture: its first three principal components over the positions.
+
+  Returns:
+    A list with an array float [h, w, 3] in [0, 1] for each stage of the model.
+  """
+  pictures = []
+  for features in jax.jit(lambda x: model.apply({"params": params}, x, method="features"))(image[None]):
+    rows = np.asarray(features[0], np.float64).reshape(-1, features.shape[-1])
+    rows = rows - rows.mean(0)
+    left, values, _ = np.linalg.svd(rows, full_matrices=False)
+    components = (left * values)[:, :3]
+    low, high = np.percentile(components, (2, 98), axis=0)
+    pictures.append(np.clip((components - low) / (high - low + 1e-12), 0, 1).reshape(*features.shape[1:3], -1))
+  return pictures
