@@ -130,6 +130,17 @@ def get_config():
   # Pillow's antialiased "bicubic" or "bilinear".
   config.eval.interpolation = "bicubic"
 
+  # Few-shot accuracy: a linear classifier on the pooled features, from few images per class (evaluation/fewshot.py).
+  config.fewshot = ml_collections.ConfigDict()
+  # In steps or epochs; "" is never.
+  config.fewshot.every = ""
+  # Images per class; 0 takes all of the split: the linear probe.
+  config.fewshot.shots = (5, 10)
+  # Another dataset for it, with these splits; "" is data.name, with its splits.
+  config.fewshot.name = ""
+  config.fewshot.train_split = "train"
+  config.fewshot.eval_split = "test"
+
   config.checkpoint = ml_collections.ConfigDict()
   # In steps or epochs; or in minutes or hours, which are looked at whenever metrics are logged.
   config.checkpoint.every = "1 epoch"

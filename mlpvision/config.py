@@ -34,6 +34,7 @@ _FREE = (
   "data.prefetch",
   "data.workers",
   "eval",
+  "fewshot",
   "hang_timeout",
   "log_every",
   "mesh",

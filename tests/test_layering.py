@@ -13,6 +13,7 @@ _COMMANDS = {
   "mlpvision.cost",
   "mlpvision.draw",
   "mlpvision.evaluate",
+  "mlpvision.fewshot",
   "mlpvision.export",
   "mlpvision.predict",
   "mlpvision.prepare",

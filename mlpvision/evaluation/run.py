@@ -9,7 +9,7 @@ from mlpvision.evaluation import classes, trained as trained_lib
 from mlpvision.evaluation.classification import Evaluator
 
 # What evaluation takes from a config that is given to it; all else belongs to the weights.
-_FROM_CONFIG = ("name", "data_dir", "eval_split", "workers", "prefetch")
+_FROM_CONFIG = ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch")
 
 
 def evaluate(source, config=None, *, ema=False):
@@ -32,13 +32,7 @@ def evaluate(source, config=None, *, ema=False):
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
-  merged = trained.config
-  if config is not None:
-    merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
-    merged.eval.batch_size = config.eval.batch_size
-  elif trained.step is None:
-    raise UserError(f"{source} is not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py")
-  config_lib.check_evaluation(merged)
+  merged = with_dataset(trained, config)
   split = datasets.open_split(merged.data.name, merged.data.eval_split, merged.data.data_dir)
   chosen, note = classes.match(trained.class_names, split.class_names, weights=source, dataset=split.name)
   results = Evaluator(trained.model, split, merged, mesh, chosen).run(trained.params)
@@ -46,3 +40,23 @@ def evaluate(source, config=None, *, ema=False):
   if results["images"] < len(split):
     notes.append(f"{len(split) - results['images']:,} of {len(split):,} images have no label and are left out")
   return {"weights": str(source), "step": trained.step, "dataset": split.name, **results, "notes": notes}
+
+
+def with_dataset(trained, config=None):
+  """The config of a `trained.Trained`, with the dataset, batch size and loader of another config where one is given.
+
+  Raises:
+    UserError: neither names a dataset.
+  """
+  merged = trained.config.copy_and_resolve_references()
+  if config is not None:
+    with merged.unlocked():
+      merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
+      merged.seed = config.seed
+      merged.eval.batch_size = config.eval.batch_size
+  elif trained.step is None:
+    raise UserError(
+      "these weights are not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py"
+    )
+  config_lib.check_evaluation(merged)
+  return merged

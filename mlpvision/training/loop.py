@@ -12,6 +12,7 @@ from mlpvision import config as config_lib, durations, sharding
 from mlpvision.checkpoints import Checkpoints, is_saved
 from mlpvision.data import loader
 from mlpvision.errors import UserError
+from mlpvision.evaluation import fewshot
 from mlpvision.evaluation.classification import Evaluator
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
@@ -77,6 +78,7 @@ def train_and_evaluate(config, workdir):
     quiet=not is_main,
   )
   evaluator = Evaluator(setup.model, setup.eval_split, config, setup.mesh)
+  few_shot = fewshot.of_config(setup.model, config, setup.mesh) if config.fewshot.every else None
 
   def write(step, scalars):
     if writer and step > start_step:  # what came up to start_step is on disk
@@ -106,6 +108,13 @@ def train_and_evaluate(config, workdir):
     progress.say(f"step {step}: {summary(results)}")
     progress.pause(time.perf_counter() - started)
     return results
+
+  def transfer(step):
+    started = time.perf_counter()
+    results = few_shot.run(state.params)
+    write(step, {f"fewshot/{name}": value for name, value in results.items()})
+    progress.say(f"step {step}: " + "  ".join(f"{name} {value:.2%}" for name, value in results.items()))
+    progress.pause(time.perf_counter() - started)
 
   _introduce(setup, origin, workdir, progress)
   step, stopped, results = start_step, False, {}
@@ -148,6 +157,8 @@ def train_and_evaluate(config, workdir):
           pending = []
         scores = evaluate(step) if "eval" in due else None
         results = scores or results
+        if "fewshot" in due:
+          transfer(step)
         if "checkpoint" in due:
           pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
           checkpoints.save(step, state, meta | {"pending": pending}, scores)

@@ -19,7 +19,8 @@ from mlpvision.training.step import make_train_step
 class Setup:
   """The parts of a run.
 
-  every: the steps between evaluations, checkpoints and logged metrics; no "checkpoint" where save_seconds counts.
+  every: the steps between evaluations, few-shot evaluations, checkpoints and logged metrics; no "checkpoint" where
+    save_seconds counts, no "fewshot" where there is none.
   save_seconds: the seconds between checkpoints, or None.
   """
 
@@ -54,6 +55,8 @@ def set_up(config):
   counts = dict(batch_size=data.batch_size, num_images=len(train_split))
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
   intervals = {"eval": config.eval.every, "log": config.log_every}
+  if config.fewshot.every:
+    intervals["fewshot"] = config.fewshot.every
   save_seconds = durations.to_seconds(config.checkpoint.every)
   if save_seconds is None:
     intervals["checkpoint"] = config.checkpoint.every

@@ -1,0 +1,147 @@
+"""Linear classifiers on frozen features: few-shot, and the linear probe on all images.
+
+Ridge regression from the pooled features to one-hot targets, in closed form, as big_vision's few-shot evaluator does it.
+How much regularisation is chosen by leaving every training image out once, which for ridge regression has a closed form
+too (Golub, Heath and Wahba 1979). So there is nothing to tune, and the test images decide nothing.
+"""
+
+import dataclasses
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec as P
+import numpy as np
+
+from mlpvision import augment, sharding
+from mlpvision.data import datasets, loader
+from mlpvision.errors import UserError
+
+# Times the mean eigenvalue of the features' covariance.
+_STRENGTHS = 10.0 ** np.arange(-5, 3)
+
+
+class FewShot:
+  """Few-shot accuracy of parameters, for some numbers of images per class. Every process calls `run`."""
+
+  def __init__(self, model, train_split, eval_split, config, mesh, shots):
+    """
+    Args:
+      model: a classifier; its head is left out.
+      train_split, eval_split: `datasets.Split`s with the same classes, one label an image.
+      config: data and eval say how images are prepared.
+      mesh: to compute on.
+      shots: training images per class, drawn by config.seed; 0 takes all there are: the linear probe.
+
+    Raises:
+      UserError: other classes, or too few images of one.
+    """
+    if train_split.multi_label or eval_split.multi_label or train_split.class_names != eval_split.class_names:
+      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} must have the same classes, one an image")
+    self._eval_split, self._config, self._mesh = eval_split, config, mesh
+    self._train = {count: _choose(train_split, count, config.seed) for count in shots}
+    features, data = model.clone(num_classes=None), config.data
+    self._features = jax.jit(
+      lambda params, batch: {
+        **batch,
+        "image": features.apply({"params": params}, augment.normalize(batch["image"], data.mean, data.std)),
+      },
+      out_shardings=NamedSharding(mesh, P()),  # on every process
+    )
+
+  def run(self, params):
+    """{"top1_5shot": accuracy on the evaluation split, ...}; "top1_probe" for the linear probe."""
+    headless = {name: value for name, value in params.items() if name != "head"}
+    test = self._extract(headless, self._eval_split)
+    results = {}
+    for count, split in self._train.items():
+      weights, bias = ridge(*self._extract(headless, split), len(split.class_names))
+      predicted = (test[0] @ weights + bias).argmax(-1)
+      results[f"top1_{count}shot" if count else "top1_probe"] = float((predicted == test[1]).mean())
+    return results
+
+  def _extract(self, params, split):
+    """(float64 [n, C], int [n]) of all images of a split."""
+    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    batches = loader.eval_batches(split, self._config, device_count=sharding.batch_parts(self._mesh), **processes)
+    found = []
+    for batch in sharding.put_batches(batches, self._mesh):
+      batch = jax.device_get(self._features(params, batch))
+      found.append((batch["image"][batch["mask"]], batch["label"][batch["mask"]]))
+    features, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return features.astype(np.float64), labels
+
+
+def of_config(model, config, mesh):
+  """The `FewShot` that config.fewshot describes.
+
+  Raises:
+    UserError: a dataset that is not there, or not fit for it.
+  """
+  own = config.fewshot if config.fewshot.name else config.data
+  splits = [datasets.open_split(own.name, split, config.data.data_dir) for split in (own.train_split, own.eval_split)]
+  return FewShot(model, *splits, config, mesh, config.fewshot.shots)
+
+
+def ridge(features, labels, num_classes):
+  """The linear classifier with the best leave-one-out accuracy over eight strengths of regularisation.
+
+  Args:
+    features: float64 [n, C]; they are standardised inside.
+    labels: int [n].
+    num_classes: K.
+
+  Returns:
+    (weights float64 [C, K], bias [K]) for the features as they are.
+  """
+  mean, std = features.mean(0), features.std(0) + 1e-6
+  x = (features - mean) / std
+  targets = np.eye(num_classes)[labels]
+  centre = targets.mean(0)
+  values, vectors = np.linalg.eigh(x.T @ x)
+  values = np.maximum(values, 0.0)
+  projected = x @ vectors
+  correlation = projected.T @ (targets - centre)
+  best = None
+  for strength in _STRENGTHS * max(values.mean(), 1e-12):
+    shrunk = correlation / (values + strength)[:, None]
+    leverage = (np.square(projected) / (values + strength)).sum(1) + 1 / len(x)
+    fitted = centre + projected @ shrunk
+    # What the classifier says of each image when it is trained without that image.
+    left_out = targets - (targets - fitted) / np.maximum(1 - leverage, 1e-9)[:, None]
+    score = (left_out.argmax(1) == labels).mean(), -np.square(left_out - targets).mean()
+    if best is None or score > best[0]:
+      best = score, vectors @ shrunk
+  weights = best[1] / std[:, None]
+  return weights, centre - mean @ weights
+
+
+def _choose(split, count, seed):
+  """The split with `count` images of every class, the first of each in a random order."""
+  if not count:
+    return split
+  chosen = {label: [] for label in range(len(split.class_names))}
+  missing = len(chosen)
+  for index in np.random.default_rng(seed).permutation(len(split)):
+    images = chosen[int(split.source[index]["label"])]
+    if len(images) < count:
+      images.append(int(index))
+      missing -= len(images) == count
+      if not missing:
+        break
+  for label, images in chosen.items():
+    if len(images) < count:
+      raise UserError(f"few-shot: {split.name} has {len(images)} images of {split.class_names[label]}, not {count}")
+  return dataclasses.replace(split, source=_Some(split.source, sorted(sum(chosen.values(), []))))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Some:
+  """Some examples of a source."""
+
+  source: object
+  indices: list[int]
+
+  def __len__(self):
+    return len(self.indices)
+
+  def __getitem__(self, index):
+    return self.source[self.indices[index]]
