@@ -1,6 +1,6 @@
 """Linear classifiers on frozen features: few-shot, and the linear probe on all images.
 
-Ridge regression from the pooled features to one-hot targets, in closed form, as big_vision's few-shot evaluator does it.
+Ridge regression from the pooled features to one-hot targets, in closed form, as big_vision's evaluator does it.
 How much regularisation is chosen by leaving every training image out once, which for ridge regression has a closed form
 too (Golub, Heath and Wahba 1979). So there is nothing to tune, and the test images decide nothing.
 """
