@@ -89,7 +89,7 @@ def open_builder(name, data_dir):
   return builder
 
 
-def open_split(name, split, data_dir):
+def open_split(name, split, data_dir=None):
   """Opens a split as a `Split`; prepares our own datasets first where needed.
 
   Args:

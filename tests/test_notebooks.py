@@ -1,0 +1,54 @@
+"""The notebooks, executed from top to bottom by a kernel, on small settings."""
+
+import pathlib
+
+import nbclient
+import nbformat
+import pytest
+
+_REPO = pathlib.Path(__file__).parent.parent
+# What takes the place of the cell "settings".
+_SMALL = {
+  "finetune": """
+import jax, jax.numpy as jnp
+from mlpvision import models, weights
+MODEL = dict(name="mixer_b16", num_blocks=1, hidden_dim=16, patch_size=8, tokens_mlp_dim=8, channels_mlp_dim=16)
+model = models.create(num_classes=5, **MODEL)
+weights.save("{tmp}/mixer.npz", model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"])
+WEIGHTS, IMAGE_SIZE, STEPS, BATCH_SIZE, WORKDIR = "{tmp}/mixer.npz", 32, 10, 20, "{tmp}/run"
+""",
+  "published_weights": """
+import jax, jax.numpy as jnp
+from mlpvision import models, weights
+model = models.create("asmlp_tiny", num_classes=5, hidden_dim=8, depths=(1, 1))
+view = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=0.9, interpolation="bicubic", image_size=64)
+params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+weights.save("{tmp}/small.safetensors", model, params, view)
+WEIGHTS, PICTURE = "{tmp}/small.safetensors", ""
+""",
+  "quickstart": 'EPOCHS, WORKDIR = 1, "{tmp}/run"',
+  "receptive_fields": "IMAGE_SIZE, S2_BLOCKS, AS_DEPTHS = 64, 2, (1, 1)",
+}
+
+
+def test_all_notebooks_are_covered():
+  assert {path.stem for path in (_REPO / "notebooks").glob("*.ipynb")} == set(_SMALL)
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_committed_notebooks_hold_no_output(name):
+  cells = nbformat.read(_REPO / "notebooks" / f"{name}.ipynb", as_version=4).cells
+  assert not any(cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _SMALL)
+def test_notebook_runs(name, tmp_path, monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+  monkeypatch.setenv("PYTHONPATH", str(_REPO))
+  notebook = nbformat.read(_REPO / "notebooks" / f"{name}.ipynb", as_version=4)
+  (settings,) = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", ())]
+  settings.source = _SMALL[name].replace("{tmp}", str(tmp_path))
+  nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(_REPO)}}).execute()
+  pictures = [out for cell in notebook.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+  assert pictures
