@@ -1,9 +1,11 @@
-"""How fast the loader is, stage by stage, and beside the two usual ways of loading images.
+"""How fast the loader is, stage by stage, and how fast the model's step is; beside the usual ways to do the same.
 
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py --synthetic=2000 --peers
+  python -m mlpvision.benchmark step --config=configs/s2mlp_wide.py --batch_size=8 --peers
 
---synthetic needs no dataset. CPU seconds tell more than seconds on a machine that others use too.
+step needs no dataset; --synthetic makes one for data. CPU seconds tell more than seconds on a machine that others use
+too.
 """
 
 import tempfile
@@ -16,19 +18,28 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 _SYNTHETIC = flags.DEFINE_integer(
-  "synthetic", 0, "Make this many images like ImageNet's and load those; 0: the config's dataset.", lower_bound=0
+  "synthetic", 0, "data: make this many images like ImageNet's, load those; 0: the config's dataset.", lower_bound=0
 )
-_PEERS = flags.DEFINE_bool("peers", False, "Also Pillow in processes, as PyTorch's DataLoader with timm, and tf.data.")
-_SECONDS = flags.DEFINE_float("seconds", 3, "How long each stage, and each loader's turn, takes.", lower_bound=0.1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "How many turns each loader gets.", lower_bound=1)
+_PEERS = flags.DEFINE_bool(
+  "peers",
+  False,
+  "data: also Pillow in processes, as PyTorch's DataLoader with timm, and tf.data. step: also PyTorch.",
+)
+_SECONDS = flags.DEFINE_float("seconds", 3, "data: how long each stage and each loader's turn takes.", lower_bound=0.1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "step: images per step, on one device.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "How many turns each contender gets.", lower_bound=1)
 _JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
 
 
 def main(argv):
   """Measures and prints."""
-  if argv[1:] != ["data"]:
-    raise UserError("say what to measure: python -m mlpvision.benchmark data --config=FILE")
-  config = commands.read_config(_CONFIG)
+  subjects = {"data": _data, "step": _step}
+  if len(argv) != 2 or argv[1] not in subjects:
+    raise UserError(f"say what to measure: python -m mlpvision.benchmark {'|'.join(subjects)} --config=FILE")
+  subjects[argv[1]](commands.read_config(_CONFIG))
+
+
+def _data(config):
   with tempfile.TemporaryDirectory() as directory:
     if not _SYNTHETIC.value:
       config_lib.check(config)
@@ -38,6 +49,13 @@ def main(argv):
       data.prepare_synthetic(config, _SYNTHETIC.value, directory)
       config_lib.check(config)
     data.run(config, seconds=_SECONDS.value, num_rounds=_ROUNDS.value, with_peers=_PEERS.value, json_path=_JSON.value)
+
+
+def _step(config):
+  from mlpvision.benchmarking import step
+
+  options = dict(num_rounds=_ROUNDS.value, with_peers=_PEERS.value, json_path=_JSON.value)
+  step.run(config, batch_size=_BATCH_SIZE.value, **options)
 
 
 if __name__ == "__main__":
