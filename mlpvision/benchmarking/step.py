@@ -32,11 +32,7 @@ def run(config, *, batch_size, num_rounds, with_peers, json_path=None):
     json_path: where to write it all as JSON, or None.
   """
   config.data.batch_size = batch_size
-  if batch_size % 2 or batch_size % config.accumulation_steps:
-    raise UserError(
-      f"--batch_size={batch_size}: mixup pairs images, and accumulation cuts the batch into"
-      f" {config.accumulation_steps} parts: take a multiple of {2 * config.accumulation_steps}"
-    )
+  steps.check(config)
   if with_peers and not all(map(importlib.util.find_spec, ("torch", "timm"))):
     raise UserError("--peers needs PyTorch and timm: pip install 'mlpvision[torch]'")
   with tempfile.TemporaryDirectory() as directory:
@@ -71,8 +67,8 @@ def table(config, contenders, num_rounds):
   clock = "CPU time" if on_cpu else "time"
   peak = _PEAKS.get(facts["device"]) if facts["dtype"] == "bfloat16" else None
   lines = [
-    f"{config.model.name}: {rows} images of {config.data.image_size} x {config.data.image_size}, {facts['dtype']}, on one"
-    f" {facts['device']}; {2 * facts['macs'] / 1e9:.1f} GFLOP forward, three times that in training, per image",
+    f"{config.model.name}: {rows} images of {config.data.image_size} x {config.data.image_size}, {facts['dtype']},"
+    f" on one {facts['device']}; {2 * facts['macs'] / 1e9:.3g} GFLOP forward, three times that in training, per image",
     f"the fastest of {num_rounds} rounds; ours / it: how much faster ours is by {clock}",
     "",
     f"{'':30}{'images/s':>10}{'TFLOP/s':>9}{'MFU':>6}{'s/step':>9}{'CPU s':>8}{'ours/it':>9}"

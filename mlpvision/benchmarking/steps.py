@@ -8,6 +8,7 @@ import numpy as np
 
 from mlpvision import augment, sharding
 from mlpvision.benchmarking import products
+from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.training import setup as setup_lib, state as state_lib
 from mlpvision.weights import naming
@@ -28,6 +29,22 @@ def plain(config):
   config.optim.kwargs = ml_collections.ConfigDict()
   config.optim.schedule.update(name="constant", warmup="0 steps")
   return config
+
+
+def use_float32_on_cpu(config):
+  """Sets the model's dtype where JAX runs on CPU, which only emulates bfloat16."""
+  if jax.devices()[0].platform == "cpu":
+    config.model.dtype = "float32"
+
+
+def check(config):
+  """Raises UserError where the batch cannot be divided as the config's step does."""
+  rows, parts = config.data.batch_size, config.accumulation_steps
+  if rows % (2 * parts):
+    raise UserError(
+      f"--batch_size={rows}: mixup and cutmix pair images, and each step has {parts} accumulation"
+      f" step{'s' if parts > 1 else ''}: take a multiple of {2 * parts}"
+    )
 
 
 def batch(config):
@@ -77,8 +94,7 @@ def make(config, directory):
     directory: where to write.
   """
   config, device = ml_collections.ConfigDict(config), jax.devices()[0]
-  if device.platform == "cpu":  # bfloat16 is emulated there
-    config.model.dtype = "float32"
+  use_float32_on_cpu(config)
   step = Step(plain(config))
   params, model = step.state.params, step.setup.model
   np.savez(pathlib.Path(directory, "params.npz"), **naming.flatten(jax.device_get(params)))

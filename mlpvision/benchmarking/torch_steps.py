@@ -4,7 +4,6 @@ import os
 import pathlib
 import time
 
-import ml_collections
 import numpy as np
 
 from mlpvision.benchmarking import steps
