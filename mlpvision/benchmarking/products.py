@@ -52,7 +52,11 @@ def _walk(jaxpr, found, times):
       found[left.shape, right.shape, left.dtype.name, equation.params["dimension_numbers"]] += times
     elif name == "conv_general_dilated":
       found[_as_product(equation)] += times
-    elif name != "cond":  # of the platforms' forms of a shift, without products
+    elif name == "cond":  # the platforms' forms of the same; any other one computes as much in all its branches
+      forms = equation.params.get("branches_platforms") or (None,)
+      here = next(i for i, platforms in enumerate(forms) if platforms is None or jax.default_backend() in platforms)
+      _walk(equation.params["branches"][here].jaxpr, found, times)
+    else:
       for inner in _inner(equation):
         _walk(inner, found, times * equation.params.get("length", 1))
 

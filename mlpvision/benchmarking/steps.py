@@ -1,5 +1,6 @@
 """This project's steps, as calls of a worker: the real ones, compiled as training compiles them."""
 
+import os
 import pathlib
 
 import jax
@@ -23,7 +24,8 @@ def plain(config):
   no average."""
   config = ml_collections.ConfigDict(config)
   config.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0, accumulation_steps=1)
-  config.model.update(drop_path=0.0, dropout=0.0, remat=False)
+  config.model.update(drop_path=0.0, dropout=0.0)
+  del config.model.remat  # the models' default is none
   config.augment.update(flip=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0)
   config.optim.update(name="adamw", learning_rate=1e-4, clip_norm=0.0, nonfinite="stop")
   config.optim.kwargs = ml_collections.ConfigDict()
@@ -93,6 +95,7 @@ def make(config, directory):
     config: the whole config, as a dict; data.batch_size images per step.
     directory: where to write.
   """
+  os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for all contenders
   config, device = ml_collections.ConfigDict(config), jax.devices()[0]
   use_float32_on_cpu(config)
   step = Step(plain(config))

@@ -88,6 +88,14 @@ def test_all_products_are_there(name):
   assert products.flops(products.collect(jax.grad(total), params, images)) == 3 * forward - stem
 
 
+def test_products_of_this_platform_count():
+  def total(x):
+    return jax.lax.platform_dependent(x, x, cpu=lambda a, b: a @ b, default=lambda a, b: (a @ b) @ b)
+
+  found = products.collect(total, jax.ShapeDtypeStruct((4, 4), jnp.float32))
+  assert products.flops(found) == 2 * 4 * 4 * 4
+
+
 def test_products_compute():
   """An einsum with a batch dimension, twice."""
   left, right = jax.ShapeDtypeStruct((3, 4, 5), jnp.float32), jax.ShapeDtypeStruct((3, 5, 6), jnp.float32)
