@@ -32,7 +32,10 @@ _RULES = {
   ),
   "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
   "mlpvision.benchmarking": (
-    {"mlpvision.benchmarking", "mlpvision.data", "mlpvision.errors"},
+    {
+      *(f"mlpvision.{name}" for name in ("augment", "benchmarking", "data", "errors", "models", "sharding", "weights")),
+      *(f"mlpvision.training.{name}" for name in ("setup", "state")),
+    },
     {"clu", "flax", "orbax", "optax"},
   ),
   "mlpvision.errors": (_NONE, _HEAVY | {"jax"}),

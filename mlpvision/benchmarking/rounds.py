@@ -77,7 +77,7 @@ def _serve(connection, make, arguments):
   try:
     with contextlib.closing(make(*arguments)) as batches:
       next(batches)
-      _settle()
+      settle()
       connection.send(())
       while (seconds := connection.recv()) is not None:
         # From full queues to full queues, so that what was made is what was taken.
@@ -85,14 +85,14 @@ def _serve(connection, make, arguments):
         images = 0
         while time.perf_counter() < start + seconds:
           images += len(next(batches))
-        after, end = _settle()
+        after, end = settle()
         connection.send((images, end - start, after - before))
   except Exception:
     connection.send(traceback.format_exc())
 
 
-def _settle():
-  """Waits until the loader's processes rest; returns their CPU seconds, and since when."""
+def settle():
+  """Waits until this process and its workers rest; returns their CPU seconds, and since when."""
   cpu, since = usage.cpu_seconds(os.getpid()), time.perf_counter()
   while time.perf_counter() < since + _REST:
     time.sleep(_REST / 10)

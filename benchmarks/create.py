@@ -1,0 +1,114 @@
+"""Models of ours as PyTorch modules that compute the same: timm's, or plain ones beside this file."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from mlpvision.errors import UserError
+from mlpvision.models.asmlp import ASMLP
+from mlpvision.models.mixer import MlpMixer
+from mlpvision.models.resmlp import ResMLP
+from mlpvision.models.s2mlp import S2MLP
+from mlpvision.weights import naming, tables
+
+_S2MLP_NAMES = naming.Table(
+  "benchmarks/s2mlp.py",
+  (
+    ("stem", "stem", naming.CONV),
+    ("stem_norm", "stem_norm", naming.NORM),
+    ("blocks.{i}.spatial_fc1", "block_{i}/spatial_fc1", naming.DENSE),
+    ("blocks.{i}.spatial_fc2", "block_{i}/spatial_fc2", naming.DENSE),
+    ("blocks.{i}.spatial_norm", "block_{i}/spatial_norm", naming.NORM),
+    ("blocks.{i}.channel_fc1", "block_{i}/channel_mixing/Dense_0", naming.DENSE),
+    ("blocks.{i}.channel_fc2", "block_{i}/channel_mixing/Dense_1", naming.DENSE),
+    ("blocks.{i}.channel_norm", "block_{i}/channel_norm", naming.NORM),
+    ("head", "head", naming.DENSE),
+  ),
+)
+
+
+def create(model, image_size, params):
+  """The PyTorch module of one of ours, with its parameters.
+
+  Args:
+    model: a linen module of Mixer, ResMLP, S2-MLP or AS-MLP; without drop path and dropout.
+    image_size: side of the images.
+    params: {"path/of/leaf": array}, ours.
+
+  Returns:
+    A module from normalised images [B, 3, H, W] to logits.
+
+  Raises:
+    UserError: another family, or an option that the PyTorch version does not have.
+  """
+  if type(model) not in _FAMILIES:
+    raise UserError(f"there is no PyTorch version of {type(model).__name__} here, so no --peers")
+  make, fixed, table = _FAMILIES[type(model)]
+  for option, value in fixed.items():
+    if getattr(model, option) != value:
+      raise UserError(f"--peers: the PyTorch version has no model.{option}={getattr(model, option)!r}, only {value!r}")
+  module = make(model, image_size)
+  state = {}
+  for path, array in params.items():
+    name, transform = table.theirs(path)
+    state[name] = torch.from_numpy(np.array(transform(np.asarray(array)), order="C"))
+  module.load_state_dict(state)
+  return module
+
+
+def _mixer(model, image_size):
+  from timm.models import mlp_mixer
+
+  return mlp_mixer.MlpMixer(
+    num_classes=model.num_classes,
+    img_size=image_size,
+    patch_size=model.patch_size,
+    num_blocks=model.num_blocks,
+    embed_dim=model.hidden_dim,
+    mlp_ratio=(model.tokens_mlp_dim / model.hidden_dim, model.channels_mlp_dim / model.hidden_dim),
+    act_layer=partial(nn.GELU, approximate="tanh" if model.approximate_gelu else "none"),
+  )
+
+
+def _resmlp(model, image_size):
+  from timm.models import mlp_mixer
+
+  return mlp_mixer.MlpMixer(
+    num_classes=model.num_classes,
+    img_size=image_size,
+    patch_size=model.patch_size,
+    num_blocks=model.num_blocks,
+    embed_dim=model.hidden_dim,
+    mlp_ratio=model.mlp_ratio,
+    block_layer=mlp_mixer.ResBlock,
+    norm_layer=mlp_mixer.Affine,
+  )
+
+
+def _s2mlp(model, image_size):
+  del image_size
+  from benchmarks import s2mlp
+
+  sizes = ("num_classes", "patch_size", "num_blocks", "hidden_dim", "mlp_ratio")
+  if model.norm == "none" or model.stem_norm != model.norm:
+    raise UserError("--peers: the PyTorch version has model.norm=model.stem_norm, 'layer' or 'affine'")
+  return s2mlp.S2MLP(**{name: getattr(model, name) for name in sizes}, affine=model.norm == "affine")
+
+
+def _asmlp(model, image_size):
+  del image_size
+  from benchmarks import asmlp
+
+  sizes = ("num_classes", "patch_size", "hidden_dim", "depths", "mlp_ratio", "shift_size")
+  return asmlp.ASMLP(**{name: getattr(model, name) for name in sizes})
+
+
+# Family -> (maker, what its PyTorch version cannot do otherwise, its names).
+_FAMILIES = {
+  MlpMixer: (_mixer, {}, tables.TABLES[MlpMixer][0]),
+  ResMLP: (_resmlp, {}, tables.TABLES[ResMLP][0]),
+  S2MLP: (_s2mlp, {"directions": "four", "border": "keep", "norm_position": "post"}, _S2MLP_NAMES),
+  ASMLP: (_asmlp, {"padding": "zero", "dilation": 1, "connection": "parallel"}, tables.TABLES[ASMLP][0]),
+}
