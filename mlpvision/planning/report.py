@@ -1,0 +1,181 @@
+"""A plan in words: every line says whether it is arithmetic or from the compiler. Nothing is ever measured here."""
+
+import dataclasses
+
+from mlpvision.planning import fit
+
+LEGEND = """Nothing was measured. Each line ends with where it is from:
+  arithmetic  counted from the config, the model and the chip's published figures
+  compiler    what the TPU compiler says of the compiled step
+  estimate    arithmetic on the cycles that the compiler estimates, without what collectives and input wait for"""
+
+_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; step, MFU, images/s and hours are
+arithmetic on the cycles that the compiler estimates, in which waiting for collectives, input, evaluation and checkpoints
+is not counted; the roofline is arithmetic on the compiler's GFLOP and GB and the chip's published peaks. MFU counts the
+model's own matrix products, forward and backward, and no recomputation. All but images/s and hours is per chip."""
+
+_COLUMNS = (
+  "config", "slice", "images a chip", "peak HBM, GiB of", "GFLOP", "GB", "collectives", "step, ms",
+  "roofline, ms: compute, HBM", "MFU", "images/s", "hours", "note",
+)  # fmt: skip
+
+
+def text(plan, num_kernels=0):
+  """A plan in full, for one slice."""
+  parts, chip = plan.final.parts, plan.chip
+  devices, batch_size = parts.mesh.devices.size, parts.config.data.batch_size
+  each = "device, which is half a chip" if chip.devices_per_chip == 2 else "chip"
+  axes = " ".join(f"{name}={size}" for name, size in parts.mesh.shape.items() if size > 1) or "one device"
+  lines = [
+    f"{plan.name} on {plan.first.topology}: {devices // chip.devices_per_chip} chips, mesh {axes},"
+    f" {batch_size:,} images a step; all figures per {each}"
+  ]
+  if plan.first.is_out_of_memory:
+    lines += ["out of memory, says the compiler:", *_indented(_first_lines(plan.first.found["out_of_memory"]))]
+    if plan.fitted is None:
+      return "\n".join([*lines, fit.ADVICE])
+    lines.append(f"With {fit.as_flags(plan.fitted[1])} it fits:")
+  lines += _figures(plan)
+  if num_kernels:
+    lines += _kernels(plan.final.found, num_kernels)
+  return "\n".join(lines)
+
+
+def _figures(plan):
+  found, parts, chip, figures = plan.final.found, plan.final.parts, plan.chip, plan.estimate
+  devices, batch_size = parts.mesh.devices.size, parts.config.data.batch_size
+  memory, lines = found["memory"], []
+
+  def add(label, value, origin):
+    lines.append(f"  {label:22}{value:62}  {origin}")
+
+  add("parameters", f"{plan.parameters:,} in the whole model", "arithmetic")
+  add("state", f"{_gib(plan.final.state_bytes)}: parameters, their average, optimizer", "arithmetic")
+  add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
+  add("temporaries", _gib(memory["temp"]), "compiler")
+  add("peak of HBM", f"{_gib(memory['peak'])} of {chip.hbm:.2f} GiB that a program may use", "compiler")
+  counted = "; loops counted as often as they run" if figures.flops != found["flops"] else ""
+  add("work", f"{figures.flops / 1e9:,.0f} GFLOP{counted}", "compiler")
+  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB{counted}", "compiler")
+  for kind, (number, size) in found["collectives"].items():
+    add(kind, f"{number} with {size / 2**20:,.1f} MiB", "compiler")
+  if not found["collectives"]:
+    add("collectives", "none", "compiler")
+  for loop in _known_loops(found):
+    add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles, counted as often: {loop['op_name'][-40:]}", "compiler")
+  add("cycles", f"{found['cycles']:,}", "compiler")
+  add("model's own work", f"{figures.model_flops / 1e9:,.0f} GFLOP, no recomputation", "arithmetic")
+  roofline = f"{_ms(figures.compute_seconds)} at {chip.tflops:g} TFLOP/s, {_ms(figures.memory_seconds)} at"
+  add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
+  if figures.refused:
+    add("step", f"no estimate: {figures.refused}", "")
+    add("recipe", f"at least {figures.least_hours:,.1f} hours for {parts.total_steps:,} steps", "arithmetic")
+  else:
+    add("step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate")
+    add("MFU", f"{figures.mfu:.1%}", "estimate")
+    each = figures.images_per_second / devices * chip.devices_per_chip
+    add("images/s", f"{figures.images_per_second:,.0f}, {each:,.0f} a chip", "estimate")
+    add("recipe", f"{figures.hours:,.1f} hours for {parts.total_steps:,} steps of {batch_size:,} images", "estimate")
+  return lines
+
+
+def _known_loops(found):
+  return [loop for loop in found["loops"] if loop["trips"] is not None and loop["trips"] > 1]
+
+
+def _kernels(found, number):
+  lines = [f"  the {number} most expensive kernels, over all blocks:  (compiler)"]
+  for cycles, times, opcode, where in found["kernels"][:number]:
+    lines.append(f"  {cycles:>12,} cycles {cycles / found['cycles']:6.1%}  {times:>4} x {opcode:12} {where}")
+  return lines
+
+
+def table(plans):
+  """Several plans as a Markdown table, with the compiler's own words where one did not fit."""
+  rows = [_row(plan) for plan in plans]
+  lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
+  lines += [f"| {' | '.join(row)} |" for row in rows]
+  short = [plan for plan in plans if plan.first.is_out_of_memory]
+  if short:
+    lines += ["", "Out of memory as the config is, in the compiler's words:", ""]
+    lines += [
+      f"- {plan.name} on {plan.first.topology}: `{' '.join(_first_lines(plan.first.found['out_of_memory'])[:1])}`"
+      for plan in short
+    ]
+  return "\n".join(lines)
+
+
+def _row(plan):
+  found, chip, figures = plan.final.found, plan.chip, plan.estimate
+  start = [f"`{plan.name}`", plan.first.topology]
+  if figures is None:
+    return [*start, *["–"] * (len(_COLUMNS) - 3), "out of memory"]
+  parts = plan.final.parts
+  moved = ", ".join(f"{number} {kind} {size / 2**20:,.0f} MiB" for kind, (number, size) in found["collectives"].items())
+  known = figures.seconds is not None
+  note = "" if plan.fitted is None else f"out of memory; fits with `{fit.as_flags(plan.fitted[1])}`"
+  return [
+    *start,
+    f"{parts.config.data.batch_size * chip.devices_per_chip / parts.mesh.devices.size:g}",
+    f"{found['memory']['peak'] / 2**30:.1f} of {chip.hbm:.2f}",
+    f"{figures.flops / 1e9:,.0f}",
+    f"{figures.bytes / 1e9:,.1f}",
+    moved or "none",
+    f"{1e3 * figures.seconds:.1f}" if known else "–",
+    f"{1e3 * figures.compute_seconds:.1f}, {1e3 * figures.memory_seconds:.1f}",
+    f"{figures.mfu:.1%}" if known else "–",
+    f"{figures.images_per_second:,.0f}" if known else "–",
+    f"{figures.hours:,.1f}" if known else f"≥ {figures.least_hours:,.1f}",
+    "; ".join(part for part in (note, figures.refused) if part),
+  ]
+
+
+def page(plans, command):
+  """What goes into docs/performance.md."""
+  versions = ", ".join(plans[0].final.found["versions"])
+  return f"""## Plan: the TPU compiler's word on every recipe
+
+Written by `{command}`, with {versions}, on no TPU.
+
+{_PAGE_LEGEND}
+
+{table(plans)}"""
+
+
+def as_json(plan):
+  """A plan as nested dicts, numbers unrounded."""
+  return {
+    "config": plan.name,
+    "topology": plan.first.topology,
+    "out_of_memory": plan.first.found.get("out_of_memory"),
+    "fits_with": None if plan.fitted is None else plan.fitted[1],
+    "arithmetic": {
+      "parameters": plan.parameters,
+      "macs_per_image": plan.macs,
+      "state_bytes": plan.final.state_bytes,
+      "batch_size": plan.final.parts.config.data.batch_size,
+      "devices": plan.final.parts.mesh.devices.size,
+      "total_steps": plan.final.parts.total_steps,
+      "chip": dataclasses.asdict(plan.chip),
+    },
+    "compiler": plan.final.found,
+    "estimate": plan.estimate and dataclasses.asdict(plan.estimate),
+  }
+
+
+def _first_lines(message):
+  """What matters of the compiler's message: the text up to the listing of allocations."""
+  lines = [line.strip() for line in message.splitlines() if line.strip()]
+  return lines[:3]
+
+
+def _indented(lines):
+  return [f"  {line}" for line in lines]
+
+
+def _gib(size):
+  return f"{size / 2**30:.2f} GiB"
+
+
+def _ms(seconds):
+  return f"{1e3 * seconds:.1f} ms"
