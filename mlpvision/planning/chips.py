@@ -3,8 +3,8 @@
 Published per chip (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}): peak in bfloat16, memory, bandwidth, largest
 pod; tpu7x's bandwidth is the one that jax 0.10.2 has in its Pallas tables.
 
-The memory that a program may use is what libtpu 0.0.42.1 names when one does not fit ("exceeds available HBM (15.75G)");
-it is asked of the compiler, not computed: the rest is the runtime's.
+The memory that a program may use is what libtpu 0.0.42.1 names when one does not fit ("exceeds
+available HBM (15.75G)"); the rest is the runtime's.
 
 The clock turns the compiler's cycles into time. It follows from the published peak where the number of matrix units is
 published and each does 128 x 128 multiply-adds a cycle: v5e 197 T = 4 x 128 x 128 x 2 x 1.50 GHz, v5p
@@ -93,7 +93,8 @@ def parse(topology):
   chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
   if len(shape) != chip.dims or not 1 <= math.prod(shape) <= chip.pod:
     raise UserError(
-      f"--topology={topology}: a slice of {chip.name} has {chip.dims} dimensions and at most {chip.pod:,} chips. {_FORMS}"
+      f"--topology={topology}: slices of {chip.name} have {chip.dims} dimensions and at most {chip.pod:,} chips."
+      f" {_FORMS}"
     )
   return chip, shape
 

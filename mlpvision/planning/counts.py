@@ -39,6 +39,8 @@ class Counts:
     unknown_cycles: those of them in loops whose trips are not known.
     loops: all loops.
     flops_factor, bytes_factor: by how much loops multiply what XLA's sums, which count their bodies once, say.
+    hbm_bytes: that operations read from the main memory and write to it. XLA's sum has memory on the chip in it too,
+      and whole arrays of which only a slice is fetched.
     collectives: {kind: (how many, bytes of their results)}.
     kernels: [(cycles, how often, opcode, where from), ...], the most expensive first.
   """
@@ -48,6 +50,7 @@ class Counts:
   loops: list[Loop]
   flops_factor: float
   bytes_factor: float
+  hbm_bytes: int
   collectives: dict[str, tuple[int, int]]
   kernels: list[tuple[int, int, str, str]]
 
@@ -55,7 +58,7 @@ class Counts:
 def count(module):
   """`Counts` of a `hlo.Module`."""
   total, unknown, loops, runs = _visit(module, module.entry)
-  once, often = [0, 0], [0, 0]
+  once, often, hbm_bytes = [0, 0], [0, 0], 0
   collectives, channels = collections.defaultdict(lambda: [0, 0]), set()
   kernels = collections.defaultdict(lambda: [0, 0])
   for computation, op, times in runs:
@@ -63,6 +66,7 @@ def count(module):
     for i in (0, 1):
       once[i] += work[i]
       often[i] += times * work[i]
+    hbm_bytes += times * _hbm_bytes(module, computation, op)
     for channel, kind, size in _collectives(module, op):
       if channel not in channels:
         channels.add(channel)
@@ -74,13 +78,12 @@ def count(module):
       kernel[1] += times
   factors = [b / a if a else 1.0 for a, b in zip(once, often, strict=True)]
   kernels = sorted(((cycles, times, *key) for key, (cycles, times) in kernels.items()), reverse=True)
-  return Counts(
-    total, unknown, loops, *factors, {kind: tuple(found) for kind, found in sorted(collectives.items())}, kernels
-  )
+  collectives = {kind: tuple(found) for kind, found in sorted(collectives.items())}
+  return Counts(total, unknown, loops, *factors, hbm_bytes, collectives, kernels)
 
 
 def _visit(module, computation):
-  """(cycles, those in unknown loops, loops, [(computation, op, how often it runs), ...]) of one run of a computation."""
+  """(cycles, those in unknown loops, loops, [(computation, op, how often it runs), ...]) of one run."""
   total, unknown, loops, runs = 0, 0, [], []
   for op in module.computations[computation].values():
     total += op.cycles or 0
@@ -169,6 +172,17 @@ def _bytes(module, computation, op):
     return 0
   operands = (module.computations[computation].get(name) for name in op.operands)
   return hlo.num_bytes(op.type) + sum(hlo.num_bytes(operand.type) for operand in operands if operand)
+
+
+def _hbm_bytes(module, computation, op):
+  if op.opcode in _MOVES_NOTHING:
+    return 0
+  operands = [module.computations[computation].get(name) for name in op.operands]
+  types = [operand.type for operand in operands if operand]
+  if op.opcode in ("copy-start", "slice-start"):  # reads as much as it writes
+    written = hlo.parts(op.type)[1 if op.opcode == "slice-start" else 0]
+    return hlo.num_bytes(written) * sum(bool(hlo.num_bytes(x, in_hbm=True)) for x in (written, types[0]))
+  return sum(hlo.num_bytes(x, in_hbm=True) for x in (op.type, *types))
 
 
 def _collectives(module, op):

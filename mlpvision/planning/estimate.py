@@ -14,7 +14,7 @@ class Estimate:
   Attributes:
     model_flops: per device: matrix products of forward and backward pass, recomputation not counted.
     flops, bytes: per device: what XLA's sums say, loops counted as often as they run.
-    compute_seconds, memory_seconds: these flops at the chip's peak, these bytes at its bandwidth.
+    compute_seconds, memory_seconds: these flops at the chip's peak, the bytes of main memory at its bandwidth.
     seconds: cycles over clock.
     images_per_second: of the whole slice.
     mfu: model_flops over what the device could do in `seconds`.
@@ -50,7 +50,7 @@ def estimate(found, chip, *, num_devices, macs, batch_size, total_steps):
   """
   model_flops = 6 * macs * batch_size / num_devices
   flops, num_bytes = found["flops"] * found["flops_factor"], found["bytes"] * found["bytes_factor"]
-  compute, memory = flops / (chip.tflops * 1e12), num_bytes / (chip.bandwidth * 1e9)
+  compute, memory = flops / (chip.tflops * 1e12), found["hbm_bytes"] / (chip.bandwidth * 1e9)
   refused = _why_refused(found, chip)
   seconds = None if refused else found["cycles"] / (chip.clock * 1e9)
   return Estimate(

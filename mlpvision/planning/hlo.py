@@ -11,7 +11,7 @@ import re
 _BITS = {"pred": 8}  # all other types have their bits in their name
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = ")
-_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _CALLED = re.compile(
   r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
 )
@@ -80,10 +80,15 @@ def parse(text):
   return Module(entry, computations, roots)
 
 
-def num_bytes(type_):
-  """Bytes of an array's or tuple's type such as "(bf16[64,768]{1,0}, s32[])", without padding."""
+def num_bytes(type_, *, in_hbm=False):
+  """Bytes of an array's or tuple's type such as "(bf16[64,768]{1,0:T(8,128)}, s32[])", without padding.
+
+  in_hbm: only of what lies in the device's main memory; "S(1)" in a layout is on the chip.
+  """
   total = 0
-  for name, shape in _ARRAY.findall(type_):
+  for name, shape, layout in _ARRAY.findall(type_):
+    if in_hbm and "S(" in layout:
+      continue
     digits = re.search(r"\d+", name)
     bits = _BITS.get(name) or (int(digits[0]) if digits else 0)
     total += bits * math.prod(_sizes(shape)) / 8

@@ -6,7 +6,7 @@ from mlpvision.data import datasets, folder
 from mlpvision.errors import UserError
 
 _HELD_OUT = 51_200  # of ImageNet-21K, on average: see mlpvision.data.builders.imagenet21k
-# Name -> ({split: images}, classes). ImageNet: arXiv 1409.0575, Table 2. ImageNet-21K fall11: image-net.org's 14,197,122
+# Name -> ({split: images}, classes). ImageNet: arXiv 1409.0575, Table 2. ImageNet-21K: image-net.org's 14,197,122
 # images of 21,841 classes; 21K-P of winter21: github.com/Alibaba-MIIL/ImageNet21K, processing_instructions.md.
 _SIZES = {
   "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 1000),

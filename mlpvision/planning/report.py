@@ -9,13 +9,14 @@ LEGEND = """Nothing was measured. Each line ends with where it is from:
   compiler    what the TPU compiler says of the compiled step
   estimate    arithmetic on the cycles that the compiler estimates, without what collectives and input wait for"""
 
-_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; step, MFU, images/s and hours are
-arithmetic on the cycles that the compiler estimates, in which waiting for collectives, input, evaluation and checkpoints
-is not counted; the roofline is arithmetic on the compiler's GFLOP and GB and the chip's published peaks. MFU counts the
-model's own matrix products, forward and backward, and no recomputation. All but images/s and hours is per chip."""
+_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; GB of HBM is counted in its
+HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for collectives,
+input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM and the chip's
+published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation. All but
+images/s and hours is per chip."""
 
 _COLUMNS = (
-  "config", "slice", "images a chip", "peak HBM, GiB of", "GFLOP", "GB", "collectives", "step, ms",
+  "config", "slice", "images a chip", "peak HBM, GiB of", "GFLOP", "GB, of HBM", "collectives", "step, ms",
   "roofline, ms: compute, HBM", "MFU", "images/s", "hours", "note",
 )  # fmt: skip
 
@@ -56,7 +57,8 @@ def _figures(plan):
   add("peak of HBM", f"{_gib(memory['peak'])} of {chip.hbm:.2f} GiB that a program may use", "compiler")
   counted = "; loops counted as often as they run" if figures.flops != found["flops"] else ""
   add("work", f"{figures.flops / 1e9:,.0f} GFLOP{counted}", "compiler")
-  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB{counted}", "compiler")
+  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included{counted}", "compiler")
+  add("of them HBM", f"{found['hbm_bytes'] / 1e9:,.2f} GB, counted in the compiled step", "arithmetic")
   for kind, (number, size) in found["collectives"].items():
     add(kind, f"{number} with {size / 2**20:,.1f} MiB", "compiler")
   if not found["collectives"]:
@@ -119,7 +121,7 @@ def _row(plan):
     f"{parts.config.data.batch_size * chip.devices_per_chip / parts.mesh.devices.size:g}",
     f"{found['memory']['peak'] / 2**30:.1f} of {chip.hbm:.2f}",
     f"{figures.flops / 1e9:,.0f}",
-    f"{figures.bytes / 1e9:,.1f}",
+    f"{figures.bytes / 1e9:,.1f}, {found['hbm_bytes'] / 1e9:,.1f}",
     moved or "none",
     f"{1e3 * figures.seconds:.1f}" if known else "–",
     f"{1e3 * figures.compute_seconds:.1f}, {1e3 * figures.memory_seconds:.1f}",
