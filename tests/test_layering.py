@@ -12,6 +12,7 @@ _COMMANDS = {
   "mlpvision.benchmark",
   "mlpvision.cost",
   "mlpvision.evaluate",
+  "mlpvision.plan",
   "mlpvision.predict",
   "mlpvision.prepare",
   "mlpvision.preview",
@@ -30,6 +31,17 @@ _RULES = {
   "mlpvision.benchmarking": (
     {"mlpvision.benchmarking", "mlpvision.data", "mlpvision.errors"},
     {"clu", "flax", "orbax", "optax"},
+  ),
+  "mlpvision.planning": (
+    {
+      "mlpvision.planning",
+      "mlpvision.training.setup",
+      "mlpvision.models.cost",
+      "mlpvision.data",
+      "mlpvision.sharding",
+      "mlpvision.errors",
+    },
+    {"tensorflow", "clu", "orbax", "grain", "optax", "libtpu"},
   ),
   "mlpvision.errors": (_NONE, _HEAVY | {"jax"}),
   "mlpvision.augment": (_NONE, _HEAVY | {"flax", "optax"}),

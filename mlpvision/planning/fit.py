@@ -12,6 +12,7 @@ ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
   --config.model.remat=true      blocks computed again in the backward pass; the same result, a third more computation
   --config.data.batch_size=N     less work a step; another recipe: the learning rate goes with it"""
 
+_REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of our models
 _LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
 
 
@@ -64,7 +65,7 @@ def variants(config, first):
   tries += [{"accumulation_steps": n} for n in steps if n >= 0.7 * least]
   remat = {} if config.model.remat else {"model.remat": True}
   if remat:
-    tries += [remat, *({**remat, "accumulation_steps": n} for n in steps)]
+    tries += [remat, *({**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES)]
   both = remat | ({"accumulation_steps": steps[-1]} if steps else {})
   if over > config.mesh.fsdp:
     tries.append({"mesh.fsdp": over, **both})

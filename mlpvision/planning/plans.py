@@ -60,6 +60,7 @@ def make(name, config, topology, *, sizes=(None, None), with_fit=False, store, s
   first = final = compile_variant(config)
   fitted, found = None, None
   if first.is_out_of_memory and with_fit:
+    say("out of memory; trying what may help, the cheapest first:")
     fitted = fit.search(config, first, compile_variant, say)
     final = first if fitted is None else fitted[0]
   counted = cost.count(first.parts.model, config.data.image_size)

@@ -9,14 +9,14 @@ LEGEND = """Nothing was measured. Each line ends with where it is from:
   compiler    what the TPU compiler says of the compiled step
   estimate    arithmetic on the cycles that the compiler estimates, without what collectives and input wait for"""
 
-_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; GB of HBM is counted in its
-HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for collectives,
+_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; GB of HBM is counted in
+its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for collectives,
 input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM and the chip's
 published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation. All but
 images/s and hours is per chip."""
 
 _COLUMNS = (
-  "config", "slice", "images a chip", "peak HBM, GiB of", "GFLOP", "GB, of HBM", "collectives", "step, ms",
+  "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB, of HBM", "collectives", "step, ms",
   "roofline, ms: compute, HBM", "MFU", "images/s", "hours", "note",
 )  # fmt: skip
 
@@ -54,7 +54,8 @@ def _figures(plan):
   add("state", f"{_gib(plan.final.state_bytes)}: parameters, their average, optimizer", "arithmetic")
   add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
   add("temporaries", _gib(memory["temp"]), "compiler")
-  add("peak of HBM", f"{_gib(memory['peak'])} of {chip.hbm:.2f} GiB that a program may use", "compiler")
+  add("peak of HBM", _gib(memory["peak"]), "compiler")
+  add("HBM to be set aside", f"{_gib(_set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
   counted = "; loops counted as often as they run" if figures.flops != found["flops"] else ""
   add("work", f"{figures.flops / 1e9:,.0f} GFLOP{counted}", "compiler")
   add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included{counted}", "compiler")
@@ -119,7 +120,7 @@ def _row(plan):
   return [
     *start,
     f"{parts.config.data.batch_size * chip.devices_per_chip / parts.mesh.devices.size:g}",
-    f"{found['memory']['peak'] / 2**30:.1f} of {chip.hbm:.2f}",
+    f"{found['memory']['peak'] / 2**30:.1f}, {_set_aside(found['memory']) / 2**30:.1f} of {chip.hbm:.2f}",
     f"{figures.flops / 1e9:,.0f}",
     f"{figures.bytes / 1e9:,.1f}, {found['hbm_bytes'] / 1e9:,.1f}",
     moved or "none",
@@ -173,6 +174,11 @@ def _first_lines(message):
 
 def _indented(lines):
   return [f"  {line}" for line in lines]
+
+
+def _set_aside(memory):
+  """Bytes that the runtime allocates, which is more than what lives at any one time."""
+  return sum(memory[kind] for kind in ("argument", "output", "temp", "generated_code")) - memory["alias"]
 
 
 def _gib(size):
