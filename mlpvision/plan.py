@@ -8,6 +8,7 @@ Takes libtpu (pip install 'mlpvision[plan]'), some minutes and some GB of memory
 --json, an interrupted call continues where it was: what the file already has of the same program is not compiled again.
 """
 
+import datetime
 import importlib
 import os
 import pathlib
@@ -45,13 +46,13 @@ def main(argv):
   found = []
   for name, config in configs:
     for topology in _TOPOLOGY.value:
-      _say(f"compiling {name} for {topology} ...")
+      _say(f"planning {name} on {topology} ...")
       found.append(plans.make(name, config, topology, **options))
       store.plans = [report.as_json(plan) for plan in found]
       store.write()
       _say(report.text(found[-1], _KERNELS.value))
       if _WRITE.value:
-        page.write(_WRITE.value, report.page(found, _command()))
+        page.write(_WRITE.value, report.page(found, _command(), datetime.date.today()))
   if len(found) > 1:
     _say(f"\n{report.table(found)}")
   _say(f"\n{report.LEGEND}")
@@ -76,8 +77,9 @@ def _configs():
 
 
 def _command():
+  source = "--all" if _ALL.value else f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
   given = (("topology", ",".join(_TOPOLOGY.value)), ("json", _JSON.value), ("write", _WRITE.value))
-  parts = ["python -m mlpvision.plan", "--all" if _ALL.value else "--config=...", *(["--fit"] if _FIT.value else [])]
+  parts = ["python -m mlpvision.plan", source, *(["--fit"] if _FIT.value else [])]
   return " ".join([*parts, *(f"--{name}={value}" for name, value in given if value)])
 
 

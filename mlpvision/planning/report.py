@@ -9,14 +9,14 @@ LEGEND = """Nothing was measured. Each line ends with where it is from:
   compiler    what the TPU compiler says of the compiled step
   estimate    arithmetic on the cycles that the compiler estimates, without what collectives and input wait for"""
 
-_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; GB of HBM is counted in
+_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; the GB of HBM are counted in
 its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for collectives,
 input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM and the chip's
-published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation. All but
-images/s and hours is per chip."""
+published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation. All but images/s
+and hours is per chip."""
 
 _COLUMNS = (
-  "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB, of HBM", "collectives", "step, ms",
+  "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB: all, HBM", "collectives", "step, ms",
   "roofline, ms: compute, HBM", "MFU", "images/s", "hours", "note",
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def _figures(plan):
   counted = "; loops counted as often as they run" if figures.flops != found["flops"] else ""
   add("work", f"{figures.flops / 1e9:,.0f} GFLOP{counted}", "compiler")
   add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included{counted}", "compiler")
-  add("of them HBM", f"{found['hbm_bytes'] / 1e9:,.2f} GB, counted in the compiled step", "arithmetic")
+  add("traffic of HBM", f"{found['hbm_bytes'] / 1e9:,.2f} GB, counted in the compiled step", "arithmetic")
   for kind, (number, size) in found["collectives"].items():
     add(kind, f"{number} with {size / 2**20:,.1f} MiB", "compiler")
   if not found["collectives"]:
@@ -133,12 +133,12 @@ def _row(plan):
   ]
 
 
-def page(plans, command):
-  """What goes into docs/performance.md."""
+def page(plans, command, date):
+  """What goes into docs/performance.md; command and date say where it is from."""
   versions = ", ".join(plans[0].final.found["versions"])
   return f"""## Plan: the TPU compiler's word on every recipe
 
-Written by `{command}`, with {versions}, on no TPU.
+Written by `{command}`, with {versions}, on no TPU, {date}.
 
 {_PAGE_LEGEND}
 
