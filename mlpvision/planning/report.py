@@ -11,9 +11,9 @@ LEGEND = """Nothing was measured. Each line ends with where it is from:
 
 _PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; the GB of HBM are counted
 in its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for
-collectives, input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM and
-the chip's published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation. All
-but images/s and hours is per chip."""
+collectives, input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM
+and the chip's published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation.
+All but images/s and hours is per chip."""
 
 _COLUMNS = (
   "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB: all, HBM", "collectives", "step, ms",
