@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 
-from mlpvision.planning import hlo
+from mlpvision.planning import hlo, products
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 # These pass on what they get, as far as a loop's counter is concerned.
@@ -62,7 +62,7 @@ def count(module):
   collectives, channels = collections.defaultdict(lambda: [0, 0]), set()
   kernels = collections.defaultdict(lambda: [0, 0])
   for computation, op, times in runs:
-    work = (_flops(module, computation, op), _bytes(module, computation, op))
+    work = (products.flops(module, computation, op), _bytes(module, computation, op))
     for i in (0, 1):
       once[i] += work[i]
       often[i] += times * work[i]
@@ -149,22 +149,6 @@ def _element(module, computation, name):
 def _of_tuple(module, computation, name, index):
   op = _source(module, computation, name)
   return op.operands[index] if op and op.opcode == "tuple" else None
-
-
-def _flops(module, computation, op):
-  """Floating-point operations of the matrix products and convolutions in an operation, those fused in included."""
-  if op.opcode == "fusion":
-    return sum(_flops(module, name, inner) for name in op.called for inner in module.computations[name].values())
-  if op.opcode not in ("convolution", "dot"):
-    return 0
-  left, right = (hlo.shape(module.computations[computation][name].type) for name in op.operands)
-  if op.opcode == "dot":
-    dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)[1]
-    contracted = math.prod(left[int(i)] for i in dims.split(",") if i)
-  else:
-    labels = re.search(r"dim_labels=\w+_(\w+)->", op.attributes)[1]
-    contracted = math.prod(size for label, size in zip(labels, right, strict=True) if label != "o")
-  return 2 * contracted * math.prod(hlo.shape(op.type))
 
 
 def _bytes(module, computation, op):

@@ -10,7 +10,7 @@ import pathlib
 
 import pytest
 
-from mlpvision.planning import counts, hlo
+from mlpvision.planning import counts, hlo, products
 
 _TEXT = (pathlib.Path(__file__).parent / "two_loops.hlo").read_text()
 _FORWARD, _BACKWARD = 6977, 4911  # estimated_cycles of the fusion in each loop
@@ -74,7 +74,32 @@ def test_what_the_compiler_wrote_of_trips_decides():
 
 def test_flops_of_products_in_nested_fusions(module):
   body = "wide.region_0.1_spmd.sunk"
-  assert sum(counts._flops(module, body, op) for op in module.computations[body].values()) == 2 * 256**3
+  assert sum(products.flops(module, body, op) for op in module.computations[body].values()) == 2 * 256**3
+
+
+@pytest.mark.parametrize(
+  ("left", "right", "result", "attributes", "multiply_adds"),
+  [
+    ("bf16[64,768]", "bf16[768,1000]", "f32[64,1000]", "dim_labels=bf_io->bf", 64 * 768 * 1000),
+    # Patches of 16 x 16.
+    ("bf16[2,224,224,3]", "bf16[16,16,3,8]", "bf16[2,14,14,8]",
+     "window={size=16x16 stride=16x16}, dim_labels=b01f_01io->b01f", 2 * 196 * 16 * 16 * 3 * 8),
+    # A window of two over one position and its padding: only one of two kernel positions meets it, for each output.
+    ("bf16[10,30,1]", "bf16[10,2,48]", "bf16[30,2,48]",
+     "window={size=2 pad=1_1 rhs_reversal=1}, dim_labels=fb0_i0o->b0f", 30 * 10 * 2 * 48),
+    # The transpose of a convolution with stride 2: half of the positions are holes.
+    ("f32[1,4,1]", "f32[2,1,1]", "f32[1,8,1]", "window={size=2 pad=1_1 lhs_dilate=2}, dim_labels=b0f_0io->b0f", 8),
+    ("f32[5,6]", "f32[6,7]", "f32[5,7]", "lhs_contracting_dims={1}, rhs_contracting_dims={0}", 5 * 6 * 7),
+  ],
+)  # fmt: skip
+def test_flops_by_hand(left, right, result, attributes, multiply_adds):
+  opcode = "dot" if "contracting" in attributes else "convolution"
+  module = hlo.parse(
+    f"ENTRY %main (a: {left}, b: {right}) -> {result} {{\n"
+    f"  %a = {left}{{0}} parameter(0)\n  %b = {right}{{0}} parameter(1)\n"
+    f"  ROOT %c = {result}{{0}} {opcode}(%a, %b), {attributes}\n}}\n"
+  )
+  assert products.flops(module, "main", module.computations["main"]["c"]) == 2 * multiply_adds
 
 
 def test_a_collective_counts_once_however_often_it_is_written(module):
