@@ -43,11 +43,15 @@ def main(argv):
   options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store=store, say=_say)
   for topology in _TOPOLOGY.value:
     chips.devices(topology)  # so that a mistake shows before anything is compiled
-  found = []
+  found, failed = [], []
   for name, config in configs:
     for topology in _TOPOLOGY.value:
       _say(f"planning {name} on {topology} ...")
-      found.append(plans.make(name, config, topology, **options))
+      try:
+        found.append(plans.make(name, config, topology, **options))
+      except UserError as error:  # the others may work
+        failed.append(f"{name} on {topology}: {error}")
+        continue
       store.plans = [report.as_json(plan) for plan in found]
       store.write()
       _say(report.text(found[-1], _KERNELS.value))
@@ -55,7 +59,10 @@ def main(argv):
         page.write(_WRITE.value, report.page(found, _command(), datetime.date.today()))
   if len(found) > 1:
     _say(f"\n{report.table(found)}")
-  _say(f"\n{report.LEGEND}")
+  if found:
+    _say(f"\n{report.LEGEND}")
+  if failed:
+    raise UserError("\n".join(failed))
 
 
 def _configs():

@@ -112,7 +112,7 @@ def _compile(lowered):
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
+      raise UserError(f"the TPU compiler failed: {str(error)[:2000]}") from error
     return {"out_of_memory": str(error)[:4000]}
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
   found = counts.count(hlo.parse(compiled.as_text()))
