@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from mlpvision.planning import fit
+from mlpvision.planning import counts, fit
 
 LEGEND = """Nothing was measured. Each line ends with where it is from:
   arithmetic  counted from the config, the model and the chip's published figures
   compiler    what the TPU compiler says of the compiled step
-  estimate    arithmetic on the cycles that the compiler estimates, without what collectives and input wait for"""
+  estimate    arithmetic on what the compiler says: its cycles over the clock, without waiting for collectives and
+              input; its sums times the passes of loops, which it counts once"""
 
 _PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; the GB of HBM are counted
 in its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for
@@ -56,22 +57,22 @@ def _figures(plan):
   add("temporaries", _gib(memory["temp"]), "compiler")
   add("peak of HBM", _gib(memory["peak"]), "compiler")
   add("HBM to be set aside", f"{_gib(_set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
-  counted = "; loops counted as often as they run" if figures.flops != found["flops"] else ""
-  add("work", f"{figures.flops / 1e9:,.0f} GFLOP{counted}", "compiler")
-  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included{counted}", "compiler")
+  sums = "compiler" if figures.flops == found["flops"] else "estimate"
+  add("work", f"{figures.flops / 1e9:,.0f} GFLOP", sums)
+  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included", sums)
   add("traffic of HBM", f"{found['hbm_bytes'] / 1e9:,.2f} GB, counted in the compiled step", "arithmetic")
   for kind, (number, size) in found["collectives"].items():
     add(kind, f"{number} with {size / 2**20:,.1f} MiB", "compiler")
   if not found["collectives"]:
     add("collectives", "none", "compiler")
   for loop in _known_loops(found):
-    add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles, counted as often: {loop['op_name'][-40:]}", "compiler")
+    add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles: {counts.shorten(loop['op_name'])[-30:]}", "compiler")
   add("cycles", f"{found['cycles']:,}", "compiler")
   add("model's own work", f"{figures.model_flops / 1e9:,.0f} GFLOP, no recomputation", "arithmetic")
   roofline = f"{_ms(figures.compute_seconds)} at {chip.tflops:g} TFLOP/s, {_ms(figures.memory_seconds)} at"
   add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
   if figures.refused:
-    add("step", f"no estimate: {figures.refused}", "")
+    add("step", f"no estimate: {figures.refused}", "refused")
     add("recipe", f"at least {figures.least_hours:,.1f} hours for {parts.total_steps:,} steps", "arithmetic")
   else:
     add("step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate")
@@ -87,7 +88,7 @@ def _known_loops(found):
 
 
 def _kernels(found, number):
-  lines = [f"  the {number} most expensive kernels, over all blocks:  (compiler)"]
+  lines = [f"  {f'the {number} most expensive kernels, all blocks and passes together:':84}  compiler"]
   for cycles, times, opcode, where in found["kernels"][:number]:
     lines.append(f"  {cycles:>12,} cycles {cycles / found['cycles']:6.1%}  {times:>4} x {opcode:12} {where}")
   return lines
