@@ -58,28 +58,28 @@ def _figures(plan):
   add("peak of HBM", _gib(memory["peak"]), "compiler")
   add("HBM to be set aside", f"{_gib(_set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
   sums = "compiler" if figures.flops == found["flops"] else "estimate"
-  add("work", f"{figures.flops / 1e9:,.0f} GFLOP", sums)
-  add("bytes accessed", f"{figures.bytes / 1e9:,.2f} GB, on-chip memory included", sums)
-  add("traffic of HBM", f"{found['hbm_bytes'] / 1e9:,.2f} GB, counted in the compiled step", "arithmetic")
+  add("work", f"{_short(figures.flops / 1e9)} GFLOP", sums)
+  add("bytes accessed", f"{_short(figures.bytes / 1e9)} GB, on-chip memory included", sums)
+  add("traffic of HBM", f"{_short(found['hbm_bytes'] / 1e9)} GB, counted in the compiled step", "arithmetic")
   for kind, (number, size) in found["collectives"].items():
-    add(kind, f"{number} with {size / 2**20:,.1f} MiB", "compiler")
+    add(kind, f"{number} with {_short(size / 2**20)} MiB", "compiler")
   if not found["collectives"]:
     add("collectives", "none", "compiler")
   for loop in _known_loops(found):
     add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles: {counts.shorten(loop['op_name'])[-30:]}", "compiler")
   add("cycles", f"{found['cycles']:,}", "compiler")
-  add("model's own work", f"{figures.model_flops / 1e9:,.0f} GFLOP, no recomputation", "arithmetic")
+  add("model's own work", f"{_short(figures.model_flops / 1e9)} GFLOP, no recomputation", "arithmetic")
   roofline = f"{_ms(figures.compute_seconds)} at {chip.tflops:g} TFLOP/s, {_ms(figures.memory_seconds)} at"
   add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
   if figures.refused:
     add("step", f"no estimate: {figures.refused}", "refused")
-    add("recipe", f"at least {figures.least_hours:,.1f} hours for {parts.total_steps:,} steps", "arithmetic")
+    add("recipe", f"at least {_short(figures.least_hours)} hours for {parts.total_steps:,} steps", "arithmetic")
   else:
     add("step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate")
     add("MFU", f"{figures.mfu:.1%}", "estimate")
     each = figures.images_per_second / devices * chip.devices_per_chip
     add("images/s", f"{figures.images_per_second:,.0f}, {each:,.0f} a chip", "estimate")
-    add("recipe", f"{figures.hours:,.1f} hours for {parts.total_steps:,} steps of {batch_size:,} images", "estimate")
+    add("recipe", f"{_short(figures.hours)} hours for {parts.total_steps:,} steps of {batch_size:,} images", "estimate")
   return lines
 
 
@@ -115,21 +115,23 @@ def _row(plan):
   if figures is None:
     return [*start, *["–"] * (len(_COLUMNS) - 3), "out of memory"]
   parts = plan.final.parts
-  moved = ", ".join(f"{number} {kind} {size / 2**20:,.0f} MiB" for kind, (number, size) in found["collectives"].items())
+  moved = ", ".join(
+    f"{number} {kind} {_short(size / 2**20)} MiB" for kind, (number, size) in found["collectives"].items()
+  )
   known = figures.seconds is not None
   note = "" if plan.fitted is None else f"out of memory; fits with `{fit.as_flags(plan.fitted[1])}`"
   return [
     *start,
     f"{parts.config.data.batch_size * chip.devices_per_chip / parts.mesh.devices.size:g}",
-    f"{found['memory']['peak'] / 2**30:.1f}, {_set_aside(found['memory']) / 2**30:.1f} of {chip.hbm:.2f}",
-    f"{figures.flops / 1e9:,.0f}",
-    f"{figures.bytes / 1e9:,.1f}, {found['hbm_bytes'] / 1e9:,.1f}",
+    f"{_short(found['memory']['peak'] / 2**30)}, {_short(_set_aside(found['memory']) / 2**30)} of {chip.hbm:.2f}",
+    _short(figures.flops / 1e9),
+    f"{_short(figures.bytes / 1e9)}, {_short(found['hbm_bytes'] / 1e9)}",
     moved or "none",
-    f"{1e3 * figures.seconds:.1f}" if known else "–",
-    f"{1e3 * figures.compute_seconds:.1f}, {1e3 * figures.memory_seconds:.1f}",
+    _short(1e3 * figures.seconds) if known else "–",
+    f"{_short(1e3 * figures.compute_seconds)}, {_short(1e3 * figures.memory_seconds)}",
     f"{figures.mfu:.1%}" if known else "–",
     f"{figures.images_per_second:,.0f}" if known else "–",
-    f"{figures.hours:,.1f}" if known else f"≥ {figures.least_hours:,.1f}",
+    _short(figures.hours) if known else f"≥ {_short(figures.least_hours)}",
     "; ".join(part for part in (note, figures.refused) if part),
   ]
 
@@ -183,8 +185,13 @@ def _set_aside(memory):
 
 
 def _gib(size):
-  return f"{size / 2**30:.2f} GiB"
+  return f"{_short(size / 2**30)} GiB"
 
 
 def _ms(seconds):
-  return f"{1e3 * seconds:.1f} ms"
+  return f"{_short(1e3 * seconds)} ms"
+
+
+def _short(number):
+  """Three digits, or all before the point."""
+  return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
