@@ -39,8 +39,8 @@ def main(argv):
   os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled for a TPU cannot be read back without one
   from mlpvision.planning import chips, page, plans, program, report
 
-  store = program.Store(_JSON.value)
-  options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store=store, say=_say)
+  program.Store(_JSON.value)  # says what is wrong with the file, if anything
+  options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store_path=_JSON.value)
   for topology in _TOPOLOGY.value:
     chips.devices(topology)  # so that a mistake shows before anything is compiled
   found, failed = [], []
@@ -52,6 +52,7 @@ def main(argv):
       except UserError as error:  # the others may work
         failed.append(f"{name} on {topology}: {error}")
         continue
+      store = program.Store(_JSON.value)
       store.plans = [report.as_json(plan) for plan in found]
       store.write()
       _say(report.text(found[-1], _KERNELS.value))

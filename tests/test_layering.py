@@ -38,7 +38,6 @@ _RULES = {
       "mlpvision.training.setup",
       "mlpvision.models.cost",
       "mlpvision.data",
-      "mlpvision.sharding",
       "mlpvision.errors",
     },
     {"tensorflow", "clu", "orbax", "grain", "optax", "libtpu"},

@@ -36,19 +36,16 @@ class Estimate:
   refused: str
 
 
-def estimate(found, chip, *, num_devices, macs, batch_size, total_steps):
+def estimate(program, chip):
   """An `Estimate`.
 
   Args:
-    found: program.Program.found of a step that fits.
+    program: program.Program that fits.
     chip: chips.Chip.
-    num_devices: of the slice.
-    macs: multiply-accumulates of one image in a forward pass. The backward pass takes twice as many: 6 x macs
-      floating-point operations an image and step.
-    batch_size: images per step, over all devices.
-    total_steps: of the recipe.
   """
-  model_flops = 6 * macs * batch_size / num_devices
+  found, total_steps = program.found, program.total_steps
+  # Two for each multiply-accumulate; a backward pass takes twice as many as a forward pass.
+  model_flops = 6 * program.macs * program.batch_size / program.devices
   flops, num_bytes = found["flops"] * found["flops_factor"], found["bytes"] * found["bytes_factor"]
   compute, memory = flops / (chip.tflops * 1e12), found["hbm_bytes"] / (chip.bandwidth * 1e9)
   refused = _why_refused(found, chip)
@@ -60,7 +57,7 @@ def estimate(found, chip, *, num_devices, macs, batch_size, total_steps):
     compute_seconds=compute,
     memory_seconds=memory,
     seconds=seconds,
-    images_per_second=seconds and batch_size / seconds,
+    images_per_second=seconds and program.batch_size / seconds,
     mfu=seconds and model_flops / (seconds * chip.tflops * 1e12),
     hours=seconds and total_steps * seconds / 3600,
     least_hours=total_steps * max(compute, memory) / 3600,

@@ -3,7 +3,6 @@
 import copy
 import math
 
-from mlpvision import sharding
 from mlpvision.planning import program
 
 ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
@@ -40,7 +39,7 @@ def search(config, first, compile_variant, say):
 
 
 def as_flags(changes):
-  """{"mesh.fsdp": 16} -> "--config.mesh.fsdp=16"."""
+  """{"mesh.fsdp": 16} -> "--first.mesh["fsdp"]=16"."""
   return " ".join(f"--config.{field}={str(value).lower()}" for field, value in changes.items())
 
 
@@ -51,13 +50,12 @@ def variants(config, first):
   numbers of parts that are too small.
   """
   needed, available = program.needed_bytes(first.found["out_of_memory"]) or (math.inf, 1)
-  devices = first.parts.mesh.devices.size
-  over = devices // config.mesh.model
+  over = first.devices // first.mesh["model"]  # among so many, the batch is split
   tries = []
-  saved = first.state_bytes * (1 - config.mesh.fsdp / over)
+  saved = first.state_bytes * (1 - first.mesh["fsdp"] / over)
   if saved > 0 and needed - saved <= available:
     tries.append({"mesh.fsdp": over})
-  rows = config.data.batch_size // sharding.batch_parts(first.parts.mesh)
+  rows = config.data.batch_size // over
   steps = _accumulations(rows, config.accumulation_steps)
   # Beyond the state, memory is for the images of a part.
   room = max(available - first.state_bytes, 1)
@@ -67,10 +65,10 @@ def variants(config, first):
   if remat:
     tries += [remat, *({**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES)]
   both = remat | ({"accumulation_steps": steps[-1]} if steps else {})
-  if over > config.mesh.fsdp:
+  if over > first.mesh["fsdp"]:
     tries.append({"mesh.fsdp": over, **both})
   batch_size = config.data.batch_size
-  while (batch_size // 2) % (2 * sharding.batch_parts(first.parts.mesh)) == 0:
+  while (batch_size // 2) % (2 * over) == 0:
     batch_size //= 2
     tries.append({"mesh.fsdp": over, **remat, "data.batch_size": batch_size})
   return [changes for i, changes in enumerate(tries) if changes not in tries[:i]]

@@ -13,6 +13,7 @@ import tempfile
 import jax
 
 from mlpvision.errors import UserError
+from mlpvision.models import cost
 from mlpvision.planning import chips, counts, hlo
 from mlpvision.training import setup
 
@@ -55,20 +56,31 @@ class Program:
 
   Attributes:
     topology: "v5e:4x4".
-    parts: training.setup.Parts.
+    mesh: {axis: size}.
+    batch_size: images per step, over all devices.
+    total_steps: of the recipe.
+    parameters, macs: of the model; multiply-accumulates of one image, forward.
     state_bytes: of parameters, their average and the optimizer's state on one device; arithmetic.
     found: {"versions"} and either {"out_of_memory": the compiler's message}, or "memory" {kind: bytes}, "flops" and
       "bytes" (XLA's sums, loops once) and the fields of counts.Counts.
   """
 
   topology: str
-  parts: setup.Parts
+  mesh: dict[str, int]
+  batch_size: int
+  total_steps: int
+  parameters: int
+  macs: int
   state_bytes: int
   found: dict
 
   @property
   def is_out_of_memory(self):
     return "out_of_memory" in self.found
+
+  @property
+  def devices(self):
+    return math.prod(self.mesh.values())
 
 
 def compile_step(config, topology, *, num_images, num_classes, store):
@@ -83,7 +95,7 @@ def compile_step(config, topology, *, num_images, num_classes, store):
     store: `Store`.
 
   Raises:
-    UserError: no such slice, no libtpu, or a config that does not work on it.
+    UserError: no such slice, no libtpu, a config that does not work on it, or one that the compiler cannot compile.
   """
   parts = setup.make_parts(config, num_images=num_images, num_classes=num_classes, devices=chips.devices(topology))
   lowered = setup.lower_step(parts)
@@ -92,8 +104,15 @@ def compile_step(config, topology, *, num_images, num_classes, store):
   if key not in store.programs:
     store.put(key, {"versions": versions, **_compile(lowered)})
   leaves = jax.tree.leaves(parts.abstract)
-  state_bytes = sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves)
-  return Program(topology, parts, state_bytes, store.programs[key])
+  return Program(
+    topology,
+    mesh=dict(parts.mesh.shape),
+    batch_size=config.data.batch_size,
+    total_steps=parts.total_steps,
+    **cost.count(parts.model, config.data.image_size),
+    state_bytes=sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves),
+    found=store.programs[key],
+  )
 
 
 def needed_bytes(message):

@@ -24,13 +24,12 @@ _COLUMNS = (
 
 def text(plan, num_kernels=0):
   """A plan in full, for one slice."""
-  parts, chip = plan.final.parts, plan.chip
-  devices, batch_size = parts.mesh.devices.size, parts.config.data.batch_size
+  final, chip = plan.final, plan.chip
   each = "device, which is half a chip" if chip.devices_per_chip == 2 else "chip"
-  axes = " ".join(f"{name}={size}" for name, size in parts.mesh.shape.items() if size > 1) or "one device"
+  axes = " ".join(f"{name}={size}" for name, size in final.mesh.items() if size > 1) or "one device"
   lines = [
-    f"{plan.name} on {plan.first.topology}: {devices // chip.devices_per_chip} chips, mesh {axes},"
-    f" {batch_size:,} images a step; all figures per {each}"
+    f"{plan.name} on {plan.first.topology}: {final.devices // chip.devices_per_chip} chips, mesh {axes},"
+    f" {final.batch_size:,} images a step; all figures per {each}"
   ]
   if plan.first.is_out_of_memory:
     lines += ["out of memory, says the compiler:", *_indented(_first_lines(plan.first.found["out_of_memory"]))]
@@ -44,15 +43,14 @@ def text(plan, num_kernels=0):
 
 
 def _figures(plan):
-  found, parts, chip, figures = plan.final.found, plan.final.parts, plan.chip, plan.estimate
-  devices, batch_size = parts.mesh.devices.size, parts.config.data.batch_size
+  final, found, chip, figures = plan.final, plan.final.found, plan.chip, plan.estimate
   memory, lines = found["memory"], []
 
   def add(label, value, origin):
     lines.append(f"  {label:22}{value:62}  {origin}")
 
-  add("parameters", f"{plan.parameters:,} in the whole model", "arithmetic")
-  add("state", f"{_gib(plan.final.state_bytes)}: parameters, their average, optimizer", "arithmetic")
+  add("parameters", f"{final.parameters:,} in the whole model", "arithmetic")
+  add("state", f"{_gib(final.state_bytes)}: parameters, their average, optimizer", "arithmetic")
   add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
   add("temporaries", _gib(memory["temp"]), "compiler")
   add("peak of HBM", _gib(memory["peak"]), "compiler")
@@ -73,13 +71,17 @@ def _figures(plan):
   add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
   if figures.refused:
     add("step", f"no estimate: {figures.refused}", "refused")
-    add("recipe", f"at least {_short(figures.least_hours)} hours for {parts.total_steps:,} steps", "arithmetic")
+    add("recipe", f"at least {_short(figures.least_hours)} hours for {final.total_steps:,} steps", "arithmetic")
   else:
     add("step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate")
     add("MFU", f"{figures.mfu:.1%}", "estimate")
-    each = figures.images_per_second / devices * chip.devices_per_chip
+    each = figures.images_per_second / final.devices * chip.devices_per_chip
     add("images/s", f"{figures.images_per_second:,.0f}, {each:,.0f} a chip", "estimate")
-    add("recipe", f"{_short(figures.hours)} hours for {parts.total_steps:,} steps of {batch_size:,} images", "estimate")
+    add(
+      "recipe",
+      f"{_short(figures.hours)} hours for {final.total_steps:,} steps of {final.batch_size:,} images",
+      "estimate",
+    )
   return lines
 
 
@@ -114,7 +116,6 @@ def _row(plan):
   start = [f"`{plan.name}`", plan.first.topology]
   if figures is None:
     return [*start, *["–"] * (len(_COLUMNS) - 3), "out of memory"]
-  parts = plan.final.parts
   moved = ", ".join(
     f"{number} {kind} {_short(size / 2**20)} MiB" for kind, (number, size) in found["collectives"].items()
   )
@@ -122,7 +123,7 @@ def _row(plan):
   note = "" if plan.fitted is None else f"out of memory; fits with `{fit.as_flags(plan.fitted[1])}`"
   return [
     *start,
-    f"{parts.config.data.batch_size * chip.devices_per_chip / parts.mesh.devices.size:g}",
+    f"{plan.final.batch_size * chip.devices_per_chip / plan.final.devices:g}",
     f"{_short(found['memory']['peak'] / 2**30)}, {_short(_set_aside(found['memory']) / 2**30)} of {chip.hbm:.2f}",
     _short(figures.flops / 1e9),
     f"{_short(figures.bytes / 1e9)}, {_short(found['hbm_bytes'] / 1e9)}",
@@ -156,12 +157,12 @@ def as_json(plan):
     "out_of_memory": plan.first.found.get("out_of_memory"),
     "fits_with": None if plan.fitted is None else plan.fitted[1],
     "arithmetic": {
-      "parameters": plan.parameters,
-      "macs_per_image": plan.macs,
+      "parameters": plan.final.parameters,
+      "macs_per_image": plan.final.macs,
       "state_bytes": plan.final.state_bytes,
-      "batch_size": plan.final.parts.config.data.batch_size,
-      "devices": plan.final.parts.mesh.devices.size,
-      "total_steps": plan.final.parts.total_steps,
+      "batch_size": plan.final.batch_size,
+      "mesh": plan.final.mesh,
+      "total_steps": plan.final.total_steps,
       "chip": dataclasses.asdict(plan.chip),
     },
     "compiler": plan.final.found,

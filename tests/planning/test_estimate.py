@@ -4,17 +4,20 @@ import dataclasses
 
 import pytest
 
-from mlpvision.planning import chips, estimate
+from mlpvision.planning import chips, estimate, program
 
 _CHIP = dataclasses.replace(chips.CHIPS["v5e"], tflops=100, bandwidth=1000, clock=1.0)
 _FOUND = dict(
   cycles=50_000_000, unknown_cycles=0, flops=1e12, flops_factor=2.0, bytes=5e9, bytes_factor=3.0, hbm_bytes=30e9
 )
-_RUN = dict(num_devices=16, macs=1e9, batch_size=160, total_steps=72_000)
+_RUN = program.Program(
+  "v5e:4x4", dict(data=4, fsdp=4, model=1), batch_size=160, total_steps=72_000, parameters=1, macs=1_000_000_000,
+  state_bytes=1, found=_FOUND,
+)  # fmt: skip
 
 
 def test_by_hand():
-  found = estimate.estimate(_FOUND, _CHIP, **_RUN)
+  found = estimate.estimate(_RUN, _CHIP)
   assert found.seconds == pytest.approx(0.05)  # 50 M cycles at 1 GHz
   assert found.images_per_second == pytest.approx(3200)
   assert found.hours == pytest.approx(1)  # 72,000 x 0.05 s
@@ -27,7 +30,7 @@ def test_by_hand():
 
 
 def test_without_a_clock_there_is_no_time():
-  found = estimate.estimate(_FOUND, dataclasses.replace(_CHIP, clock=None), **_RUN)
+  found = estimate.estimate(_RUN, dataclasses.replace(_CHIP, clock=None))
   assert found.seconds is found.images_per_second is found.mfu is found.hours is None
   assert "clock" in found.refused
   assert found.least_hours == pytest.approx(0.6)
@@ -35,7 +38,7 @@ def test_without_a_clock_there_is_no_time():
 
 @pytest.mark.parametrize(("unknown", "is_refused"), [(2_500_000, False), (2_500_001, True)])
 def test_too_much_in_loops_of_unknown_length_is_refused(unknown, is_refused):
-  found = estimate.estimate(_FOUND | {"unknown_cycles": unknown}, _CHIP, **_RUN)
+  found = estimate.estimate(dataclasses.replace(_RUN, found=_FOUND | {"unknown_cycles": unknown}), _CHIP)
   assert bool(found.refused) is is_refused
   assert (found.seconds is None) is is_refused
 

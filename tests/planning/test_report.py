@@ -7,7 +7,6 @@ import re
 import pytest
 
 from mlpvision.planning import chips, counts, estimate, hlo, plans, program, report
-from mlpvision.training import setup
 
 _HLO = (pathlib.Path(__file__).parent / "two_loops.hlo").read_text()
 _MIB = 2**20
@@ -23,27 +22,18 @@ _FOUND = {
 _SAYS = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required is too much.\nProgram hbm requirement"
 
 
-@pytest.fixture
-def make(small_config):
-  """A function from (name of a chip, whether it fits at once, changes that make it fit) to a Plan."""
-  small_config.data.batch_size = 160
-  parts = setup.make_parts(small_config, num_images=4000, num_classes=10)
-
-  def plan(chip="v5e", *, fits=True, changes=None):
-    fitting = program.Program(f"{chip}:2x4", parts, 3 * _MIB, _FOUND)
-    short = program.Program(f"{chip}:2x4", parts, 3 * _MIB, {"versions": _FOUND["versions"], "out_of_memory": _SAYS})
-    figures = estimate.estimate(
-      _FOUND, chips.CHIPS[chip], num_devices=8, macs=1e6, batch_size=160, total_steps=parts.total_steps
-    )
-    fitted = (fitting, changes) if changes else None
-    first = fitting if fits else short
-    return plans.Plan("quickstart", chips.CHIPS[chip], 1000, 1e6, first, fitted, figures if fits or changes else None)
-
-  return plan
+def _plan(chip="v5e", *, fits=True, changes=None):
+  """A Plan: of which chip, whether it fits at once, and the changes that make it fit."""
+  run = dict(mesh=dict(data=8, fsdp=1, model=1), batch_size=160, total_steps=500, parameters=1000, macs=1_000_000)
+  fitting = program.Program(f"{chip}:2x4", **run, state_bytes=3 * _MIB, found=_FOUND)
+  short = dataclasses.replace(fitting, found={"versions": _FOUND["versions"], "out_of_memory": _SAYS})
+  figures = estimate.estimate(fitting, chips.CHIPS[chip]) if fits or changes else None
+  fitted = (fitting, changes) if changes else None
+  return plans.Plan("quickstart", chips.CHIPS[chip], fitting if fits else short, fitted, figures)
 
 
-def test_every_line_says_where_it_is_from(make):
-  text = report.text(make(), num_kernels=1)
+def test_every_line_says_where_it_is_from():
+  text = report.text(_plan(), num_kernels=1)
   lines = text.splitlines()
   assert lines[0] == "quickstart on v5e:2x4: 8 chips, mesh data=8, 160 images a step; all figures per chip"
   for line in lines[1:-1]:
@@ -55,30 +45,30 @@ def test_every_line_says_where_it_is_from(make):
     r"loop +3 x 6,977 cycles",
     r"cycles +35,664",
     r"step +0\.0238 ms at 1\.5 GHz",
-    r"recipe +3\.3e-06 hours for 500 steps of 160 images",  # 20 epochs of 4,000
+    r"recipe +3\.3e-06 hours for 500 steps of 160 images",
   ):
     assert re.search(expected, text), f"{expected} not in\n{text}"
   assert re.search(r"20,931 cycles +58\.7% +3 x fusion +jvp\(\)/while/body/closed_call/dot_general$", lines[-1])
 
 
-def test_a_chip_without_a_clock_gets_no_time(make):
-  text = report.text(make("v6e"))
+def test_a_chip_without_a_clock_gets_no_time():
+  text = report.text(_plan("v6e"))
   assert "no estimate: the clock of v6e" in text
   assert "recipe                at least" in text
   assert "MFU" not in text
 
 
-def test_out_of_memory_is_told_in_the_compilers_words_with_what_helps(make):
-  text = report.text(make(fits=False))
+def test_out_of_memory_is_told_in_the_compilers_words_with_what_helps():
+  text = report.text(_plan(fits=False))
   assert _SAYS.splitlines()[0] in text
   for flag in ("mesh.fsdp", "accumulation_steps", "model.remat", "data.batch_size"):
     assert f"--config.{flag}=" in text
-  text = report.text(make(fits=False, changes={"accumulation_steps": 4}))
+  text = report.text(_plan(fits=False, changes={"accumulation_steps": 4}))
   assert "With --config.accumulation_steps=4 it fits:" in text
 
 
-def test_the_table_has_a_row_for_each_and_the_compilers_words(make):
-  found = [make(), make("v6e"), make(fits=False), make(fits=False, changes={"mesh.fsdp": 8})]
+def test_the_table_has_a_row_for_each_and_the_compilers_words():
+  found = [_plan(), _plan("v6e"), _plan(fits=False), _plan(fits=False, changes={"mesh.fsdp": 8})]
   table = report.table(found)
   lines = table.splitlines()
   assert len({line.count("|") for line in lines[:6]}) == 1
@@ -89,8 +79,8 @@ def test_the_table_has_a_row_for_each_and_the_compilers_words(make):
   assert table.count(f"`{_SAYS.splitlines()[0]}`") == 2
 
 
-def test_json_has_what_the_text_has(make):
-  found = report.as_json(make(fits=False, changes={"mesh.fsdp": 8}))
+def test_json_has_what_the_text_has():
+  found = report.as_json(_plan(fits=False, changes={"mesh.fsdp": 8}))
   assert found["out_of_memory"] == _SAYS
   assert found["fits_with"] == {"mesh.fsdp": 8}
   assert found["compiler"]["cycles"] == 35_664
