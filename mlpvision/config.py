@@ -42,11 +42,15 @@ _FREE = (
 )
 
 
-def check(config):
-  """Raises one UserError with everything that is wrong, as far as it shows without starting JAX."""
+def check(config, *, dataset=True):
+  """Raises one UserError with everything that is wrong, as far as it shows without starting JAX.
+
+  dataset: whether a dataset that is not there is wrong.
+  """
   problems = []
   try:
-    datasets.check(config.data.name, config.data.data_dir)
+    if dataset:
+      datasets.check(config.data.name, config.data.data_dir)
   except UserError as error:
     problems.append(str(error))
   if config.augment.randaugment:

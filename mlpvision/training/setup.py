@@ -16,8 +16,8 @@ from mlpvision.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-  """The parts of a run.
+class Parts:
+  """The parts of a run that are known without its images: all that its step is compiled from.
 
   every: the steps between evaluations, few-shot evaluations, checkpoints and logged metrics; no "checkpoint" where
     save_seconds counts, no "fewshot" where there is none.
@@ -25,8 +25,6 @@ class Setup:
   """
 
   config: Any
-  train_split: datasets.Split
-  eval_split: datasets.Split
   mesh: jax.sharding.Mesh
   model: Any
   optimizer: Any
@@ -39,8 +37,16 @@ class Setup:
   save_seconds: float | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup(Parts):
+  """All parts of a run."""
+
+  train_split: datasets.Split
+  eval_split: datasets.Split
+
+
 def set_up(config):
-  """Builds a `Setup`.
+  """Builds a `Setup` for the devices that JAX has.
 
   Raises:
     UserError: a dataset, mesh, batch size, duration, optimizer or model that does not work.
@@ -49,10 +55,26 @@ def set_up(config):
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
   _check_classes(train_split, eval_split)
-  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
+  parts = make_parts(config, num_images=len(train_split), num_classes=len(train_split.class_names))
+  return Setup(**vars(parts), train_split=train_split, eval_split=eval_split)
+
+
+def make_parts(config, *, num_images, num_classes, devices=None):
+  """Builds the `Parts` of a run on num_images training images of num_classes classes.
+
+  Args:
+    config: as configs/default.py describes it.
+    num_images, num_classes: of the training split.
+    devices: the devices of the mesh, or their descriptions; default: all that JAX has.
+
+  Raises:
+    UserError: a mesh, batch size, duration, optimizer or model that does not work.
+  """
+  data = config.data
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices=devices)
   _check_batch(config, sharding.batch_parts(mesh))
 
-  counts = dict(batch_size=data.batch_size, num_images=len(train_split))
+  counts = dict(batch_size=data.batch_size, num_images=num_images)
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
   intervals = {"eval": config.eval.every, "log": config.log_every}
   if config.fewshot.every:
@@ -64,7 +86,7 @@ def set_up(config):
            for name, value in intervals.items()}  # fmt: skip
 
   optimizer, schedule = make_optimizer(config.optim, total_steps, counts)
-  model = make_model(config.model, len(train_split.class_names))
+  model = make_model(config.model, num_classes)
   init = state_lib.make_init(model, optimizer, image_size=data.image_size, ema=config.ema_decay > 0)
   if config.loss not in losses.LOSSES:
     raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
@@ -72,9 +94,9 @@ def set_up(config):
     abstract = state_lib.abstract_state(init, mesh, config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
-  return Setup(
-    config, train_split, eval_split, mesh, model, optimizer, schedule, init, abstract, total_steps,
-    len(train_split) / data.batch_size, every, save_seconds,
+  return Parts(
+    config, mesh, model, optimizer, schedule, init, abstract, total_steps, num_images / data.batch_size, every,
+    save_seconds,
   )  # fmt: skip
 
 
@@ -115,20 +137,25 @@ def make_optimizer(config, total_steps, counts):
   return rates.scaled(optimizer, config.rates, config.layer_decay), schedule
 
 
-def compile_step(setup):
-  """(the compiled train step, seconds that took). It takes over the buffers of the state it is given."""
-  size, batch_size = setup.config.data.image_size, setup.config.data.batch_size
-  rows = NamedSharding(setup.mesh, sharding.BATCH)
+def lower_step(parts):
+  """The train step of `Parts`, lowered for the devices of its mesh; it takes over the state's buffers."""
+  size, batch_size = parts.config.data.image_size, parts.config.data.batch_size
+  rows = NamedSharding(parts.mesh, sharding.BATCH)
   batch = {
     "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=rows),
     "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows),
     "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
     "replaced": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
   }
-  step = make_train_step(setup.model, setup.optimizer, setup.config)
-  shardings = jax.tree.map(lambda x: x.sharding, setup.abstract)
+  step = make_train_step(parts.model, parts.optimizer, parts.config)
+  shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
+
+
+def compile_step(parts):
+  """(the compiled train step, seconds that took)."""
   started = time.perf_counter()
-  compiled = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(setup.abstract, batch).compile()
+  compiled = lower_step(parts).compile()
   return compiled, time.perf_counter() - started
 
 

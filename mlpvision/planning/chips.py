@@ -1,0 +1,127 @@
+"""What a TPU chip can do at most, and the descriptions of slices that libtpu gives without a TPU.
+
+Published per chip (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}): peak in bfloat16, memory, bandwidth, largest
+pod; tpu7x's bandwidth is the one that jax 0.10.2 has in its Pallas tables.
+
+The memory that a program may use is what libtpu 0.0.42.1 names when one does not fit ("exceeds
+available HBM (15.75G)"); the rest is the runtime's.
+
+The clock turns the compiler's cycles into time. It follows from the published peak where the number of matrix units is
+published and each does 128 x 128 multiply-adds a cycle: v5e 197 T = 4 x 128 x 128 x 2 x 1.50 GHz, v5p
+459 T = 8 x 128 x 128 x 2 x 1.75 GHz, v4 275 T = 8 x 128 x 128 x 2 x 1.05 GHz (which its paper, arXiv 2304.01433,
+states as well). For v6e and tpu7x it does not: libtpu itself estimates a large matrix product with more multiply-adds a
+cycle than two published 256 x 256 units have. So there the clock is None, and no time is estimated from cycles.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+
+from mlpvision.errors import UserError
+
+_INSTALL = "pip install 'mlpvision[plan]'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One JAX device: a chip, or, where devices_per_chip is 2, half of one.
+
+  Attributes:
+    name: "v5e".
+    hbm: GiB of memory that a program may use.
+    tflops: peak in bfloat16, 10^12 floating-point operations a second.
+    bandwidth: of the memory, 10^9 bytes a second.
+    clock: GHz, or None.
+    dims: of a slice.
+    pod: chips in the largest slice.
+    devices_per_chip: 1 or 2.
+  """
+
+  name: str
+  hbm: float
+  tflops: float
+  bandwidth: float
+  clock: float | None
+  dims: int
+  pod: int
+  devices_per_chip: int = 1
+
+
+CHIPS = {
+  chip.name: chip
+  for chip in (
+    Chip("v4", hbm=30.75, tflops=275, bandwidth=1200, clock=1.05, dims=3, pod=4096),
+    Chip("v5e", hbm=15.75, tflops=197, bandwidth=819, clock=1.5, dims=2, pod=256),
+    Chip("v5p", hbm=95.74, tflops=459, bandwidth=2765, clock=1.75, dims=3, pod=8960),
+    Chip("v6e", hbm=31.25, tflops=918, bandwidth=1638, clock=None, dims=2, pod=256),
+    Chip("tpu7x", hbm=94.75, tflops=2307 / 2, bandwidth=7400 / 2, clock=None, dims=3, pod=9216, devices_per_chip=2),
+  )
+}
+
+_FORMS = """Give one or more of, separated by commas:
+  v5e:1x1  v5e:2x2  v5e:2x4  v5e:4x4  v5e:4x8  v5e:8x8  v5e:8x16  v5e:16x16, and the same of v6e
+  v4:2x2x1  v5p:2x2x2  v5p:2x2x4  v5p:2x4x4  v5p:4x4x4  tpu7x:2x2x1 and so on, larger ones in multiples of 4"""
+# Several plans may be at work, and there is no server that could tell which TPU this is; the rest quietens warnings.
+_ENVIRONMENT = {
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_WORKER_ID": "0",
+}
+_GPUS = ("a100", "b200", "cuda", "gb200", "gpu", "h100", "h200", "rtx")
+
+
+def parse(topology):
+  """(the Chip, (4, 4)) of "v5e:4x4".
+
+  Raises:
+    UserError: no TPU slice of this kind, with the forms that work.
+  """
+  match = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", topology)
+  name = topology.lower().partition(":")[0]
+  if name.startswith(_GPUS):
+    raise UserError(
+      f"--topology={topology}: GPUs are not planned for. Compiling for one without having it takes jax-cuda13-plugin"
+      " and a description of the GPU (a GpuTargetConfigProto), and the result has neither cycles nor XLA's cost"
+      " analysis, so only its memory would be known. On the GPU itself, train.py prints what the step needs."
+    )
+  if not match or match[1] not in CHIPS:
+    raise UserError(f"--topology={topology!r}: no known TPU slice. {_FORMS}")
+  chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
+  if len(shape) != chip.dims or not 1 <= math.prod(shape) <= chip.pod:
+    raise UserError(
+      f"--topology={topology}: slices of {chip.name} have {chip.dims} dimensions and at most {chip.pod:,} chips."
+      f" {_FORMS}"
+    )
+  return chip, shape
+
+
+def devices(topology):
+  """The device descriptions of a slice, for a mesh; nothing can run on them.
+
+  Raises:
+    UserError: no such slice, or libtpu is not installed.
+  """
+  chip, shape = parse(topology)
+  if importlib.util.find_spec("libtpu") is None:
+    raise UserError(
+      f"compiling for a TPU takes libtpu, which is not installed (no TPU is needed): {_INSTALL}\n"
+      "It is a download of 210 MB, under Google's own licence, for Linux on x86-64."
+    )
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  import jax
+  from jax.experimental import topologies
+
+  options = {}
+  if shape in ((1, 1), (1, 1, 1)):
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  if chip.name == "v4":
+    options["chip_config_name"] = "megacore"  # one device for a chip's two cores, as JAX has it on v4
+  try:
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+  except jax.errors.JaxRuntimeError as error:
+    raise UserError(f"--topology={topology}: {str(error).splitlines()[0]}. {_FORMS}") from error

@@ -1,0 +1,83 @@
+"""What to change in a config whose step does not fit, tried in the order of what it costs."""
+
+import copy
+import math
+
+from mlpvision.planning import program
+
+ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
+  --config.mesh.fsdp=N           parameters and optimizer over N devices; the same result, more communication
+  --config.accumulation_steps=N  a part of the batch at a time; the same result, smaller matrix products
+  --config.model.remat=true      blocks computed again in the backward pass; the same result, a third more computation
+  --config.data.batch_size=N     less work a step; another recipe: the learning rate goes with it"""
+
+_REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of our models
+_LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
+
+
+def search(config, first, compile_variant, say):
+  """The first variant of a config that fits.
+
+  Args:
+    config: does not fit.
+    first: its program.Program.
+    compile_variant: config -> program.Program.
+    say: called with a line for each attempt.
+
+  Returns:
+    (program.Program, {"mesh.fsdp": 16, ...}), or None where nothing helps.
+  """
+  for changes in variants(config, first):
+    variant = copy.deepcopy(config)
+    with variant.unlocked():
+      variant.update_from_flattened_dict(changes)
+    found = compile_variant(variant)
+    say(f"  {as_flags(changes)}: {'out of memory' if found.is_out_of_memory else 'fits'}")
+    if not found.is_out_of_memory:
+      return found, changes
+  return None
+
+
+def as_flags(changes):
+  """{"mesh.fsdp": 16} -> "--first.mesh["fsdp"]=16"."""
+  return " ".join(f"--config.{field}={str(value).lower()}" for field, value in changes.items())
+
+
+def variants(config, first):
+  """The changes to try, as a list of {field: value}.
+
+  The compiler says how much memory is missing. Sharding the state is left out where it cannot save so much, and so are
+  numbers of parts that are too small.
+  """
+  needed, available = program.needed_bytes(first.found["out_of_memory"]) or (math.inf, 1)
+  over = first.devices // first.mesh["model"]  # among so many, the batch is split
+  tries = []
+  saved = first.state_bytes * (1 - first.mesh["fsdp"] / over)
+  if saved > 0 and needed - saved <= available:
+    tries.append({"mesh.fsdp": over})
+  rows = config.data.batch_size // over
+  steps = _accumulations(rows, config.accumulation_steps)
+  # Beyond the state, memory is for the images of a part.
+  room = max(available - first.state_bytes, 1)
+  least = config.accumulation_steps * max(needed - first.state_bytes, 0) / room
+  tries += [{"accumulation_steps": n} for n in steps if n >= 0.7 * least]
+  remat = {} if config.model.remat else {"model.remat": True}
+  if remat:
+    tries += [remat, *({**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES)]
+  both = remat | ({"accumulation_steps": steps[-1]} if steps else {})
+  if over > first.mesh["fsdp"]:
+    tries.append({"mesh.fsdp": over, **both})
+  batch_size = config.data.batch_size
+  while (batch_size // 2) % (2 * over) == 0:
+    batch_size //= 2
+    tries.append({"mesh.fsdp": over, **remat, "data.batch_size": batch_size})
+  return [changes for i, changes in enumerate(tries) if changes not in tries[:i]]
+
+
+def _accumulations(rows, current):
+  """Doubled numbers of parts that leave every device an even number of images, and enough of them."""
+  found, n = [], 2 * current
+  while rows % (2 * n) == 0 and rows // n >= _LEAST_ROWS:
+    found.append(n)
+    n *= 2
+  return found

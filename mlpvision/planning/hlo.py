@@ -1,0 +1,148 @@
+"""XLA's optimised HLO, as text, taken apart into computations and operations.
+
+The text is what `jax.stages.Compiled.as_text` gives. On TPU, the compiler writes the cycles that it estimates for an
+operation into its backend_config. A fused operation carries those of everything inside it.
+"""
+
+import dataclasses
+import math
+import re
+
+_BITS = {"pred": 8}  # all other types have their bits in their name
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = ")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(
+  r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
+)
+_NAME = re.compile(r"%([\w.\-]+)")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+  """One instruction.
+
+  Attributes:
+    name, opcode, type: as written, the type with its layout.
+    operands: names of instructions in the same computation.
+    called: names of computations: a fusion's, a loop's body and condition, a conditional's branches.
+    op_name: where in the program it comes from, e.g. "jit(train_step)/jvp(S2MLP)/block_0/...".
+    cycles: the compiler's estimate, or None.
+    trips: how often the body runs, where the compiler wrote it down.
+    attributes: the text after the operands.
+  """
+
+  name: str
+  opcode: str
+  type: str
+  operands: tuple[str, ...]
+  called: tuple[str, ...]
+  op_name: str
+  cycles: int | None
+  trips: int | None
+  attributes: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+  """computations: {name: {name of instruction: Op}}, in order; roots: {computation: name of what it returns}."""
+
+  entry: str
+  computations: dict[str, dict[str, Op]]
+  roots: dict[str, str]
+
+
+def parse(text):
+  """A `Module` from the text of an optimised HLO module.
+
+  Raises:
+    ValueError: the text has no entry computation.
+  """
+  computations, roots, entry, current = {}, {}, None, None
+  for line in text.splitlines():
+    if not line.startswith(" "):
+      match = _COMPUTATION.match(line)
+      if match:
+        current = match[2]
+        computations[current] = {}
+        entry = current if match[1] else entry
+      continue
+    match = _INSTRUCTION.match(line)
+    if match and current:
+      op = _parse_op(match[2], line[match.end() :])
+      computations[current][op.name] = op
+      if match[1]:
+        roots[current] = op.name
+  if entry is None:
+    raise ValueError("no ENTRY computation: this is no HLO module")
+  return Module(entry, computations, roots)
+
+
+def num_bytes(type_, *, in_hbm=False):
+  """Bytes of an array's or tuple's type such as "(bf16[64,768]{1,0:T(8,128)}, s32[])", without padding.
+
+  in_hbm: only of what lies in the device's main memory; "S(1)" in a layout is on the chip.
+  """
+  total = 0
+  for name, shape, layout in _ARRAY.findall(type_):
+    if in_hbm and "S(" in layout:
+      continue
+    digits = re.search(r"\d+", name)
+    bits = _BITS.get(name) or (int(digits[0]) if digits else 0)
+    total += bits * math.prod(_sizes(shape)) / 8
+  return math.ceil(total)
+
+
+def shape(type_):
+  """The sizes of an array's type, e.g. (64, 768)."""
+  return tuple(_sizes(_ARRAY.search(type_)[2]))
+
+
+def parts(type_):
+  """The types in a tuple's type; of any other, itself."""
+  return [part.strip() for part in _split(type_[1:-1])] if type_.startswith("(") else [type_]
+
+
+def _sizes(text):
+  return [int(size) for size in text.split(",") if size]
+
+
+def _parse_op(name, rest):
+  end = _balanced(rest) if rest.startswith("(") else rest.index(" ")
+  type_, rest = rest[:end], rest[end:].lstrip()
+  opcode, _, rest = rest.partition("(")
+  end = _balanced(f"({rest}") - 1
+  arguments, attributes = rest[: end - 1], rest[end:]
+  if opcode == "constant":  # its value takes the operands' place
+    attributes = f"({arguments}){attributes}"
+    arguments = ""
+  called = [name for found in _CALLED.findall(attributes) for name in _NAME.findall(found)]
+  op_name = re.search(r'op_name="([^"]*)"', attributes)
+  estimate, trips = _CYCLES.search(attributes), _TRIPS.search(attributes)
+  return Op(
+    name, opcode, type_, tuple(_NAME.findall(arguments)), tuple(called), op_name[1] if op_name else "",
+    int(estimate[1]) if estimate else None, int(trips[1]) if trips else None, attributes,
+  )  # fmt: skip
+
+
+def _balanced(text):
+  """Where the parenthesis that opens the text has been closed."""
+  depth = 0
+  for i, character in enumerate(text):
+    depth += (character == "(") - (character == ")")
+    if depth == 0:
+      return i + 1
+  raise ValueError(f"a parenthesis is never closed: {text[:80]}")
+
+
+def _split(text):
+  """The parts between the commas that stand in no bracket."""
+  parts, depth, start = [], 0, 0
+  for i, character in enumerate(text):
+    depth += (character in "([{") - (character in ")]}")
+    if character == "," and depth == 0:
+      parts.append(text[start:i])
+      start = i + 1
+  return [*parts, text[start:]]
