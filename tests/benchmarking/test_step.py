@@ -38,6 +38,17 @@ def test_step_is_measured(command, tmp_path):
     assert row in output
 
 
+def test_plain_is_a_copy():
+  from configs import mixer_b16
+
+  config = mixer_b16.get_config()
+  before = config.to_json()
+  plain = steps.plain(config)
+  assert config.to_json() == before
+  assert (plain.augment.mixup, plain.model.drop_path, plain.loss) == (0, 0, "softmax")
+  assert (config.augment.mixup, config.model.drop_path, config.loss) == (0.5, 0.1, "sigmoid")
+
+
 @pytest.mark.skipif(_TORCH, reason="PyTorch is installed")
 def test_what_peers_need_is_said(command):
   code, output = command("-m", "mlpvision.benchmark", "step", *SMALL, "--peers")
