@@ -20,9 +20,9 @@ _NUM_IMAGES = 1_281_167
 
 
 def plain(config):
-  """The config with the step that both sides can take: softmax cross-entropy and AdamW; no augmentation, no dropping,
-  no average."""
-  config = ml_collections.ConfigDict(config)
+  """A copy of the config with the step that both sides can take: softmax cross-entropy and AdamW; no augmentation, no
+  dropping, no average."""
+  config = ml_collections.ConfigDict(config).copy_and_resolve_references()
   config.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0, accumulation_steps=1)
   config.model.update(drop_path=0.0, dropout=0.0)
   del config.model.remat  # the models' default is none

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 
 from conftest import SMALL
 import jax
@@ -18,7 +19,9 @@ _TORCH = importlib.util.find_spec("torch") is not None
 
 def test_step_is_measured(command, tmp_path):
   path = tmp_path / "result.json"
-  code, output = command("-m", "mlpvision.benchmark", "step", *SMALL, "--batch_size=4", "--rounds=1", f"--json={path}")
+  options = ("--batch_size=4", "--rounds=1", f"--json={path}")
+  # Level 0 compiles faster.
+  code, output = command("-m", "mlpvision.benchmark", "step", *SMALL, *options, XLA_FLAGS=os.environ["XLA_FLAGS"])
   assert code == 0, output
   ours = json.loads(path.read_text())["ours"]
   names = {"forward", "forward products", "train", "train products", "own"}
@@ -36,6 +39,17 @@ def test_step_is_measured(command, tmp_path):
     "s2mlp_wide: 4 images of 28 x 28",
   ):
     assert row in output
+
+
+def test_plain_is_a_copy():
+  from configs import mixer_b16
+
+  config = mixer_b16.get_config()
+  before = config.to_json()
+  plain = steps.plain(config)
+  assert config.to_json() == before
+  assert (plain.augment.mixup, plain.model.drop_path, plain.loss) == (0, 0, "softmax")
+  assert (config.augment.mixup, config.model.drop_path, config.loss) == (0.5, 0.1, "sigmoid")
 
 
 @pytest.mark.skipif(_TORCH, reason="PyTorch is installed")
