@@ -1,7 +1,6 @@
 """What to change in a config whose step does not fit, tried in the order of what it costs."""
 
 import copy
-import math
 
 from mlpvision.planning import program
 
@@ -39,7 +38,7 @@ def search(config, first, compile_variant, say):
 
 
 def as_flags(changes):
-  """{"mesh.fsdp": 16} -> "--first.mesh["fsdp"]=16"."""
+  """{"mesh.fsdp": 16} -> "--config.mesh.fsdp=16"."""
   return " ".join(f"--config.{field}={str(value).lower()}" for field, value in changes.items())
 
 
@@ -49,28 +48,28 @@ def variants(config, first):
   The compiler says how much memory is missing. Sharding the state is left out where it cannot save so much, and so are
   numbers of parts that are too small.
   """
-  needed, available = program.needed_bytes(first.found["out_of_memory"]) or (math.inf, 1)
-  over = first.devices // first.mesh["model"]  # among so many, the batch is split
-  tries = []
-  saved = first.state_bytes * (1 - first.mesh["fsdp"] / over)
-  if saved > 0 and needed - saved <= available:
-    tries.append({"mesh.fsdp": over})
-  rows = config.data.batch_size // over
-  steps = _accumulations(rows, config.accumulation_steps)
-  # Beyond the state, memory is for the images of a part.
-  room = max(available - first.state_bytes, 1)
-  least = config.accumulation_steps * max(needed - first.state_bytes, 0) / room
-  tries += [{"accumulation_steps": n} for n in steps if n >= 0.7 * least]
+  parts, over = config.accumulation_steps, first.devices // first.mesh["model"]  # over so many, the batch is split
+  fsdp = {"mesh.fsdp": over} | ({} if config.mesh.data == -1 else {"mesh.data": -1})
   remat = {} if config.model.remat else {"model.remat": True}
+  steps = _accumulations(config.data.batch_size // over, parts)
+  is_enough, least = first.mesh["fsdp"] < over, 0.0
+  says = program.needed_bytes(first.found["out_of_memory"])
+  if says:
+    needed, available = says
+    is_enough &= needed - first.state_bytes * (1 - first.mesh["fsdp"] / over) <= available
+    # Beyond the state, memory is for the images of a part.
+    least = parts * max(needed - first.state_bytes, 0) / max(available - first.state_bytes, 1)
+
+  tries = [fsdp] if is_enough else []
+  tries += [{"accumulation_steps": n} for n in steps if n >= 0.7 * least]
   if remat:
     tries += [remat, *({**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES)]
-  both = remat | ({"accumulation_steps": steps[-1]} if steps else {})
-  if over > first.mesh["fsdp"]:
-    tries.append({"mesh.fsdp": over, **both})
+  if first.mesh["fsdp"] < over:
+    tries.append({**fsdp, **remat, **({"accumulation_steps": steps[-1]} if steps else {})})
   batch_size = config.data.batch_size
-  while (batch_size // 2) % (2 * over) == 0:
+  while (batch_size // 2) % (2 * over * parts) == 0:
     batch_size //= 2
-    tries.append({"mesh.fsdp": over, **remat, "data.batch_size": batch_size})
+    tries.append({**fsdp, **remat, "data.batch_size": batch_size})
   return [changes for i, changes in enumerate(tries) if changes not in tries[:i]]
 
 

@@ -63,6 +63,20 @@ def test_what_the_config_has_already_is_not_tried(config):
   assert {"mesh.fsdp": 8} not in found
 
 
+def test_without_figures_in_the_message_everything_is_tried(config):
+  found = fit.variants(config, dataclasses.replace(_first(20, 1), found={"out_of_memory": "RESOURCE_EXHAUSTED"}))
+  assert found[:2] == [{"mesh.fsdp": 8}, {"accumulation_steps": 2}]
+
+
+def test_a_batch_that_the_config_cuts_stays_divisible(config):
+  config.accumulation_steps, config.mesh.data = 4, 8
+  sizes = [
+    changes["data.batch_size"] for changes in fit.variants(config, _first(20, 1)) if "data.batch_size" in changes
+  ]
+  assert sizes == [256, 128, 64]  # two images for each part of each of eight devices
+  assert fit.variants(config, _first(18, 10))[0] == {"mesh.fsdp": 8, "mesh.data": -1}
+
+
 def test_the_first_that_fits_ends_the_search(config):
   first, said, tried = _first(20, 1), [], []
 
