@@ -37,7 +37,7 @@ def get_config():
   config.model.drop_path = 0.0
   config.model.dropout = 0.0
   # Recompute every block in the backward pass: much less memory for about a third more computation.
-  config.model.remat = False
+  config.model.remat = "none"
 
   config.data = ml_collections.ConfigDict()
   # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record. Our own mnist5k prepares itself. Or any
