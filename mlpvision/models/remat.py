@@ -30,4 +30,22 @@ def wrap(block, policy):
   if policy == "none":
     return block
   keep = jax.checkpoint_policies.save_only_these_names(_SAVED) if policy == "preactivations" else None
-  return nn.remat(block, static_argnums=(2,), policy=keep)
+
+  class Block(block):
+    """`block`, with a backward pass that starts from what was kept."""
+
+    def __call__(self, x, train):
+      def plain(module, x):
+        return block.__call__(module, x, train)
+
+      def forward(module, x):
+        return nn.vjp(nn.remat(plain, prevent_cse=False, policy=keep), module, x)
+
+      def backward(pull_back, g):
+        # The barrier makes the second computation one of its own. nn.remat has one too, but holds g back as well: then
+        # XLA cannot sum up for a norm's gradient in the matrix product that g comes from.
+        return jax.lax.optimization_barrier(pull_back)(g)
+
+      return nn.custom_vjp(plain, forward_fn=forward, backward_fn=backward)(self, x)
+
+  return Block
