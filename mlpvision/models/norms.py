@@ -22,7 +22,9 @@ class LayerNorm(nn.Module):
   def __call__(self, x):
     scale, bias = _scale_and_bias(self, x.shape[-1])
     wide = x.astype(jnp.float32)
-    mean, variance = _one_pass(wide, -1)
+    mean = saved(wide.mean(-1, keepdims=True))
+    square = saved(jnp.square(wide).mean(-1, keepdims=True))
+    variance = jnp.maximum(0.0, square - jnp.square(mean))
     return ((wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
 
 
@@ -41,12 +43,9 @@ class GroupNorm1(nn.Module):
     scale, bias = _scale_and_bias(self, x.shape[-1])
     axes = tuple(range(1, x.ndim))
     wide = x.astype(jnp.float32)
-    if x.dtype == jnp.bfloat16:
-      # Where E[x^2] - E[x]^2 cancels in float32, bfloat16 has long lost the variance itself.
-      mean, variance = _one_pass(wide, axes)
-    else:
-      mean = saved(wide.mean(axes, keepdims=True))
-      variance = saved(jnp.square(wide - mean).mean(axes, keepdims=True))
+    mean = saved(wide.mean(axes, keepdims=True))
+    # Centred, not E[x^2] - E[x]^2, which cancels badly where the mean is large.
+    variance = saved(jnp.square(wide - mean).mean(axes, keepdims=True))
     gain = scale * jax.lax.rsqrt(variance + self.epsilon)
     return (wide * gain + (bias - mean * gain)).astype(self.dtype)
 
@@ -66,10 +65,3 @@ class Affine(nn.Module):
 def _scale_and_bias(module, channels, init_value=1.0):
   scale = module.param("scale", nn.initializers.constant(init_value), (channels,))
   return scale, module.param("bias", nn.initializers.zeros_init(), (channels,))
-
-
-def _one_pass(x, axes):
-  """(mean, variance) of float32 x, with the axes kept."""
-  mean = saved(x.mean(axes, keepdims=True))
-  square = saved(jnp.square(x).mean(axes, keepdims=True))
-  return mean, jnp.maximum(0.0, square - jnp.square(mean))

@@ -57,14 +57,12 @@ def test_the_shift_of_an_s2_block_costs_few_bytes(compile_block):
     compile_block(s2mlp.S2Block, dict(directions=directions, **_S2), (16, 14, 14, 768))
     for directions in ("four", "none")
   )
-  assert _bytes(shifted) < S2_BYTES * _bytes(plain)
-  assert _cycles(shifted) < S2_CYCLES * _cycles(plain)
+  assert _bytes(shifted) < 1.06 * _bytes(plain)
+  assert _cycles(shifted) < 1.13 * _cycles(plain)
 
 
 def test_the_shift_of_an_as_block_costs_few_bytes(compile_block):
-  shifted, plain = (
-    compile_block(asmlp.ASBlock, dict(shift_size=size, **_AS), (16, 28, 28, 192)) for size in (5, 1)
-  )
+  shifted, plain = (compile_block(asmlp.ASBlock, dict(shift_size=size, **_AS), (16, 28, 28, 192)) for size in (5, 1))
   assert _bytes(shifted) < AS_BYTES * _bytes(plain)
   assert _cycles(shifted) < AS_CYCLES * _cycles(plain)
 
