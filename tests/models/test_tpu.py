@@ -62,9 +62,11 @@ def test_the_shift_of_an_s2_block_costs_few_bytes(compile_block):
 
 
 def test_the_shift_of_an_as_block_costs_few_bytes(compile_block):
-  shifted, plain = (compile_block(asmlp.ASBlock, dict(shift_size=size, **_AS), (16, 28, 28, 192)) for size in (5, 1))
-  assert _bytes(shifted) < AS_BYTES * _bytes(plain)
-  assert _cycles(shifted) < AS_CYCLES * _cycles(plain)
+  shifted, plain = (
+    compile_block(asmlp.ASBlock, dict(shift_size=size, **_AS), (16, 28, 28, 192), "none") for size in (5, 1)
+  )
+  assert _bytes(shifted) < 1.07 * _bytes(plain)
+  assert _cycles(shifted) < 1.25 * _cycles(plain)
 
 
 def test_a_mixer_block_keeps_the_matrix_units_busy(compile_block):
@@ -72,4 +74,4 @@ def test_a_mixer_block_keeps_the_matrix_units_busy(compile_block):
   images = 64
   compiled = compile_block(mixer.MixerBlock, _MIXER, (images, 196, 768))
   macs = 3 * images * (2 * 196 * 384 * 768 + 2 * 196 * 768 * 3072)
-  assert macs / (4 * 128**2) > MIXER_USE * _cycles(compiled)
+  assert macs / (4 * 128**2) > 0.5 * _cycles(compiled)
