@@ -7,6 +7,7 @@ from mlpvision import durations
 from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
 
+_REMAT = ("none", "block", "preactivations")
 _CROPS = ("random_resized", "affine", "center")
 
 # Numbers of a config: which ones will do, as a test and in words.
@@ -15,6 +16,7 @@ _RANGES = (
   ("ema_decay", lambda x: 0 <= x < 1, "must lie in [0, 1); 0 keeps no average"),
   ("model.drop_path", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
   ("model.dropout", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
+  ("model.remat", lambda x: x in _REMAT, f"one of {', '.join(_REMAT)}"),
   ("data.image_size", lambda x: x >= 1, "must be positive"),
   ("data.workers", lambda x: x >= -1, "must not be negative; -1 chooses"),
   ("data.prefetch", lambda x: x >= 1, "must be positive"),

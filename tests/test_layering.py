@@ -34,7 +34,10 @@ _RULES = {
   "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
   "mlpvision.benchmarking": (
     {
-      *(f"mlpvision.{name}" for name in ("augment", "benchmarking", "data", "errors", "models", "sharding", "weights")),
+      *(
+        f"mlpvision.{name}"
+        for name in ("augment", "benchmarking", "data", "errors", "host_memory", "models", "sharding", "weights")
+      ),
       *(f"mlpvision.training.{name}" for name in ("setup", "state")),
     },
     {"clu", "flax", "orbax", "optax"},

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, sharding
+from mlpvision import augment, host_memory, sharding
 from mlpvision.benchmarking import products
 from mlpvision.errors import UserError
 from mlpvision.models import cost
@@ -60,25 +60,12 @@ def batch(config):
   }
 
 
-def set_up(config):
-  """A `training.setup.Setup` on one device that needs no dataset; its splits are None."""
-  mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-  model = setup_lib.make_model(config.model, NUM_CLASSES)
-  counts = dict(batch_size=config.data.batch_size, num_images=_NUM_IMAGES)
-  optimizer, schedule = setup_lib.make_optimizer(config.optim, _NUM_IMAGES, counts)
-  size = config.data.image_size
-  init = state_lib.make_init(model, optimizer, image_size=size, ema=config.ema_decay > 0)
-  abstract = state_lib.abstract_state(init, mesh)
-  return setup_lib.Setup(
-    config, None, None, mesh, model, optimizer, schedule, init, abstract, _NUM_IMAGES, 1.0, {}, None
-  )
-
-
 class Step:
   """A train step and the state that it works on. Calling it does one step and waits for it."""
 
   def __init__(self, config):
-    self.setup = set_up(config)
+    images = dict(num_images=_NUM_IMAGES, num_classes=NUM_CLASSES)
+    self.setup = setup_lib.make_parts(config, **images, devices=jax.devices()[:1])
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
     self.state = state_lib.create(self.setup.init, self.setup.abstract, config.seed)
     self.batch = sharding.put_batch(batch(config), self.setup.mesh)
@@ -96,6 +83,7 @@ def make(config, directory):
     directory: where to write.
   """
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for all contenders
+  host_memory.keep_freed_memory()  # as all commands do
   config, device = ml_collections.ConfigDict(config), jax.devices()[0]
   use_float32_on_cpu(config)
   step = Step(plain(config))

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 from mlpvision.models.shift import axial_shift
 
 
@@ -37,12 +37,12 @@ class AxialShift(nn.Module):
       return layers.gelu(_dense(channels, channels, self.dtype, name)(y))
 
     x = _dense(channels, channels, self.dtype, "conv1")(x)
-    x = layers.gelu(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x))
+    x = layers.gelu(norms.GroupNorm1(dtype=self.dtype, name="norm1")(x))
     if self.connection == "parallel":
       x = shifted(x, 2, "conv2_1") + shifted(x, 1, "conv2_2")
     else:
       x = shifted(shifted(x, 2, "conv2_1"), 1, "conv2_2")
-    x = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    x = norms.GroupNorm1(dtype=self.dtype, name="norm2")(x)
     return _dense(channels, channels, self.dtype, "conv3")(x)
 
 
@@ -61,10 +61,10 @@ class ASBlock(nn.Module):
   @nn.compact
   def __call__(self, x, train):
     drop_path = layers.DropPath(self.drop_path)
-    y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x)
+    y = norms.GroupNorm1(dtype=self.dtype, name="norm1")(x)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
     x = x + drop_path(shift(y), train)
-    y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    y = norms.GroupNorm1(dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
@@ -84,7 +84,7 @@ class PatchMerging(nn.Module):
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     # Original order of the four neighbours (row, column): even-even, odd-even, even-odd, odd-odd.
     x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
+    x = norms.GroupNorm1(dtype=self.dtype, name="norm")(x)
     return _dense(2 * channels, 4 * channels, self.dtype, "reduction", use_bias=False)(x)
 
 
@@ -102,7 +102,7 @@ class ASMLP(nn.Module):
     connection: "parallel" or "serial" shifts along the two axes.
     drop_path: stochastic depth of the last block, linear from 0 over all blocks.
     dropout: in the channel MLPs; 0 in the paper.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -117,7 +117,7 @@ class ASMLP(nn.Module):
   connection: str = "parallel"
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -137,8 +137,8 @@ class ASMLP(nn.Module):
     fan_in = images.shape[-1] * self.patch_size**2
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
-    x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
-    block = nn.remat(ASBlock, static_argnums=(2,)) if self.remat else ASBlock
+    x = norms.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
+    block = remat.wrap(ASBlock, self.remat)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, depth in enumerate(self.depths):
@@ -159,7 +159,7 @@ class ASMLP(nn.Module):
       maps.append(x)
     if return_features:
       return tuple(maps)
-    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
+    x = norms.GroupNorm1(dtype=self.dtype, name="norm")(x)
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=nn.initializers.normal(0.02))
 
 

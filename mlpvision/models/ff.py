@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -33,8 +33,8 @@ class FFBlock(nn.Module):
       hidden_dim = int(y.shape[-1] * self.mlp_ratio)
       return layers.Mlp(hidden_dim, self.dropout, kernel_init=_INIT, dtype=self.dtype, name=name)(y, train)
 
-    x = x + drop_path(mlp(nn.LayerNorm(**norm, name="norm1")(x), "channel_mixing"), train)
-    y = nn.LayerNorm(**norm, name="norm2")(x.swapaxes(1, 2))
+    x = x + drop_path(mlp(norms.LayerNorm(**norm, name="norm1")(x), "channel_mixing"), train)
+    y = norms.LayerNorm(**norm, name="norm2")(x.swapaxes(1, 2))
     return x + drop_path(mlp(y, "token_mixing").swapaxes(1, 2), train)
 
 
@@ -47,7 +47,7 @@ class FF(nn.Module):
     mlp_ratio: hidden width of both MLPs over their input's, so 4 * 197 = 788 over the tokens of 14x14 patches.
     drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
     dropout: after the position embedding and both layers of every MLP.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
 
   The position embedding has the images' own grid of patches. The official code gives every variant a 14x14 one and
@@ -61,7 +61,7 @@ class FF(nn.Module):
   mlp_ratio: float = 4.0
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -86,7 +86,7 @@ class FF(nn.Module):
     cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, channels))
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = layers.Dropout(self.dropout)(x, train)
-    block = nn.remat(FFBlock, static_argnums=(2,)) if self.remat else FFBlock
+    block = remat.wrap(FFBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(
         mlp_ratio=self.mlp_ratio,
@@ -95,7 +95,7 @@ class FF(nn.Module):
         dtype=self.dtype,
         name=f"block_{i}",
       )(x, train)
-    x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+    x = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
     return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)

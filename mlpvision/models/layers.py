@@ -8,11 +8,28 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from mlpvision.models.remat import saved
 
+
+@jax.custom_vjp
 def gelu(x):
-  """The exact GELU, x * Phi(x); written with erf, which XLA compiles better than jax.nn.gelu's erfc."""
-  return 0.5 * x * (1.0 + jax.lax.erf(x * (0.5**0.5)))
+  """The exact GELU, x * Phi(x); written with erf, which XLA compiles better than jax.nn.gelu's erfc.
 
+  The gradient needs x alone: a derivative by JAX would keep erf(x) and its factors, each as large as x.
+  """
+  return x * _normal_cdf(x)
+
+
+def _normal_cdf(x):
+  return 0.5 * (1.0 + jax.lax.erf(x * (0.5**0.5)))
+
+
+def _gelu_backward(x, g):
+  density = jnp.exp(-0.5 * x * x) * (2.0 * jnp.pi) ** -0.5
+  return (g * (_normal_cdf(x) + x * density),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 # PyTorch's default for its linear and convolution layers, which several originals keep: uniform within
 # 1 / sqrt(fan_in), the bias too.
@@ -24,12 +41,48 @@ def torch_bias_init(fan_in):
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+@jax.custom_vjp
+def _product(x, kernel):
+  """x [..., C] times kernel [C, F].
+
+  On CPU as one product of [tokens, C], which XLA compiles to a faster one there. On TPU in the shape that x has: XLA
+  lays a map out as [H, W, B, C], and a view by tokens would copy it.
+  """
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=lambda x, kernel: (_tokens(x) @ kernel).reshape(*x.shape[:-1], -1),
+    default=lambda x, kernel: jnp.tensordot(x, kernel, 1),
+  )
+
+
+def _product_backward(operands, g):
+  x, kernel = operands
+  leading = tuple(range(x.ndim - 1))
+  kernel_gradient = jax.lax.platform_dependent(
+    x,
+    g,
+    cpu=lambda x, g: _tokens(x).T @ _tokens(g),
+    default=lambda x, g: jnp.tensordot(x, g, (leading, leading)),
+  )
+  return _product(g, kernel.T), kernel_gradient
+
+
+def _tokens(x):
+  return x.reshape(-1, x.shape[-1])
+
+
+_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward)
+
+
 class Dense(nn.Dense):
-  """nn.Dense on a [tokens, C] view: the same numbers, and much faster than an N-D product on CPU."""
+  """nn.Dense, its product in the shape that the platform is fastest with; the result is marked for `remat`."""
+
+  dot_general: Any = lambda x, kernel, *_, **__: _product(x, kernel)
 
   def __call__(self, x):
     """[..., C_in] -> [..., features]."""
-    return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
+    return saved(super().__call__(x))
 
 
 # Which rows of the batch the model sees, while a batch is worked on part by part: rows part, part + parts, ...
@@ -136,43 +189,6 @@ class DropPath(nn.Module):
 def drop_path_rates(rate, num_blocks):
   """Linear from 0 in the first block to `rate` in the last, as floats."""
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
-
-
-class Affine(nn.Module):
-  """ResMLP's Aff(x) = alpha * x + beta per channel (arXiv 2105.03404, Eq. 1); no statistics."""
-
-  init_value: float = 1.0
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    shape = (x.shape[-1],)
-    scale = self.param("scale", nn.initializers.constant(self.init_value), shape)
-    bias = self.param("bias", nn.initializers.zeros_init(), shape)
-    return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
-
-
-class GroupNorm1(nn.Module):
-  """GroupNorm with one group: each sample is normalised over all positions and channels.
-
-  Applied as one affine per (sample, channel) from float32 sums: the same mathematics as nn.GroupNorm
-  in one pass fewer over the map. x: [B, ..., C]; the result has `dtype`.
-  """
-
-  epsilon: float = 1e-5
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x):
-    scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
-    bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],))
-    axes = tuple(range(1, x.ndim))
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(axes, keepdims=True)
-    # Centred, not E[x^2] - E[x]^2, which cancels badly where the mean is large.
-    variance = jnp.square(wide - mean).mean(axes, keepdims=True)
-    gain = scale * jax.lax.rsqrt(variance + self.epsilon)
-    return (wide * gain + (bias - mean * gain)).astype(self.dtype)
 
 
 def patch_embed(images, patch_size, features, *, name, **kwargs):

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 
 
 class MixerBlock(nn.Module):
@@ -23,10 +23,10 @@ class MixerBlock(nn.Module):
   def __call__(self, x, train):
     mlp = dict(dropout=self.dropout, approximate=self.approximate_gelu, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path, self.drop_path_rescale)
-    y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
+    y = norms.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
     y = layers.Mlp(self.tokens_mlp_dim, **mlp, name="token_mixing")(y, train).swapaxes(1, 2)
     x = x + drop_path(y, train)
-    y = nn.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
+    y = norms.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
     return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
 
 
@@ -41,7 +41,7 @@ class MlpMixer(nn.Module):
     drop_path_rescale: divide kept branches by 1 - rate; the original code (big_vision) does not.
     dropout: after both layers of every MLP; 0 in all published settings.
     head_bias_init: initial bias of the head; big_vision's recipe with the sigmoid loss has -6.9, about -ln(classes).
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -56,7 +56,7 @@ class MlpMixer(nn.Module):
   drop_path_rescale: bool = True
   dropout: float = 0.0
   head_bias_init: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -75,7 +75,7 @@ class MlpMixer(nn.Module):
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self._check_tokens(rows * columns)
-    block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat else MixerBlock
+    block = remat.wrap(MixerBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(
         tokens_mlp_dim=self.tokens_mlp_dim,
@@ -87,7 +87,7 @@ class MlpMixer(nn.Module):
         dtype=self.dtype,
         name=f"MixerBlock_{i}",
       )(x, train)
-    x = nn.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+    x = norms.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     head = dict(kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.constant(self.head_bias_init))

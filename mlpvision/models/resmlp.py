@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -32,10 +32,10 @@ class ResMLPBlock(nn.Module):
     def scaled(y, name):
       return y * self.param(name, nn.initializers.constant(self.layer_scale_init), (channels,)).astype(self.dtype)
 
-    y = layers.Affine(dtype=self.dtype, name="norm1")(x).swapaxes(1, 2)
+    y = norms.Affine(dtype=self.dtype, name="norm1")(x).swapaxes(1, 2)
     y = layers.Dense(tokens, **dense, name="linear_tokens")(y).swapaxes(1, 2)
     x = x + drop_path(scaled(y, "layer_scale1"), train)
-    y = layers.Affine(dtype=self.dtype, name="norm2")(x)
+    y = norms.Affine(dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(channels * self.mlp_ratio)
     y = layers.Mlp(hidden_dim, self.dropout, **dense, name="channel_mixing")(y, train)
     return x + drop_path(scaled(y, "layer_scale2"), train)
@@ -51,7 +51,7 @@ class ResMLP(nn.Module):
     layer_scale_init: initial value of the scale at the end of each branch, smaller for deeper variants.
     drop_path: stochastic depth, the same rate in every block as in the official code.
     dropout: after both layers of every channel MLP; 0 in the paper.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -63,7 +63,7 @@ class ResMLP(nn.Module):
   layer_scale_init: float = 0.1
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -84,7 +84,7 @@ class ResMLP(nn.Module):
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self._check_tokens(rows * columns)
-    block = nn.remat(ResMLPBlock, static_argnums=(2,)) if self.remat else ResMLPBlock
+    block = remat.wrap(ResMLPBlock, self.remat)
     for i in range(self.num_blocks):
       x = block(
         mlp_ratio=self.mlp_ratio,
@@ -94,7 +94,7 @@ class ResMLP(nn.Module):
         dtype=self.dtype,
         name=f"block_{i}",
       )(x, train)
-    x = layers.Affine(dtype=self.dtype, name="norm")(x)
+    x = norms.Affine(dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     return layers.classify(x.mean(1), self.num_classes, kernel_init=_INIT)

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 from mlpvision.models.shift import spatial_shift
 
 # DeiT's initialisation, as the paper trains by "DeiT strategy" and states none of its own.
@@ -17,9 +17,9 @@ def _norm(kind, affine_init, dtype, name):
   if kind not in NORMS:
     raise ValueError(f"unknown norm {kind!r}; one of {', '.join(NORMS)}")
   if kind == "layer":
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+    return norms.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
   if kind == "affine":
-    return layers.Affine(affine_init, dtype=dtype, name=name)
+    return norms.Affine(affine_init, dtype=dtype, name=name)
   return lambda x: x
 
 
@@ -77,7 +77,7 @@ class S2MLP(nn.Module):
     stem_norm: after the patch embedding (Sec. 3.2), same choices as norm; copies often omit it ("none").
     drop_path: stochastic depth of the last block, linear from 0.
     dropout: in the channel MLPs; the paper has none.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
 
   The paper says that the deep variant replaces layer norm by the affine transform, without saying where: here it is
@@ -98,7 +98,7 @@ class S2MLP(nn.Module):
   stem_norm: str = "layer"
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -118,7 +118,7 @@ class S2MLP(nn.Module):
     stem = dict(kernel_init=_INIT, dtype=self.dtype, name="stem")
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
-    block = nn.remat(S2Block, static_argnums=(2,)) if self.remat else S2Block
+    block = remat.wrap(S2Block, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(
         mlp_ratio=self.mlp_ratio,

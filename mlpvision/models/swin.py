@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -31,8 +31,8 @@ class SwinBlock(nn.Module):
   def __call__(self, x, train):
     norm = dict(epsilon=1e-5, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
-    x = x + drop_path(self._attend(nn.LayerNorm(**norm, name="norm1")(x), train), train)
-    y = nn.LayerNorm(**norm, name="norm2")(x)
+    x = x + drop_path(self._attend(norms.LayerNorm(**norm, name="norm1")(x), train), train)
+    y = norms.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
     return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
 
@@ -106,7 +106,7 @@ class PatchMerging(nn.Module):
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     # Original order of the four neighbours (row, column): even-even, odd-even, even-odd, odd-odd.
     x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-    x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+    x = norms.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
     dense = dict(use_bias=False, kernel_init=_INIT, dtype=self.dtype)
     return layers.Dense(2 * channels, **dense, name="reduction")(x)
 
@@ -124,7 +124,7 @@ class Swin(nn.Module):
     mlp_ratio: hidden width of the MLPs over the channels.
     drop_path: stochastic depth of the last block, linear from 0 over all blocks.
     dropout: after the patch embedding, the attention's projection and both layers of every MLP; 0 in the paper.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
 
   Where a window shrinks to a small map, the middle of its table of biases is used; timm makes the table smaller there.
@@ -139,7 +139,7 @@ class Swin(nn.Module):
   mlp_ratio: float = 4.0
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -159,9 +159,9 @@ class Swin(nn.Module):
     fan_in = images.shape[-1] * self.patch_size**2
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
-    x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
+    x = norms.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
     x = layers.Dropout(self.dropout)(x, train)
-    block = nn.remat(SwinBlock, static_argnums=(2,)) if self.remat else SwinBlock
+    block = remat.wrap(SwinBlock, self.remat)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, depth in enumerate(self.depths):
@@ -181,7 +181,7 @@ class Swin(nn.Module):
       maps.append(x)
     if return_features:
       return tuple(maps)
-    x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+    x = norms.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import layers, norms, remat
 
 # DeiT's and timm's initialisation, for training from scratch on ImageNet-1k.
 _INIT = nn.initializers.normal(0.02)
@@ -24,9 +24,9 @@ class ViTBlock(nn.Module):
   def __call__(self, x, train):
     dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+    y = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
     x = x + drop_path(layers.Attention(self.num_heads, **dense, name="attention")(y, train), train)
-    y = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+    y = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
 
@@ -42,7 +42,7 @@ class ViT(nn.Module):
     mlp_ratio: hidden width of the MLPs over the channels.
     drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
     dropout: after the position embedding, the attention's projection and both layers of every MLP.
-    remat: recompute each block in the backward pass.
+    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
     dtype: of the computation; parameters and logits are float32.
   """
 
@@ -54,7 +54,7 @@ class ViT(nn.Module):
   mlp_ratio: float = 4.0
   drop_path: float = 0.0
   dropout: float = 0.0
-  remat: bool = False
+  remat: str = "none"
   dtype: Any = jnp.float32
 
   @property
@@ -79,7 +79,7 @@ class ViT(nn.Module):
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = x + self.param("pos_embedding", _INIT, (1, *x.shape[1:])).astype(self.dtype)
     x = layers.Dropout(self.dropout)(x, train)
-    block = nn.remat(ViTBlock, static_argnums=(2,)) if self.remat else ViTBlock
+    block = remat.wrap(ViTBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(
         num_heads=self.num_heads,
@@ -89,7 +89,7 @@ class ViT(nn.Module):
         dtype=self.dtype,
         name=f"block_{i}",
       )(x, train)
-    x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+    x = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
     return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)

@@ -7,9 +7,11 @@ from mlpvision.planning import program
 ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
   --config.mesh.fsdp=N           parameters and optimizer over N devices; the same result, more communication
   --config.accumulation_steps=N  a part of the batch at a time; the same result, smaller matrix products
-  --config.model.remat=true      blocks computed again in the backward pass; the same result, a third more computation
+  --config.model.remat=X         computed again in the backward pass, the same result: preactivations, all but matrix
+                                 products; block, everything, a third more computation
   --config.data.batch_size=N     less work a step; another recipe: the learning rate goes with it"""
 
+_REMAT = ("preactivations", "block")  # of models.remat.POLICIES, by what they save
 _REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of our models
 _LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
 
@@ -50,7 +52,9 @@ def variants(config, first):
   """
   parts, over = config.accumulation_steps, first.devices // first.mesh["model"]  # over so many, the batch is split
   fsdp = {"mesh.fsdp": over} | ({} if config.mesh.data == -1 else {"mesh.data": -1})
-  remat = {} if config.model.remat else {"model.remat": True}
+  weaker = _REMAT.index(config.model.remat) if config.model.remat in _REMAT else -1
+  remats = [{"model.remat": policy} for policy in _REMAT[weaker + 1 :]]
+  remat = remats[-1] if remats else {}
   steps = _accumulations(config.data.batch_size // over, parts)
   is_enough, least = first.mesh["fsdp"] < over, 0.0
   says = program.needed_bytes(first.found["out_of_memory"])
@@ -62,8 +66,9 @@ def variants(config, first):
 
   tries = [fsdp] if is_enough else []
   tries += [{"accumulation_steps": n} for n in steps if n >= 0.7 * least]
-  if remat:
-    tries += [remat, *({**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES)]
+  tries += remats
+  if remats:
+    tries += [{**remat, "accumulation_steps": n} for n in steps if n >= least / _REMAT_SAVES]
   if first.mesh["fsdp"] < over:
     tries.append({**fsdp, **remat, **({"accumulation_steps": steps[-1]} if steps else {})})
   batch_size = config.data.batch_size

@@ -94,6 +94,7 @@ def make_parts(config, *, num_images, num_classes, devices=None):
     abstract = state_lib.abstract_state(init, mesh, config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
+  rates.factors(abstract.params, config.optim.rates, config.optim.layer_decay)  # refuses what matches nothing
   return Parts(
     config, mesh, model, optimizer, schedule, init, abstract, total_steps, num_images / data.batch_size, every,
     save_seconds,

@@ -77,7 +77,7 @@ def test_larger_images():
 
 
 def test_remat_is_not_counted_twice():
-  assert cost.count(models.create("s2mlp_wide", remat=True)) == cost.count(models.create("s2mlp_wide"))
+  assert cost.count(models.create("s2mlp_wide", remat="block")) == cost.count(models.create("s2mlp_wide"))
 
 
 def test_grouped_convolution_and_loops():

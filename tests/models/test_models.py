@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import asmlp, mixer, s2mlp
+from mlpvision.models import asmlp, cost, mixer, s2mlp
 
 # With a head of 1,000 classes, at 224; from the papers' tables and the original code, exactly.
 SIZES = {
@@ -190,14 +190,38 @@ def test_contract(name):
   assert np.linalg.norm(half - logits) < 0.1 * np.linalg.norm(logits)
 
 
+def _short(name):
+  """As `_tiny`, of one or two blocks."""
+  return _tiny(name, **(dict(depths=(1, 1)) if name.startswith("asmlp") else dict(num_blocks=1)))
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_remat_changes_nothing(name):
-  model, params, images = _tiny(name)
-  gradients = [
-    jax.jit(jax.grad(lambda p, m=m: m.apply({"params": p}, images).sum()))(params)
-    for m in (model, model.clone(remat=True))
-  ]
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *gradients)
+  model, params, images = _short(name)
+
+  def gradient(remat):
+    return jax.jit(jax.grad(lambda p: model.clone(remat=remat).apply({"params": p}, images).sum()))(params)
+
+  expected = gradient("none")
+  for remat in ("block", "preactivations"):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), gradient(remat), expected)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_remat_keeps_preactivations_and_repeats_no_product(name):
+  """The products in the gradient's jaxpr: a block computed again adds its own, preactivations add none."""
+  model, params, images = _short(name)
+
+  def products_and_kept(remat):
+    def loss(params):
+      return model.clone(remat=remat).apply({"params": params}, images).sum()
+
+    backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)
+    return cost._macs(jax.make_jaxpr(jax.grad(loss))(params).jaxpr), sum(x.size for x in jax.tree.leaves(backward))
+
+  (products, kept), (block, _), (pre, kept_pre) = map(products_and_kept, ("none", "block", "preactivations"))
+  assert pre == products < block
+  assert kept_pre < kept
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -259,6 +283,7 @@ def test_wrong_names_are_corrected(name, options, message):
     ("asmlp_tiny", {"shift_size": 2}, 64, "odd"),
     ("s2mlp_wide", {"norm": "batch"}, 32, "unknown norm"),
     ("s2mlp_wide", {"norm_position": "mid"}, 32, "norm_position"),
+    ("asmlp_tiny", {"remat": True}, 64, "unknown remat True; one of none, block, preactivations"),
   ],
 )
 def test_wrong_options_are_named(name, options, size, message):

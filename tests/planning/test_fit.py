@@ -45,10 +45,11 @@ def test_parts_come_first_where_sharding_cannot_save_enough(config):
     {"accumulation_steps": 2},
     {"accumulation_steps": 4},
     {"accumulation_steps": 8},
-    {"model.remat": True},
-    {"model.remat": True, "accumulation_steps": 2},
+    {"model.remat": "preactivations"},
+    {"model.remat": "block"},
   ]
-  assert found[-1] == {"mesh.fsdp": 8, "model.remat": True, "data.batch_size": 16}
+  assert found[5] == {"model.remat": "block", "accumulation_steps": 2}
+  assert found[-1] == {"mesh.fsdp": 8, "model.remat": "block", "data.batch_size": 16}
 
 
 def test_parts_that_are_too_large_for_sure_are_left_out(config):
@@ -56,7 +57,9 @@ def test_parts_that_are_too_large_for_sure_are_left_out(config):
 
 
 def test_what_the_config_has_already_is_not_tried(config):
-  config.model.remat = True
+  config.model.remat = "preactivations"
+  assert {"model.remat": "preactivations"} not in fit.variants(config, _first(20, 1))
+  config.model.remat = "block"
   first = dataclasses.replace(_first(20, 1), mesh=dict(data=1, fsdp=8, model=1))
   found = fit.variants(config, first)
   assert all("model.remat" not in changes for changes in found)
@@ -91,4 +94,4 @@ def test_the_first_that_fits_ends_the_search(config):
 
 
 def test_flags():
-  assert fit.as_flags({"mesh.fsdp": 16, "model.remat": True}) == "--config.mesh.fsdp=16 --config.model.remat=true"
+  assert fit.as_flags({"mesh.fsdp": 16, "model.remat": "block"}) == "--config.mesh.fsdp=16 --config.model.remat=block"

@@ -23,7 +23,7 @@ def run_config(small_config):
   """make(image_size, init_from, **model): two steps on the digits."""
 
   def make(image_size, init_from="", **model):
-    plain = dict(dtype="float32", drop_path=0.0, dropout=0.0, remat=False)
+    plain = dict(dtype="float32", drop_path=0.0, dropout=0.0, remat="none")
     small_config.model = ml_collections.ConfigDict({**plain, **model})
     small_config.data.update(image_size=image_size, batch_size=16, eval_split="test[:16]")
     small_config.optim.schedule.warmup = "1 step"

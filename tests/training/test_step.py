@@ -62,9 +62,9 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
     compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
     return compiled.memory_analysis().temp_size_in_bytes, compiled.cost_analysis()["flops"]
 
-  memory, flops = cost(1, False)
-  assert cost(4, False)[0] < 0.5 * memory
-  assert 1.2 < cost(1, True)[1] / flops < 1.4
+  memory, flops = cost(1, "none")
+  assert cost(4, "none")[0] < 0.5 * memory
+  assert 1.2 < cost(1, "block")[1] / flops < 1.4
 
 
 def test_bfloat16_keeps_parameters_and_state_in_float32(config):

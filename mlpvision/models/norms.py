@@ -1,0 +1,67 @@
+"""Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for `remat`."""
+
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from mlpvision.models.remat import saved
+
+
+class LayerNorm(nn.Module):
+  """Layer normalisation (arXiv 1607.06450) over the last axis; [..., C] -> [..., C] in `dtype`.
+
+  The same numbers and parameters as nn.LayerNorm: the variance is E[x^2] - E[x]^2 in float32, one pass.
+  """
+
+  epsilon: float = 1e-6
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    scale, bias = _scale_and_bias(self, x.shape[-1])
+    wide = x.astype(jnp.float32)
+    mean = saved(wide.mean(-1, keepdims=True))
+    square = saved(jnp.square(wide).mean(-1, keepdims=True))
+    variance = jnp.maximum(0.0, square - jnp.square(mean))
+    return ((wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+
+
+class GroupNorm1(nn.Module):
+  """GroupNorm (arXiv 1803.08494) with one group: each sample is normalised over all positions and channels.
+
+  Applied as one affine per (sample, channel): the same mathematics as nn.GroupNorm in one pass fewer over the map.
+  x: [B, ..., C]; the result has `dtype`.
+  """
+
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    scale, bias = _scale_and_bias(self, x.shape[-1])
+    axes = tuple(range(1, x.ndim))
+    wide = x.astype(jnp.float32)
+    mean = saved(wide.mean(axes, keepdims=True))
+    # Centred, not E[x^2] - E[x]^2, which cancels badly where the mean is large.
+    variance = saved(jnp.square(wide - mean).mean(axes, keepdims=True))
+    gain = scale * jax.lax.rsqrt(variance + self.epsilon)
+    return (wide * gain + (bias - mean * gain)).astype(self.dtype)
+
+
+class Affine(nn.Module):
+  """ResMLP's Aff(x) = alpha * x + beta per channel (arXiv 2105.03404, Eq. 1); no statistics."""
+
+  init_value: float = 1.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x):
+    scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
+    return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
+
+
+def _scale_and_bias(module, channels, init_value=1.0):
+  scale = module.param("scale", nn.initializers.constant(init_value), (channels,))
+  return scale, module.param("bias", nn.initializers.zeros_init(), (channels,))

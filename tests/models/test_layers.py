@@ -1,0 +1,64 @@
+"""Products, GELU and norms, whose forms or gradients are our own, against the plain ones."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision.models import layers, norms
+
+
+def _random(*shape, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def _same(ours, plain, *arguments, tolerance=1e-5):
+  """Both functions' values and gradients, compiled, agree."""
+  for function in (lambda f: f, lambda f: jax.grad(lambda *a: jnp.sin(f(*a)).sum(), range(len(arguments)))):
+    results = (jax.jit(function(f))(*arguments) for f in (ours, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), *results)
+
+
+def test_gelu_is_exact_and_so_is_its_gradient():
+  x = jnp.concatenate([_random(50) * 3, jnp.asarray([0.0, -40.0, 40.0])])
+  _same(layers.gelu, lambda x: jax.nn.gelu(x, approximate=False), x)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 4, 8)])
+def test_dense_is_that_of_flax(shape):
+  dense, plain = layers.Dense(6), nn.Dense(6)
+  params = {"kernel": _random(8, 6), "bias": _random(6, seed=1)}
+  assert jax.tree.map(jnp.shape, dense.init(jax.random.key(0), _random(*shape))["params"]) == jax.tree.map(
+    jnp.shape, params
+  )
+  _same(*(lambda p, x, m=m: m.apply({"params": p}, x) for m in (dense, plain)), params, _random(*shape, seed=2))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_products_of_a_map_are_by_tokens_on_cpu_only(platform):
+  def gradient(x, kernel):
+    return jax.grad(lambda x, kernel: jnp.sin(layers._product(x, kernel)).sum(), (0, 1))(x, kernel)
+
+  arguments = jnp.zeros((2, 3, 4, 8)), jnp.zeros((8, 6))
+  text = jax.jit(gradient).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+  products = [line for line in text.splitlines() if "dot_general" in line]
+  assert len(products) == 3
+  assert all(("tensor<24x" in line) == (platform == "cpu") for line in products)
+
+
+def test_norms_are_those_of_flax():
+  x = 3.0 + 0.5 * _random(3, 4, 5, 8)
+  params = {"scale": _random(8), "bias": _random(8, seed=1)}
+  for ours, plain in (
+    (norms.LayerNorm(epsilon=1e-5), nn.LayerNorm(epsilon=1e-5)),
+    (norms.GroupNorm1(), nn.GroupNorm(1, epsilon=1e-5)),
+  ):
+    _same(*(lambda p, x, m=m: m.apply({"params": p}, x) for m in (ours, plain)), params, x, tolerance=1e-4)
+
+
+def test_a_large_mean_does_not_spoil_the_norm_of_a_map():
+  x = _random(2, 8, 8, 16)
+  model = norms.GroupNorm1()
+  variables = model.init(jax.random.key(0), x)
+  np.testing.assert_allclose(model.apply(variables, x + 1000.0), model.apply(variables, x), atol=1e-3)
