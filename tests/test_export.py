@@ -10,15 +10,11 @@ import pytest
 import mlpvision
 from mlpvision import augment, exporting, models, weights
 
-# One variant per family, small.
+# One variant of a family of each kind: of maps in stages, with token mixing, with attention in windows.
 _SMALL = {
   "asmlp_tiny": dict(hidden_dim=8, depths=(1, 1)),
-  "ff_base": dict(num_blocks=1, hidden_dim=16, patch_size=8),
   "mixer_b16": dict(num_blocks=1, hidden_dim=16, patch_size=8, tokens_mlp_dim=8, channels_mlp_dim=16),
-  "resmlp_s12": dict(num_blocks=1, hidden_dim=16, patch_size=8),
-  "s2mlp_wide": dict(num_blocks=1, hidden_dim=16, patch_size=8),
   "swin_tiny": dict(hidden_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2),
-  "vit_b16": dict(num_blocks=1, hidden_dim=16, num_heads=2, patch_size=8),
 }
 _VIEW = weights.Preprocessing(
   mean=(0.4, 0.5, 0.6), std=(0.25,) * 3, crop_ratio=0.9, interpolation="bicubic", image_size=32
