@@ -30,7 +30,7 @@ def test_the_quickstart_learns_to_read_digits(command, tmp_path):
 @pytest.mark.slow
 def test_without_shifts_it_does_not(command, tmp_path):
   """Table 7: information passes between patches by the shifts alone."""
-  directions = ("--config.model.directions=none", "--config.duration=10 epochs")
+  directions = ("--config.model.directions=none", "--config.duration=5 epochs")
   code, output = command(*_train_command(), *directions, f"--workdir={tmp_path}")
   assert code == 0, output
   assert 0.2 < _accuracy(tmp_path) < 0.7

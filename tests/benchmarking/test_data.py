@@ -96,10 +96,10 @@ def test_memory_stays_low(command, tmp_path):
   """Two workers on 10,000 images of ImageNet's size, for many batches: under 700 MB, and no more at the end."""
   path = tmp_path / "result.json"
   settings = ("--config.data.workers=2", "--config.data.batch_size=64", f"--json={path}")
-  code, output = command(*_BENCHMARK, *settings, "--synthetic=10000", "--rounds=8", "--seconds=2")
+  code, output = command(*_BENCHMARK, *settings, "--synthetic=10000", "--rounds=8", "--seconds=1")
   assert code == 0, output
   rounds = json.loads(path.read_text())["loaders"]["ours"]
   memory = [turn["memory"] for turn in rounds]
-  assert sum(turn["images"] for turn in rounds) > 2000
+  assert sum(turn["images"] for turn in rounds) > 1500
   assert max(memory) < 700e6
   assert max(memory[4:]) < 1.05 * max(memory[:4])
