@@ -89,12 +89,11 @@ def train_and_evaluate(config, workdir):
     replaced = sum(int(m["replaced"]) for m in pending)
     counted = [m for m in pending if m["finite"]] or pending
     names = ("loss", "top1", "grad_norm", "update_norm")
-    known = {name: [float(m[name]) for m in counted if np.isfinite(m.get(name, np.nan))] for name in names}
-    means = {name: float(np.mean(values)) for name, values in known.items() if values}
-    scalars = {f"train/{name}": value for name, value in means.items()}
+    means = {name: float(np.mean([float(m[name]) for m in counted])) for name in names}
+    scalars = {f"train/{name}": value for name, value in means.items() if np.isfinite(value)}
     scalars |= {"train/skipped": skipped, "train/replaced": replaced}
     scalars["train/learning_rate"] = float(setup.schedule(step - 1))
-    write(step, scalars | progress.report(step, means.get("loss", np.nan)))
+    write(step, scalars | progress.report(step, means["loss"]))
     if skipped:
       progress.say(f"step {step}: {skipped} steps since the last line were skipped, with a loss or gradient not finite")
     if replaced:
@@ -161,9 +160,7 @@ def train_and_evaluate(config, workdir):
         if "fewshot" in due:
           transfer(step)
         if "checkpoint" in due:
-          pending = [
-            {name: float(value) for name, value in m.items() if np.isfinite(value)} for m in jax.device_get(pending)
-          ]
+          pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
           checkpoints.save(step, state, meta | {"pending": pending}, scores)
         checkpoints.check_for_errors()
         watchdog.beat(f"step {step}")

@@ -148,7 +148,7 @@ def lower_step(parts):
     "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
     "replaced": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
   }
-  step = make_train_step(parts.model, parts.optimizer, parts.config, parts.every["log"])
+  step = make_train_step(parts.model, parts.optimizer, parts.config)
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
 

@@ -9,13 +9,12 @@ from mlpvision.models import layers
 from mlpvision.training import losses
 
 
-def make_train_step(model, optimizer, config, log_every=1):
+def make_train_step(model, optimizer, config):
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
   batch: {"image": uint8 [B, H, W, 3], "label": int32 [B], "replaced": bool [B]}. metrics: float32 scalars loss and
   top1, means over the batch; grad_norm and update_norm, over all parameters; finite, 1 where loss and gradient are;
-  replaced, the number of images that could not be read. update_norm is NaN but in every log_every-th step: it takes
-  another pass over parameters and optimizer. top1 counts the class with the largest share of the target.
+  replaced, the number of images that could not be read. top1 counts the class with the largest share of the target.
   All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
   """
   loss_fn = losses.LOSSES[config.loss]
@@ -24,9 +23,6 @@ def make_train_step(model, optimizer, config, log_every=1):
     logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
     hits = logits.argmax(-1) == targets.argmax(-1)
     return loss_fn(logits, targets).mean(), hits.mean(dtype=jnp.float32)
-
-  def update_norm(grads, opt_state, params):
-    return optax.tree.norm(optimizer.update(grads, opt_state, params)[0])
 
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
@@ -38,13 +34,7 @@ def make_train_step(model, optimizer, config, log_every=1):
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
-    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
-    metrics["update_norm"] = jax.lax.cond(
-      (state.step + 1) % log_every == 0,
-      update_norm,
-      lambda *_: jnp.float32(jnp.nan),
-      *(grads, state.opt_state, state.params),
-    )
+    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
     metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics

@@ -123,26 +123,3 @@ def test_mistakes_are_named_before_anything_runs(config, change, message):
   change(config)
   with pytest.raises(UserError, match=message):
     setup_lib.set_up(config)
-
-
-def test_update_norm_is_of_the_steps_that_log_it(config):
-  """There it is how far the parameters move."""
-  config.log_every = "2 steps"
-  setup = setup_lib.set_up(config)
-  state = state_lib.create(setup.init, setup.abstract, config.seed)
-  step, _ = setup_lib.compile_step(setup)
-  size, batch_size = config.data.image_size, config.data.batch_size
-  batch = {
-    "image": np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), np.uint8),
-    "label": np.arange(batch_size, dtype=np.int32) % 10,
-    "mask": np.ones(batch_size, bool),
-    "replaced": np.zeros(batch_size, bool),
-  }
-  for i in range(4):
-    before = jax.device_get(state.params)
-    state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
-    moved = jax.tree.map(lambda a, b: np.square(np.asarray(a, np.float64) - b).sum(), state.params, before)
-    if i % 2:
-      np.testing.assert_allclose(metrics["update_norm"], np.sqrt(sum(jax.tree.leaves(moved))), rtol=1e-4)
-    else:
-      assert np.isnan(metrics["update_norm"])
