@@ -59,14 +59,9 @@ def create(model, image_size, params):
 
 
 def _mixer(model, image_size):
-  from timm.models import mlp_mixer
-
-  return mlp_mixer.MlpMixer(
-    num_classes=model.num_classes,
-    img_size=image_size,
-    patch_size=model.patch_size,
-    num_blocks=model.num_blocks,
-    embed_dim=model.hidden_dim,
+  return _timm_mixer(
+    model,
+    image_size,
     mlp_ratio=(model.tokens_mlp_dim / model.hidden_dim, model.channels_mlp_dim / model.hidden_dim),
     act_layer=partial(nn.GELU, approximate="tanh" if model.approximate_gelu else "none"),
   )
@@ -75,15 +70,20 @@ def _mixer(model, image_size):
 def _resmlp(model, image_size):
   from timm.models import mlp_mixer
 
+  blocks = dict(block_layer=mlp_mixer.ResBlock, norm_layer=mlp_mixer.Affine)
+  return _timm_mixer(model, image_size, mlp_ratio=model.mlp_ratio, **blocks)
+
+
+def _timm_mixer(model, image_size, **options):
+  from timm.models import mlp_mixer
+
   return mlp_mixer.MlpMixer(
     num_classes=model.num_classes,
     img_size=image_size,
     patch_size=model.patch_size,
     num_blocks=model.num_blocks,
     embed_dim=model.hidden_dim,
-    mlp_ratio=model.mlp_ratio,
-    block_layer=mlp_mixer.ResBlock,
-    norm_layer=mlp_mixer.Affine,
+    **options,
   )
 
 

@@ -10,6 +10,8 @@ import math
 
 import jax
 
+from mlpvision.models import cost
+
 
 def collect(function, *arguments):
   """Counter of the products of function(*arguments): {(left shape, right shape, dtype, dimension numbers): times}."""
@@ -57,7 +59,7 @@ def _walk(jaxpr, found, times):
       here = next(i for i, platforms in enumerate(forms) if platforms is None or jax.default_backend() in platforms)
       _walk(equation.params["branches"][here].jaxpr, found, times)
     else:
-      for inner in _inner(equation):
+      for inner in cost.inner_jaxprs(equation):
         _walk(inner, found, times * equation.params.get("length", 1))
 
 
@@ -67,11 +69,3 @@ def _as_product(equation):
   features = out.shape[numbers.out_spec[1]]
   contracted = kernel.size // kernel.shape[numbers.rhs_spec[0]]
   return (out.size // features, contracted), (contracted, features), out.dtype.name, (((1,), (0,)), ((), ()))
-
-
-def _inner(equation):
-  for value in equation.params.values():
-    if hasattr(value, "eqns"):
-      yield value
-    elif hasattr(value, "jaxpr"):
-      yield value.jaxpr

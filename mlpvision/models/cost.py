@@ -39,11 +39,11 @@ def _macs(jaxpr):
     elif name == "cond":  # one of the branches runs
       total += max(_macs(branch.jaxpr) for branch in equation.params["branches"])
     else:
-      total += equation.params.get("length", 1) * sum(_macs(inner) for inner in _inner(equation))
+      total += equation.params.get("length", 1) * sum(_macs(inner) for inner in inner_jaxprs(equation))
   return total
 
 
-def _inner(equation):
+def inner_jaxprs(equation):
   """The jaxprs that an equation such as pjit, remat or custom_vjp_call calls."""
   for value in equation.params.values():
     if hasattr(value, "eqns"):
