@@ -9,10 +9,10 @@ from mlpvision.models import layers, norms, remat
 from mlpvision.models.shift import axial_shift
 
 
-def _dense(features, fan_in, dtype, name, use_bias=True):
+def _dense(features, fan_in, dtype, name):
   # The official code leaves its convolutions at PyTorch's default.
-  bias = dict(use_bias=use_bias, bias_init=layers.torch_bias_init(fan_in))
-  return layers.Dense(features, kernel_init=layers.torch_kernel_init, **bias, dtype=dtype, name=name)
+  init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
+  return layers.Dense(features, **init, dtype=dtype, name=name)
 
 
 class AxialShift(nn.Module):
@@ -72,7 +72,11 @@ class ASBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-  """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], H and W even."""
+  """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], H and W even.
+
+  Norm and projection of the four neighbours, as the original, which first gathers them into 4C channels. Here they stay
+  where they are: the norm is the same one over the map, the projection a product over neighbours and channels.
+  """
 
   dtype: Any
 
@@ -82,10 +86,26 @@ class PatchMerging(nn.Module):
     if height % 2 or width % 2:
       raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP wants image sides divisible by 32")
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    # Original order of the four neighbours (row, column): even-even, odd-even, even-odd, odd-odd.
-    x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-    x = norms.GroupNorm1(dtype=self.dtype, name="norm")(x)
-    return _dense(2 * channels, 4 * channels, self.dtype, "reduction", use_bias=False)(x)
+
+    def of_neighbours(values):  # stored as [column, row, channel]: even-even, odd-even, even-odd, odd-odd (row, column)
+      return values.reshape(2, 2, channels).swapaxes(0, 1)[:, None]
+
+    x = norms.GroupNorm1(4 * channels, of_neighbours, dtype=self.dtype, name="norm")(x)
+    return _Reduction(2 * channels, self.dtype, name="reduction")(x)
+
+
+class _Reduction(nn.Module):
+  """[B, H, 2, W, 2, C] -> [B, H, W, features]; its kernel is stored as [4C, features]."""
+
+  features: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+    kernel = self.param("kernel", layers.torch_kernel_init, (4 * channels, self.features))
+    kernel = kernel.astype(self.dtype).reshape(2, 2, channels, self.features)
+    return jnp.einsum("bhrwqc,qrcd->bhwd", x, kernel)
 
 
 class ASMLP(nn.Module):

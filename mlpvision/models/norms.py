@@ -1,5 +1,6 @@
 """Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for `remat`."""
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
@@ -33,19 +34,27 @@ class GroupNorm1(nn.Module):
 
   Applied as one affine per (sample, channel): the same mathematics as nn.GroupNorm in one pass fewer over the map.
   x: [B, ..., C]; the result has `dtype`.
+
+  Attributes:
+    features: number of scales and of biases; C if None.
+    arrange: from these to an array that broadcasts against x.
   """
 
+  features: int | None = None
+  arrange: Callable[[jax.Array], jax.Array] = lambda values: values
   epsilon: float = 1e-5
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x):
-    scale, bias = _scale_and_bias(self, x.shape[-1])
+    scale, bias = map(self.arrange, _scale_and_bias(self, self.features or x.shape[-1]))
     axes = tuple(range(1, x.ndim))
     wide = x.astype(jnp.float32)
     mean = saved(wide.mean(axes, keepdims=True))
-    # Centred, not E[x^2] - E[x]^2, which cancels badly where the mean is large.
-    variance = saved(jnp.square(wide - mean).mean(axes, keepdims=True))
+    if x.dtype == jnp.bfloat16:  # one pass for both; what E[x^2] - E[x]^2 loses is less than x has lost by its rounding
+      variance = saved(jnp.maximum(0.0, jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean)))
+    else:  # the derivative with respect to this mean is zero, which XLA would find by a pass over the map
+      variance = saved(jnp.square(wide - jax.lax.stop_gradient(mean)).mean(axes, keepdims=True))
     gain = scale * jax.lax.rsqrt(variance + self.epsilon)
     return (wide * gain + (bias - mean * gain)).astype(self.dtype)
 
