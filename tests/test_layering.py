@@ -39,6 +39,7 @@ _RULES = {
         for name in ("augment", "benchmarking", "data", "errors", "host_memory", "models", "sharding", "weights")
       ),
       *(f"mlpvision.training.{name}" for name in ("setup", "state")),
+      "mlpvision.planning.chips",
     },
     {"clu", "flax", "orbax", "optax"},
   ),

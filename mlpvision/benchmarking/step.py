@@ -7,17 +7,8 @@ import tempfile
 
 from mlpvision.benchmarking import steps, torch_steps, workers
 from mlpvision.errors import UserError
+from mlpvision.planning import chips
 
-# Nominal dense bfloat16 peaks in FLOP/s, by what JAX calls the device.
-_PEAKS = {
-  "NVIDIA H100 80GB HBM3": 989e12,
-  "NVIDIA H200": 989e12,
-  "TPU v4": 275e12,
-  "TPU v5 lite": 197e12,
-  "TPU v5p": 459e12,
-  "TPU v5": 459e12,
-  "TPU v6 lite": 918e12,
-}
 _KINDS = {"forward": 1, "train": 3}  # and how many times the forward pass's multiply-accumulates they do
 
 
@@ -65,7 +56,7 @@ def table(config, contenders, num_rounds):
   facts, rows = ours.facts, config.data.batch_size
   on_cpu = facts["platform"] == "cpu"
   clock = "CPU time" if on_cpu else "time"
-  peak = _PEAKS.get(facts["device"]) if facts["dtype"] == "bfloat16" else None
+  peak = chips.peak_flops(facts["device"]) if facts["dtype"] == "bfloat16" else None
   lines = [
     f"{config.model.name}: {rows} images of {config.data.image_size} x {config.data.image_size}, {facts['dtype']},"
     f" on one {facts['device']}; {2 * facts['macs'] / 1e9:.3g} GFLOP forward, three times that in training, per image",

@@ -60,6 +60,10 @@ CHIPS = {
   )
 }
 
+# By what JAX calls a device. The GPUs' peaks: NVIDIA's data sheets, dense bfloat16.
+_KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
+_GPU_TFLOPS = {"NVIDIA H100 80GB HBM3": 989, "NVIDIA H200": 989}
+
 _FORMS = """Give one or more of, separated by commas:
   v5e:1x1  v5e:2x2  v5e:2x4  v5e:4x4  v5e:4x8  v5e:8x8  v5e:8x16  v5e:16x16, and the same of v6e
   v4:2x2x1  v5p:2x2x2  v5p:2x2x4  v5p:2x4x4  v5p:4x4x4  tpu7x:2x2x1 and so on, larger ones in multiples of 4"""
@@ -72,6 +76,12 @@ _ENVIRONMENT = {
   "TPU_WORKER_ID": "0",
 }
 _GPUS = ("a100", "b200", "cuda", "gb200", "gpu", "h100", "h200", "rtx")
+
+
+def peak_flops(device_kind):
+  """Floating-point operations a second in bfloat16 that a device can do at most; None where that is not known."""
+  tflops = CHIPS[_KINDS[device_kind]].tflops if device_kind in _KINDS else _GPU_TFLOPS.get(device_kind)
+  return tflops and tflops * 1e12
 
 
 def parse(topology):

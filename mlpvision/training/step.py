@@ -34,7 +34,9 @@ def make_train_step(model, optimizer, config):
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
-    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
+    # Not the norm of `updates`: XLA would compute the update a second time for it, but sums this up along the way.
+    change = optax.tree.sub(params, state.params)
+    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(change)}
     metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
