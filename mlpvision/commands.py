@@ -25,6 +25,8 @@ def run(main):
       main(argv)
     except UserError as error:
       _exit(str(error))
+    except ModuleNotFoundError as error:
+      _exit(_missing_config(error))
     except OSError as error:
       if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
@@ -45,13 +47,29 @@ def read_config(holder):
   try:
     getattr(config, "data", None)  # the first access reports what went wrong in the file
   except OSError as error:
-    raise UserError(f"--config: {error}") from error
+    raise UserError(_missing_config(error)) from error
   return config
+
+
+def _missing_config(error):
+  """What to say of a config file that cannot be read, or that imports the others. Raises what is none of this."""
+  if isinstance(error, ModuleNotFoundError):
+    if error.name != "configs":
+      raise error
+    problem = "there is no directory configs here"
+  else:
+    problem = str(error).splitlines()[-1].strip()  # of several lines, the one that names the file
+  hint = ""
+  if not os.path.isdir("configs"):
+    hint = ". The configs come with the repository, not with the installed package: start the command in its root"
+  return f"--config: {problem}{hint}"
 
 
 def _parse(argv):
   try:
     return app.parse_flags_with_usage(argv)
+  except (OSError, ModuleNotFoundError) as error:
+    return _exit(_missing_config(error))
   except (KeyError, AttributeError) as error:  # what ml_collections raises for a field that is not there
     field = re.search(r"[A-Za-z_]\w*", str(error))
     hint = re.search(r'[Dd]id you mean "\w+"', str(error))

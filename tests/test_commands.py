@@ -162,8 +162,9 @@ def test_batch_that_the_devices_do_not_divide(command, tmp_path):
   assert "cannot be split evenly over 3 devices: take a multiple of 3" in output
 
 
-def test_a_config_that_is_not_there(command):
-  code, output = command("train.py", "--config=configs/s3mlp.py")
+@pytest.mark.parametrize("more", [[], ["--config.data.batch_size=8"]])
+def test_a_config_that_is_not_there(command, more):
+  code, output = command("train.py", "--config=configs/s3mlp.py", *more)
   assert code == 2
   assert "configs/s3mlp.py" in output
   assert "Traceback" not in output
