@@ -93,7 +93,7 @@ def _load_train(position, rng, *, split, order, randaugment, config):
       image = crop(example["image"], rng, config)
       break
     except transforms.ImageError as error:
-      print(f"warning: replaced by another: {_key(split, index, example)}: {error}", file=sys.stderr, flush=True)
+      _warn_once(f"warning: replaced by another: {_key(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
   else:
     raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
@@ -105,6 +105,12 @@ def _load_train(position, rng, *, split, order, randaugment, config):
     "mask": np.True_,
     "replaced": np.bool_(replaced),
   }
+
+
+@functools.cache
+def _warn_once(message):
+  """In every process that loads; the epochs after the first one bring no news."""
+  print(message, file=sys.stderr, flush=True)
 
 
 def crop(data, rng, config):
@@ -137,7 +143,9 @@ def _load_eval(index, *, split, config):
       label = np.int32(right[0])
     image = preprocess(transforms.open_image(example["image"]), config)
   except UserError as error:
-    raise UserError(f"{_key(split, index, example)}: {error}") from error
+    raise UserError(
+      f"{_key(split, index, example)}: {error}. Repair or remove it: no score leaves out an image"
+    ) from error
   return {"image": image, "label": label, "mask": np.True_}
 
 

@@ -98,6 +98,10 @@ def random_affine(image, size, rng, *, rotation, zoom, shift):
     rng: np.random.Generator.
     rotation, zoom, shift: at most this many degrees, this fraction, this many pixels of the result, either way.
   """
+  shrink = max(image.shape[:2]) / size
+  if shrink > 2:  # the warp reads four pixels for each one of the result, and would skip the others
+    sides = [max(1, round(2 * side / shrink)) for side in (image.shape[1], image.shape[0])]
+    image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
   height, width = image.shape[:2]
   angle = rng.uniform(-rotation, rotation)
   factor = rng.uniform(1 - zoom, 1 + zoom) * size / max(height, width)

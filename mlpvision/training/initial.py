@@ -111,12 +111,14 @@ def _check_shapes(source, setup, model, given, expected):
   if not problems:
     return
   own = _options(setup.model)
-  fields = [
-    f"--config.model.{name}={_plain(value)}"
-    for name, value in _options(model).items()
-    if _plain(value) != _plain(own[name])
-  ]
-  advice = f"These weights would fit with {' '.join(fields)}" if fields else "Take the weights of the same model."
+  fields = {name: _plain(value) for name, value in _options(model).items() if _plain(value) != _plain(own[name])}
+  flags = " ".join(f"--config.model.{name}={value}" for name, value in fields.items())
+  advice = f"These weights would fit with {flags}" if fields else "Take the weights of the same model."
+  if absent := [name for name in fields if name not in setup.config.model]:
+    advice += (
+      f"\nThe config has no model.{', model.'.join(absent)} to set: take the config of the run that made the weights,"
+      " or write these fields into a config file"
+    )
   what = f"init_from={source} does not fit {setup.config.model.name} ({len(problems)} arrays)"
   raise UserError(f"{what}:\n{listing(problems)}\n{advice}")
 

@@ -76,6 +76,11 @@ def make_parts(config, *, num_images, num_classes, devices=None):
 
   counts = dict(batch_size=data.batch_size, num_images=num_images)
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  if not total_steps:
+    raise UserError(
+      f"duration={config.duration!r} is not even one step: the training split has {num_images:,} images, a step takes"
+      f" {data.batch_size:,}. Train longer, or take a smaller data.batch_size"
+    )
   intervals = {"eval": config.eval.every, "log": config.log_every}
   if config.fewshot.every:
     intervals["fewshot"] = config.fewshot.every

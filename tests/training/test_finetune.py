@@ -144,6 +144,11 @@ def test_what_does_not_fit_is_listed(run_config, mixer, image_size, model, messa
     _start(config)
 
 
+def test_fields_that_the_config_does_not_have_are_not_offered_as_flags(run_config, mixer):
+  with pytest.raises(UserError, match=r"has no model\.num_blocks, model\.hidden_dim, .* config of the run"):
+    _start(run_config(28, str(mixer), name="mixer_b16", patch_size=4))
+
+
 def test_another_family_or_nothing_at_all(run_config, vit_file, tmp_path):
   with pytest.raises(UserError, match="is of ViT, model.name=mixer_b16 is not"):
     _start(run_config(28, vit_file[0], **_MIXER))
