@@ -1,9 +1,11 @@
 """What all commands share: flags, and errors that a person can read."""
 
+from collections.abc import Callable
 import errno
 import os
 import re
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -11,7 +13,7 @@ from mlpvision import host_memory
 from mlpvision.errors import UserError
 
 
-def run(main):
+def run(main: Callable[[list[str]], None]) -> None:
   """Runs main(argv) under absl; a UserError becomes one message and exit code 2."""
   # TensorFlow, which only writes TensorBoard's files here, greets on stderr at length.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -37,7 +39,7 @@ def run(main):
   app.run(guarded, flags_parser=_parse)
 
 
-def read_config(holder):
+def read_config(holder: flags.FlagHolder) -> Any:
   """The value of a --config flag.
 
   Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from mlpvision import checkpoints, weights
 from mlpvision.errors import UserError
 from mlpvision.models import swin
-from mlpvision.training.setup import make_model
+from mlpvision.training.setup import Setup, make_model
 from mlpvision.weights import naming, resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
@@ -38,7 +38,7 @@ class _Source:
   same_labels: bool
 
 
-def read(source, setup):
+def read(source: str, setup: Setup) -> tuple[dict[str, np.ndarray], str]:
   """The parameters in `source` that the model of a run takes over.
 
   All are, but the head where the labels are others; position embeddings and token-mixing MLPs are made for the run's

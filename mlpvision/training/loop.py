@@ -1,11 +1,13 @@
 """The one place where all parts meet: from a config to a trained model."""
 
+from collections.abc import Mapping
 import dataclasses
 import time
 from typing import Any
 
 from etils import epath
 import jax
+import ml_collections
 import numpy as np
 
 from mlpvision import config as config_lib, durations, sharding
@@ -35,7 +37,7 @@ class Result:
   is_main: bool  # whether this is the process that reports
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
   """Trains for config.duration, or continues the run in `workdir`, and evaluates.
 
   Args:
@@ -177,7 +179,7 @@ def train_and_evaluate(config, workdir):
   return Result(step, step == setup.total_steps, state, results, is_main)
 
 
-def summary(results):
+def summary(results: Mapping[str, float]) -> str:
   """One line for an evaluation's {"val/top1": ..., ...}."""
   averaged = f"  EMA top-1 {results['val/ema_top1']:.2%}" if "val/ema_top1" in results else ""
   return (
