@@ -19,7 +19,7 @@ class LayerNorm(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1])
     wide = x.astype(jnp.float32)
     mean = saved(wide.mean(-1, keepdims=True))
@@ -39,7 +39,7 @@ class GroupNorm1(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1])
     axes = tuple(range(1, x.ndim))
     wide = x.astype(jnp.float32)
@@ -57,7 +57,7 @@ class Affine(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
     return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
 
