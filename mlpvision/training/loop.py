@@ -52,15 +52,20 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   """
   config_lib.check(config)
   _make_writable(workdir)
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
+  saved_meta = checkpoints.read_meta()
+  taken = {}  # fields of the model that the weights decide; once the run is saved, it does without them
+  if config.init_from:
+    taken = initial.options(config) if saved_meta is None else saved_meta.get("taken", {})
+    config = _with_model(config, taken)
   setup = set_up(config)
-  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
+  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names, "taken": taken}
 
   # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
   given, origin = None, ""
   if config.init_from and not is_saved(workdir):
     given, origin = initial.read(config.init_from, setup)
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
-  _check_same_run(checkpoints.read_meta(), meta, workdir)
+  _check_same_run(saved_meta, meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
   if start_step:
@@ -68,6 +73,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   if state is None:
     if config.init_from and given is None:  # what is there was never completed
       given, origin = initial.read(config.init_from, setup)
+    if taken:
+      origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in taken.items())}"
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0
@@ -196,6 +203,16 @@ def _introduce(setup, origin, workdir, progress):
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
   if origin:
     progress.say(origin)
+
+
+def _with_model(config, fields):
+  """A copy of the config whose model has these fields too."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for name, value in fields.items():
+      if name not in config.model:
+        config.model[name] = tuple(value) if isinstance(value, list) else value
+  return config
 
 
 def _make_writable(workdir):
