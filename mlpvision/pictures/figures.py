@@ -1,6 +1,7 @@
 """Figures of `maps`, of shifts, of confusions and of the published results, for matplotlib."""
 
 from collections.abc import Mapping, Sequence
+import textwrap
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -93,7 +94,9 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
       axes.text(
         j, i, counts[i, j], ha="center", va="center", fontsize=7, color="black" if shares[i, j] > 0.5 else "white"
       )
-  axes.set(xlabel="predicted", ylabel="true", title=title)
+  axes.set(xlabel="predicted", ylabel="true")
+  # A dataset's name may be a long path: about twelve such letters take an inch.
+  figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
   figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
   return figure
 
