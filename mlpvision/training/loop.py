@@ -201,6 +201,8 @@ def _introduce(setup, origin, workdir, progress):
   progress.say(overview.parameters(setup.abstract.params))
   progress.say(overview.mesh(setup.mesh))
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
+  if len(split) < setup.config.data.batch_size:
+    progress.say("note: a step takes more images than there are; a smaller --config.data.batch_size gives more steps")
   if origin:
     progress.say(origin)
 
