@@ -61,13 +61,19 @@ def _missing_config(error):
     problem = "there is no directory configs here"
   else:
     problem = str(error).splitlines()[-1].strip()  # of several lines, the one that names the file
-  hint = ""
-  if not os.path.isdir("configs"):
-    hint = ". The configs come with the repository, not with the installed package: start the command in its root"
-  return f"--config: {problem}{hint}"
+  return f"--config: {problem}{_where_configs_are()}"
+
+
+def _where_configs_are():
+  if os.path.isdir("configs"):
+    return ""
+  return ". The configs come with the repository, not with the installed package: start the command in its root"
 
 
 def _parse(argv):
+  fields = [argument for argument in argv if re.match("--(no)?config\\.", argument)]
+  if fields and not any(re.match("--?config(=|$)", argument) for argument in argv):
+    return _exit(f"{fields[0]} changes a config: name it, --config=FILE{_where_configs_are()}")
   try:
     return app.parse_flags_with_usage(argv)
   except (OSError, ModuleNotFoundError) as error:

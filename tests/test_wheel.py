@@ -111,6 +111,7 @@ def test_it_loads_predicts_and_evaluates(python, small_config, tmp_path):
   ("arguments", "missing"),
   [
     (("study", "s2mlp_directions"), "no directory configs"),
+    (("evaluate", "--weights=x", "--config.data.name=y"), "--config.data.name=y changes a config"),
     (("evaluate", "--weights=x", "--config=configs/quickstart.py"), "'configs/quickstart.py'"),
     (("evaluate", "--weights=x", "--config=configs/quickstart.py", "--config.data.name=y"), "'configs/quickstart.py'"),
     (("evaluate", "--weights=x", f"--config={REPO}/configs/quickstart.py"), "no directory configs"),
