@@ -12,7 +12,8 @@ def get_config():
   config = ml_collections.ConfigDict()
 
   # Parameters to start from: a run's workdir or one of its checkpoints, a file of weights, or a name of
-  # docs/weights.md. Positions are adapted to data.image_size; another number of classes gets a new head. "": none.
+  # docs/weights.md. Positions are adapted to data.image_size; another number of classes gets a new head; options that
+  # config.model does not name are the weights'. "": none.
   config.init_from = ""
   # The seed of everything: initial parameters, order of the images, augmentation, drop path.
   config.seed = 0

@@ -1,16 +1,19 @@
 """What happens to a batch on the device, inside the compiled step."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def normalize(images, mean, std):
+def normalize(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
   """uint8 [B, H, W, 3] -> float32, (pixels / 255 - mean) / std per channel."""
   mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
   return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 
-def random_flip(key, images, probability):
+def random_flip(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
   """Mirrors each image [B, H, W, C] left to right with the given probability, independently."""
   if probability == 0.0:
     return images
@@ -18,7 +21,7 @@ def random_flip(key, images, probability):
   return jnp.where(flip, images[:, :, ::-1], images)
 
 
-def random_erasing(key, images, probability):
+def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
   """Replaces one rectangle of an image by normal noise (arXiv 1708.04896, in the version of timm that recipes use).
 
   The rectangle's share of the area is uniform in (0.02, 1/3), its height over its width log-uniform in (0.3, 1/0.3),
@@ -46,7 +49,9 @@ def random_erasing(key, images, probability):
   return jnp.where(erased[..., None], jax.random.normal(keys[5], images.shape, images.dtype), images)
 
 
-def mixup_cutmix(key, images, targets, *, mixup, cutmix):
+def mixup_cutmix(
+  key: jax.Array, images: jax.Array, targets: jax.Array, *, mixup: float, cutmix: float
+) -> tuple[jax.Array, jax.Array]:
   """Mixes every image with another one of the batch: all by mixup (arXiv 1710.09412) or all by cutmix (1905.04899).
 
   Where both are on, one toss of a coin decides for the batch. The share lambda is drawn once for the batch as well; it

@@ -34,7 +34,7 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "How many turns each contender gets.
 _JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Measures and prints."""
   subjects = {"data": _data, "step": _step, "train": _train}
   if len(argv) != 2 or argv[1] not in subjects:

@@ -5,10 +5,12 @@ and the class names). So weights can be read alone, on any devices, without know
 has a checksum per item: a restored checkpoint is the saved one bit for bit, or it is refused.
 """
 
+from collections.abc import Mapping
 import contextlib
 import copy
 import functools
 import os
+from typing import Any
 
 from absl import logging
 from etils import epath
@@ -26,7 +28,7 @@ _FOLDER = "checkpoints"
 class Checkpoints:
   """Saves and restores the `TrainState` of one run. Every process calls every method, with the same steps."""
 
-  def __init__(self, workdir, keep, best=""):
+  def __init__(self, workdir: epath.PathLike, keep: int, best: str = "") -> None:
     """
     Args:
       workdir: a local or gs:// directory.
@@ -53,11 +55,11 @@ class Checkpoints:
   def _open(self):
     return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
 
-  def latest_step(self):
+  def latest_step(self) -> int | None:
     """The newest saved step, or None."""
     return self._manager.latest_step()
 
-  def read_meta(self):
+  def read_meta(self) -> dict[str, Any] | None:
     """The meta of the newest checkpoint whose meta can be read, or None."""
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -66,7 +68,7 @@ class Checkpoints:
         logging.debug("meta of checkpoint %d: %s", step, error)
     return None
 
-  def save(self, step, state, meta, metrics=None):
+  def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
     """Starts saving `state` as `step`; returns when the arrays are copied. Does nothing where the step is saved.
 
     Args:
@@ -90,7 +92,7 @@ class Checkpoints:
     with self._readable_errors():
       self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
-  def restore(self, abstract):
+  def restore(self, abstract: Any) -> tuple[Any, dict[str, Any] | None]:
     """The newest intact state, on the shardings of `abstract`, and its meta.
 
     A damaged checkpoint is named, moved to WORKDIR/checkpoints-damaged, and the one before it is used.
@@ -140,24 +142,24 @@ class Checkpoints:
       multihost_utils.sync_global_devices(f"moved {step}")
     self._manager = self._open()
 
-  def reached_preemption(self, step):
+  def reached_preemption(self, step: int) -> bool:
     """Whether the cluster asked any process to stop; all processes agree on the step. Call it at every step."""
     return self._manager.reached_preemption(step)
 
-  def check_for_errors(self):
+  def check_for_errors(self) -> None:
     """Raises UserError where a save that was started earlier has failed. Call it at every step."""
     # Not the manager's own check: its thread has taken the exception by then, and only waiting raises it.
     if self._is_saving and not self._manager.is_saving_in_progress():
       self.wait()
 
-  def wait(self):
+  def wait(self) -> int | None:
     """Waits for started saves; returns the newest saved step, or None. Raises UserError where one has failed."""
     self._is_saving = False
     with self._readable_errors():
       self._manager.wait_until_finished()
     return self._manager.latest_step()
 
-  def best_step(self):
+  def best_step(self) -> tuple[int, float] | None:
     """(step, value) of the best checkpoint, or None where none was saved with the metric."""
     step = self._manager.best_step()
     metrics = self._manager.metrics(step) if step is not None else None
@@ -179,18 +181,20 @@ class Checkpoints:
         f"{kept}. Make room there, then the same command continues from it."
       ) from error
 
-  def close(self):
+  def close(self) -> None:
     """Waits for started saves and ends. Raises UserError where one has failed."""
     self.wait()
     self._manager.close()
 
 
-def is_saved(workdir):
+def is_saved(workdir: epath.PathLike) -> bool:
   """Whether a run in `workdir` has checkpoints, damaged ones included."""
   return bool(_steps(_absolute(workdir) / _FOLDER))
 
 
-def load_weights(source, sharding=None, ema=False):
+def load_weights(
+  source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], int]:
   """Reads parameters and meta alone.
 
   Args:

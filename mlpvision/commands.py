@@ -1,9 +1,11 @@
 """What all commands share: flags, and errors that a person can read."""
 
+from collections.abc import Callable
 import errno
 import os
 import re
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -11,7 +13,7 @@ from mlpvision import host_memory
 from mlpvision.errors import UserError
 
 
-def run(main):
+def run(main: Callable[[list[str]], None]) -> None:
   """Runs main(argv) under absl; a UserError becomes one message and exit code 2."""
   # TensorFlow, which only writes TensorBoard's files here, greets on stderr at length.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +27,8 @@ def run(main):
       main(argv)
     except UserError as error:
       _exit(str(error))
+    except ModuleNotFoundError as error:
+      _exit(_missing_config(error))
     except OSError as error:
       if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
@@ -35,7 +39,7 @@ def run(main):
   app.run(guarded, flags_parser=_parse)
 
 
-def read_config(holder):
+def read_config(holder: flags.FlagHolder) -> Any:
   """The value of a --config flag.
 
   Raises:
@@ -45,13 +49,35 @@ def read_config(holder):
   try:
     getattr(config, "data", None)  # the first access reports what went wrong in the file
   except OSError as error:
-    raise UserError(f"--config: {error}") from error
+    raise UserError(_missing_config(error)) from error
   return config
 
 
+def _missing_config(error):
+  """What to say of a config file that cannot be read, or that imports the others. Raises what is none of this."""
+  if isinstance(error, ModuleNotFoundError):
+    if error.name != "configs":
+      raise error
+    problem = "there is no directory configs here"
+  else:
+    problem = str(error).splitlines()[-1].strip()  # of several lines, the one that names the file
+  return f"--config: {problem}{_where_configs_are()}"
+
+
+def _where_configs_are():
+  if os.path.isdir("configs"):
+    return ""
+  return ". The configs come with the repository, not with the installed package: start the command in its root"
+
+
 def _parse(argv):
+  fields = [argument for argument in argv if re.match("--(no)?config\\.", argument)]
+  if fields and not any(re.match("--?config(=|$)", argument) for argument in argv):
+    return _exit(f"{fields[0]} changes a config: name it, --config=FILE{_where_configs_are()}")
   try:
     return app.parse_flags_with_usage(argv)
+  except (OSError, ModuleNotFoundError) as error:
+    return _exit(_missing_config(error))
   except (KeyError, AttributeError) as error:  # what ml_collections raises for a field that is not there
     field = re.search(r"[A-Za-z_]\w*", str(error))
     hint = re.search(r'[Dd]id you mean "\w+"', str(error))

@@ -1,7 +1,11 @@
 """What can be said of a config before anything expensive starts: its errors, and what differs from an older one."""
 
+from collections.abc import Mapping
 import functools
 import json
+from typing import Any
+
+import ml_collections
 
 from mlpvision import durations
 from mlpvision.data import datasets, randaugment
@@ -44,7 +48,7 @@ _FREE = (
 )
 
 
-def check(config, *, dataset=True):
+def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
   """Raises one UserError with everything that is wrong, as far as it shows without starting JAX.
 
   dataset: whether a dataset that is not there is wrong.
@@ -95,7 +99,7 @@ def check(config, *, dataset=True):
     raise UserError("\n\n".join(problems))
 
 
-def check_evaluation(config):
+def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """The part of `check` that evaluation alone needs."""
   if config.eval.batch_size < 1:
     raise UserError(f"eval.batch_size={config.eval.batch_size}: must be positive")
@@ -105,12 +109,12 @@ def check_evaluation(config):
     raise UserError(f"eval.interpolation={config.eval.interpolation!r}: 'bicubic' or 'bilinear'")
 
 
-def to_json(config):
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config as nested dicts and lists, as JSON gives it back."""
   return json.loads(config.to_json())
 
 
-def differences(old, new):
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Lines "field: old -> new" for what would change a run that is continued; both as from `to_json`."""
   old, new = _flatten(old), _flatten(new)
   lines = []

@@ -26,7 +26,7 @@ them what the papers print. The accuracies are the papers' for ImageNet-1K: none
 """
 
 
-def table():
+def table() -> str:
   """The whole of docs/models.md."""
   from mlpvision import models
   from mlpvision.models import cost, published
@@ -40,7 +40,7 @@ def table():
   return _HEADER + "".join(lines)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Counts and prints, or writes."""
   del argv
   if _WRITE.value:

@@ -20,7 +20,7 @@ _DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name of mlpvi
 _OUTPUT = flags.DEFINE_string("output", None, "The PNG to write.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Draws what is named."""
   if len(argv) < 2 or argv[1] not in _KINDS:
     raise app.UsageError(f"name one picture: {', '.join(_KINDS)}")

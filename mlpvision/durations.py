@@ -7,7 +7,7 @@ from mlpvision.errors import UserError
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*")
 
 
-def to_steps(duration, *, field, batch_size, num_images):
+def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> int:
   """The whole number of steps in `duration`; `field` names the config's field in the error."""
   match = _PATTERN.fullmatch(str(duration))
   if not match:
@@ -16,7 +16,7 @@ def to_steps(duration, *, field, batch_size, num_images):
   return round(number if match[2] == "step" else number * num_images / batch_size)
 
 
-def to_seconds(duration):
+def to_seconds(duration: str) -> float | None:
   """The seconds of a duration in minutes or hours, or None for any other."""
   match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(minute|hour)s?\s*", str(duration))
   return match and float(match[1]) * {"minute": 60, "hour": 3600}[match[2]]

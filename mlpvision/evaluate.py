@@ -30,7 +30,7 @@ _EMA = flags.DEFINE_bool("ema", False, "Evaluate the moving average of the param
 _JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Loads, evaluates, prints."""
   del argv
   config = commands.read_config(_CONFIG)

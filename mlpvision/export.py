@@ -14,7 +14,7 @@ _FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors"],
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Loads, writes, and says where."""
   del argv
   from mlpvision import exporting

@@ -1,16 +1,18 @@
 """Trained models as files that other programs run: StableHLO, and weights in safetensors."""
 
 import json
+import os
 
 import jax
 import jax.numpy as jnp
 
 from mlpvision import augment, weights
+from mlpvision.evaluation.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def to_stablehlo(trained, path):
+def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
   """Writes the model, weights included, as portable StableHLO (`jax.export`), and PATH.json with what belongs to it.
 
   `jax.export.deserialize(bytes).call(images)` takes uint8 [b, S, S, 3] for any b, cropped and resized but not
@@ -29,7 +31,7 @@ def to_stablehlo(trained, path):
   _describe(trained, f"{path}.json")
 
 
-def to_safetensors(trained, path):
+def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
   """Writes the parameters under timm's or the official code's names, with the preprocessing (`weights.save`)."""
   weights.save(path, trained.model, trained.params, weights.Preprocessing(**_view(trained)))
 

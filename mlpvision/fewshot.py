@@ -17,7 +17,7 @@ _SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class
 _JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Loads, fits, prints."""
   del argv
   config = commands.read_config(_CONFIG)

@@ -8,7 +8,7 @@ import os
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
   """Makes glibc keep what is freed, on machines where JAX computes on the CPU. Call it before JAX starts.
 
   XLA's CPU backend allocates its temporaries anew for every step. glibc gives blocks of that size back to the kernel at

@@ -30,7 +30,7 @@ _JSON = flags.DEFINE_string("json", None, "Write everything to this file, and ta
 _WRITE = flags.DEFINE_string("write", None, "Write the table into this Markdown page, between its markers.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Compiles, prints and writes."""
   if argv[1:]:
     raise app.UsageError(f"not understood: {' '.join(argv[1:])}")

@@ -14,7 +14,7 @@ _TOP = flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per picture.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Reads all pictures first, so that a bad one is named before the model is loaded."""
   if len(argv) < 2:
     raise app.UsageError("name at least one picture")

@@ -20,7 +20,7 @@ _DATA_DIR = flags.DEFINE_string(
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Checks, prepares, and says how to train on it."""
   if len(argv) != 2:
     raise UserError("name one dataset: python -m mlpvision.prepare imagenet2012 --manual_dir=DIR --data_dir=DIR")

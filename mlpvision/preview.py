@@ -15,7 +15,7 @@ _IMAGES = flags.DEFINE_integer("images", 48, "How many training images to show, 
 _STEP = flags.DEFINE_integer("step", 0, "Show another batch.", lower_bound=0)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Makes one small batch as the training loop and the training step make theirs."""
   del argv
   config = commands.read_config(_CONFIG)

@@ -1,7 +1,9 @@
 """Devices, meshes, and where arrays lie on them."""
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -32,7 +34,7 @@ _CLUSTER_SIGNS = {
 }
 
 
-def initialize_processes():
+def initialize_processes() -> None:
   """Joins the other processes where a launcher started several; leaves a single process alone. Call it first.
 
   Without a launcher that JAX knows, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
@@ -42,7 +44,7 @@ def initialize_processes():
     jax.distributed.initialize(**{key: int(os.environ[name]) for key, name in given.items() if name in os.environ})
 
 
-def make_mesh(data=-1, fsdp=1, model=1, *, devices=None):
+def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh with axes (data, fsdp, model) over all devices of all processes; -1 stands for all that remain.
 
   Devices of several TPU slices are laid out so that only the data axis crosses from one slice to another: its
@@ -80,12 +82,12 @@ def make_mesh(data=-1, fsdp=1, model=1, *, devices=None):
   return Mesh(grid, tuple(sizes), axis_types=axis_types)
 
 
-def batch_parts(mesh):
+def batch_parts(mesh: Mesh) -> int:
   """Into how many parts a batch is cut: the devices of the data and fsdp axes."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def tree_shardings(tree, mesh, rules=()):
+def tree_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = ()) -> Any:
   """A NamedSharding per leaf of a tree of arrays or shapes.
 
   The first rule that is found in the leaf's path, such as "params/head/kernel", decides alone. Without one, the hidden
@@ -129,13 +131,13 @@ def _sharding(mesh, spec, name, x):
   return sharding
 
 
-def put_batch(batch, mesh):
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """This process's rows {name: numpy [b, ...]} -> global arrays [b * processes, ...], sharded over the batch axes."""
   sharding = NamedSharding(mesh, BATCH)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def put_batches(batches, mesh):
+def put_batches(batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
   """`put_batch` for each of an iterator's batches, one ahead, so that the transfer overlaps the computation."""
   ahead = None
   for batch in batches:

@@ -21,7 +21,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Of the runs; default: runs/stud
 _OUTPUT = flags.DEFINE_string("output", "docs/studies", "A directory for the table, the picture and the JSON.")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   """Runs the study that is named, and writes it down."""
   from mlpvision.studies import grids
 

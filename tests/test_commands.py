@@ -162,8 +162,14 @@ def test_batch_that_the_devices_do_not_divide(command, tmp_path):
   assert "cannot be split evenly over 3 devices: take a multiple of 3" in output
 
 
-def test_a_config_that_is_not_there(command):
-  code, output = command("train.py", "--config=configs/s3mlp.py")
+def test_a_field_without_a_config(command):
+  code, output = command("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
+  assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: name it, --config=FILE\n")
+
+
+@pytest.mark.parametrize("more", [[], ["--config.data.batch_size=8"]])
+def test_a_config_that_is_not_there(command, more):
+  code, output = command("train.py", "--config=configs/s3mlp.py", *more)
   assert code == 2
   assert "configs/s3mlp.py" in output
   assert "Traceback" not in output

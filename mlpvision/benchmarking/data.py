@@ -4,6 +4,8 @@ import os
 import pathlib
 import tempfile
 
+import ml_collections
+
 from mlpvision.benchmarking import ours, pillow, report, rounds, stages, synthetic, tfdata
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
@@ -12,7 +14,14 @@ from mlpvision.errors import UserError
 _FILES = 1000
 
 
-def run(config, *, seconds, num_rounds, with_peers, json_path=None):
+def run(
+  config: ml_collections.ConfigDict,
+  *,
+  seconds: float,
+  num_rounds: int,
+  with_peers: bool,
+  json_path: str | os.PathLike | None = None,
+) -> None:
   """Measures, prints the tables, and writes the JSON file.
 
   Args:
@@ -55,7 +64,7 @@ def run(config, *, seconds, num_rounds, with_peers, json_path=None):
     pathlib.Path(json_path).write_text(report.to_json(title, found, contestants))
 
 
-def prepare_synthetic(config, num_images, directory):
+def prepare_synthetic(config: ml_collections.ConfigDict, num_images: int, directory: str | os.PathLike) -> None:
   """Lets the config train on num_images images like ImageNet's, prepared in the directory."""
   print(f"making {num_images:,} images in {directory} ...", flush=True)
   config.data.name, config.data.train_split = synthetic.prepare(directory, num_images), "train"

@@ -4,10 +4,12 @@ Each worker takes the indices of a batch from a queue, reads the files, decodes,
 and leaves uint8 pixels in shared memory, as timm's fast collation does.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 import io
 import math
 import multiprocessing
 import random
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -16,7 +18,7 @@ _AHEAD = 2  # batches per worker, as DataLoader's prefetch_factor
 _PATIENCE = 120  # seconds for a batch, before a worker must have died
 
 
-def batches(config, paths, workers):
+def batches(config: Mapping[str, Any], paths: Sequence[str], workers: int) -> Iterator[np.ndarray]:
   """Batches of random files, given the config as a dict."""
   rows, size = config["data"]["batch_size"], config["data"]["image_size"]
   shape = (rows, size, size, 3)
@@ -75,7 +77,7 @@ def _crop(image, size, scale, ratio):
   return image.crop((left, top, left + w, top + h)).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def randaugment(image, fill):
+def randaugment(image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
   """timm's rand-m9-mstd0.5-inc1: two operations of 15, each done with probability 0.5, at magnitudes from N(9, 0.5)."""
   for operation in random.choices(_OPERATIONS, k=2):
     if random.random() < 0.5:

@@ -6,21 +6,23 @@ the patch embedding is one) counts as the matrix product that computes it.
 """
 
 import collections
+from collections.abc import Callable, Mapping
 import math
+from typing import Any
 
 import jax
 
 from mlpvision.models import cost
 
 
-def collect(function, *arguments):
+def collect(function: Callable[..., Any], *arguments: Any) -> collections.Counter:
   """Counter of the products of function(*arguments): {(left shape, right shape, dtype, dimension numbers): times}."""
   found = collections.Counter()
   _walk(jax.make_jaxpr(function)(*arguments).jaxpr, found, 1)
   return found
 
 
-def flops(products):
+def flops(products: Mapping[Any, int]) -> int:
   """Of all of them: two for each multiply-accumulate."""
   total = 0
   for (left, right, _, ((contracted, _), (batch, _))), times in products.items():
@@ -29,7 +31,7 @@ def flops(products):
   return total
 
 
-def make_call(products):
+def make_call(products: Mapping[Any, int]) -> Callable[[], None]:
   """A function without arguments that computes all of them, one after the other."""
   calls = []
   for i, ((left, right, dtype, dimensions), times) in enumerate(sorted(products.items(), key=repr)):

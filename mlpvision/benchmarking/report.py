@@ -1,13 +1,16 @@
 """The tables of the data benchmark, as text and as JSON."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import statistics
 
 from mlpvision.benchmarking import usage
+from mlpvision.benchmarking.rounds import Contestant
+from mlpvision.benchmarking.stages import Stage
 
 
-def stages(found):
+def stages(found: Sequence[Stage]) -> str:
   """A table of stages.Stage."""
   lines = [f"{'stage, alone in one thread':30}{'images/s':>12}{'per CPU-second':>16}{'CPU ms/image':>14}"]
   lines += [
@@ -17,7 +20,7 @@ def stages(found):
   return "\n".join(lines)
 
 
-def contestants(found):
+def contestants(found: Sequence[Contestant]) -> str:
   """A table of rounds.Contestant, the first one being ours."""
   median = {c.name: statistics.median(r.per_cpu_second for r in c.rounds) for c in found}
   title = f"whole loader, {len(found[0].rounds)} rounds"
@@ -44,7 +47,7 @@ def contestants(found):
   return "\n".join(lines)
 
 
-def to_json(title, found_stages, found_contestants):
+def to_json(title: str, found_stages: Sequence[Stage], found_contestants: Sequence[Contestant]) -> str:
   """Everything that the tables say, and each round."""
   whole = {
     "title": title,

@@ -1,11 +1,13 @@
 """Loaders side by side: each in a process of its own, one at a time, in turns, counted with all its descendants."""
 
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import multiprocessing
 import os
 import time
 import traceback
+from typing import Any
 
 from mlpvision.benchmarking import usage
 from mlpvision.errors import UserError
@@ -24,11 +26,11 @@ class Round:
   memory: int | None  # bytes, the highest seen
 
   @property
-  def per_cpu_second(self):
+  def per_cpu_second(self) -> float:
     return self.images / self.cpu
 
   @property
-  def per_second(self):
+  def per_second(self) -> float:
     return self.images / self.wall
 
 
@@ -38,7 +40,7 @@ class Contestant:
   make(*arguments) is called there; it returns an iterator of uint8 arrays [b, size, size, 3].
   """
 
-  def __init__(self, name, make, *arguments):
+  def __init__(self, name: str, make: Callable[..., Iterator[Any]], *arguments: Any) -> None:
     self.name, self.rounds = name, []
     context = multiprocessing.get_context("spawn")
     self._connection, theirs = context.Pipe()
@@ -47,13 +49,13 @@ class Contestant:
     theirs.close()
     self._receive()
 
-  def run(self, seconds):
+  def run(self, seconds: float) -> None:
     """Takes batches for this long, and lets the loader fill its queues again."""
     self._connection.send(seconds)
     images, wall, cpu, memory = self._receive()
     self.rounds.append(Round(images, wall, cpu, memory))
 
-  def close(self):
+  def close(self) -> None:
     """Ends the process and its workers."""
     with contextlib.suppress(BrokenPipeError):
       self._connection.send(None)
@@ -91,7 +93,7 @@ def _serve(connection, make, arguments):
     connection.send(traceback.format_exc())
 
 
-def settle():
+def settle() -> tuple[float, float]:
   """Waits until this process and its workers rest; returns their CPU seconds, and since when."""
   cpu, since = usage.cpu_seconds(os.getpid()), time.perf_counter()
   while time.perf_counter() < since + _REST:

@@ -6,9 +6,10 @@ import time
 
 import grain
 import jax
+import ml_collections
 import numpy as np
 
-from mlpvision.data import loader
+from mlpvision.data import datasets, loader
 
 _EXAMPLES = 256
 
@@ -22,7 +23,7 @@ class Stage:
   per_cpu_second: float
 
 
-def measure(split, config, seconds):
+def measure(split: datasets.Split, config: ml_collections.ConfigDict, seconds: float) -> list[Stage]:
   """The stages of training with this config: read, decode and crop, augment, batch, transfer.
 
   Args:

@@ -1,9 +1,13 @@
 """The step benchmark as a whole."""
 
+from collections.abc import Sequence
 import importlib.util
 import json
+import os
 import pathlib
 import tempfile
+
+import ml_collections
 
 from mlpvision.benchmarking import steps, torch_steps, workers
 from mlpvision.errors import UserError
@@ -12,7 +16,14 @@ from mlpvision.planning import chips
 _KINDS = {"forward": 1, "train": 3}  # and how many times the forward pass's multiply-accumulates they do
 
 
-def run(config, *, batch_size, num_rounds, with_peers, json_path=None):
+def run(
+  config: ml_collections.ConfigDict,
+  *,
+  batch_size: int,
+  num_rounds: int,
+  with_peers: bool,
+  json_path: str | os.PathLike | None = None,
+) -> None:
   """Measures, prints the tables, and writes the JSON file.
 
   Args:
@@ -50,7 +61,7 @@ def run(config, *, batch_size, num_rounds, with_peers, json_path=None):
     pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
 
 
-def table(config, contenders, num_rounds):
+def table(config: ml_collections.ConfigDict, contenders: Sequence[workers.Worker], num_rounds: int) -> str:
   """What was found, as text; contenders: `workers.Worker`s, the first one being ours."""
   ours, *peers = contenders
   facts, rows = ours.facts, config.data.batch_size

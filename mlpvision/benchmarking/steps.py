@@ -1,7 +1,9 @@
 """This project's steps, as calls of a worker: the real ones, compiled as training compiles them."""
 
+from collections.abc import Callable, Mapping
 import os
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
@@ -19,7 +21,7 @@ NUM_CLASSES = 1000
 _NUM_IMAGES = 1_281_167
 
 
-def plain(config):
+def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A copy of the config with the step that both sides can take: softmax cross-entropy and AdamW; no augmentation, no
   dropping, no average."""
   config = ml_collections.ConfigDict(config).copy_and_resolve_references()
@@ -33,13 +35,13 @@ def plain(config):
   return config
 
 
-def use_float32_on_cpu(config):
+def use_float32_on_cpu(config: ml_collections.ConfigDict) -> None:
   """Sets the model's dtype where JAX runs on CPU, which only emulates bfloat16."""
   if jax.devices()[0].platform == "cpu":
     config.model.dtype = "float32"
 
 
-def check(config):
+def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError where the batch cannot be divided as the config's step does."""
   rows, parts = config.data.batch_size, config.accumulation_steps
   if rows % (2 * parts):
@@ -49,7 +51,7 @@ def check(config):
     )
 
 
-def batch(config):
+def batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
   """A batch of random images and labels, as the loader gives them."""
   rng, rows, size = np.random.default_rng(0), config.data.batch_size, config.data.image_size
   return {
@@ -63,19 +65,21 @@ def batch(config):
 class Step:
   """A train step and the state that it works on. Calling it does one step and waits for it."""
 
-  def __init__(self, config):
+  def __init__(self, config: ml_collections.ConfigDict) -> None:
     images = dict(num_images=_NUM_IMAGES, num_classes=NUM_CLASSES)
     self.setup = setup_lib.make_parts(config, **images, devices=jax.devices()[:1])
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
     self.state = state_lib.create(self.setup.init, self.setup.abstract, config.seed)
     self.batch = sharding.put_batch(batch(config), self.setup.mesh)
 
-  def __call__(self):
+  def __call__(self) -> dict[str, jax.Array]:
     self.state, metrics = self.compiled(self.state, self.batch)
     return jax.block_until_ready(metrics)
 
 
-def make(config, directory):
+def make(
+  config: Mapping[str, Any], directory: str | os.PathLike
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
   """(facts, calls) for a `workers.Worker`; leaves the parameters for others in directory/params.npz.
 
   Args:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,7 +21,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   name = "imagenet_shaped"
   VERSION = tfds.core.Version("1.0.0")
 
-  def __init__(self, *, num_images, **options):
+  def __init__(self, *, num_images: int, **options: Any) -> None:
     self._num_images = num_images
     super().__init__(**options)
 
@@ -42,7 +43,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
       yield i, {"image": io.BytesIO(images[i % len(images)]), "label": i % 1000}
 
 
-def prepare(data_dir, num_images):
+def prepare(data_dir: str | os.PathLike, num_images: int) -> str:
   """Prepares the dataset below data_dir as array_record; returns its directory, which is a name for data.name."""
   tfds.disable_progress_bar()
   builder = Builder(num_images=num_images, data_dir=data_dir, file_format="array_record")
@@ -51,7 +52,7 @@ def prepare(data_dir, num_images):
   return os.fspath(builder.data_path)
 
 
-def make_images(count, seed=0):
+def make_images(count: int, seed: int = 0) -> list[bytes]:
   """count encoded JPEGs; the same ones for the same seed."""
   rng, sources = np.random.default_rng(seed), _sources()
   images = []

@@ -1,8 +1,10 @@
 """The same steps in PyTorch, as calls of a worker. Needs the extra `torch`."""
 
+from collections.abc import Callable, Mapping
 import os
 import pathlib
 import time
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,9 @@ from mlpvision.benchmarking import steps
 from mlpvision.training import setup as setup_lib
 
 
-def make(config, directory, device, compiled):
+def make(
+  config: Mapping[str, Any], directory: str | os.PathLike, device: str, compiled: bool
+) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
   """(facts, calls) for a `workers.Worker`.
 
   Args:

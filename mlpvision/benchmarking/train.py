@@ -1,5 +1,6 @@
 """Training end to end: the step fed by the loader, beside the same step on one batch that is on the device already."""
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import json
@@ -9,6 +10,7 @@ import statistics
 import time
 
 import jax
+import ml_collections
 
 from mlpvision import sharding
 from mlpvision.benchmarking import rounds, steps
@@ -26,11 +28,18 @@ class Round:
   loaded: int  # images loaded meanwhile
 
   @property
-  def per_second(self):
+  def per_second(self) -> float:
     return self.images / self.wall
 
 
-def run(config, *, batch_size, num_rounds, seconds, json_path=None):
+def run(
+  config: ml_collections.ConfigDict,
+  *,
+  batch_size: int,
+  num_rounds: int,
+  seconds: float,
+  json_path: str | os.PathLike | None = None,
+) -> None:
   """Measures, prints the table, and writes the JSON file.
 
   Args:
@@ -63,7 +72,9 @@ def run(config, *, batch_size, num_rounds, seconds, json_path=None):
     pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
 
 
-def table(config, split, synthetic, real):
+def table(
+  config: ml_collections.ConfigDict, split: datasets.Split, synthetic: Sequence[Round], real: Sequence[Round]
+) -> str:
   """What was found, as text; lists of `Round`."""
   rates = [statistics.median(r.per_second for r in found) for found in (synthetic, real)]
   waits = statistics.median(r.waited / r.wall for r in real)

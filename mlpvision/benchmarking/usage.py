@@ -11,7 +11,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 COMPLETE = (_PROC / "self" / "smaps_rollup").exists()
 
 
-def cpu_seconds(pid):
+def cpu_seconds(pid: int) -> float:
   """CPU seconds, user and system, of the process, its living descendants and their ended children."""
   if not COMPLETE:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -23,7 +23,7 @@ def cpu_seconds(pid):
   return ticks / _TICKS
 
 
-def memory_bytes(pid):
+def memory_bytes(pid: int) -> int | None:
   """Proportional set size of the process and its descendants: what is shared counts once. None without /proc."""
   if not COMPLETE:
     return None

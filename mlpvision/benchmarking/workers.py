@@ -1,9 +1,11 @@
 """Programs side by side: each contender in a process of its own, one call at a time, in turns."""
 
+from collections.abc import Callable
 import contextlib
 import multiprocessing
 import time
 import traceback
+from typing import Any
 
 from mlpvision.errors import UserError
 
@@ -22,7 +24,7 @@ class Worker:
     cpu, wall: {name: seconds of the fastest call so far}; cpu counts all threads of the process.
   """
 
-  def __init__(self, name, make, *arguments):
+  def __init__(self, name: str, make: Callable[..., Any], *arguments: Any) -> None:
     self.name, self.cpu, self.wall = name, {}, {}
     context = multiprocessing.get_context("spawn")
     self._connection, theirs = context.Pipe()
@@ -35,14 +37,14 @@ class Worker:
       self.close()
       raise
 
-  def turn(self, call):
+  def turn(self, call: str) -> None:
     """Makes one of the calls, for a moment, and remembers the fastest."""
     self._connection.send(call)
     cpu, wall = self._receive()
     self.cpu[call] = min(cpu, self.cpu.get(call, cpu))
     self.wall[call] = min(wall, self.wall.get(call, wall))
 
-  def close(self):
+  def close(self) -> None:
     """Ends the process."""
     with contextlib.suppress(BrokenPipeError):
       self._connection.send(None)

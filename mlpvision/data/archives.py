@@ -27,7 +27,7 @@ class Archive:
   example: str
 
   @property
-  def size_text(self):
+  def size_text(self) -> str:
     return self.size if isinstance(self.size, str) else f"{self.size:,} bytes"
 
 
@@ -70,19 +70,19 @@ RELEASES = {
 }
 
 
-def find(name):
+def find(name: str) -> Release | None:
   """The Release of a dataset "set", "set/config" or "set/config_256", or None if tfds fetches it itself."""
   base = name.partition(":")[0]
   return RELEASES.get(re.sub(r"(/\w+)_\d+$", r"\1", base))
 
 
-def how_to_get(release, manual_dir):
+def how_to_get(release: Release, manual_dir: str | os.PathLike) -> str:
   """Says what to put where, in lines."""
   lines = [f"  {os.path.join(manual_dir, a.name)} ({a.size_text})" for a in release.archives]
   return f"{release.source}\nNeeded:\n" + "\n".join(lines)
 
 
-def check(name, manual_dir):
+def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
   """Checks the archives of a dataset in milliseconds: their names, sizes and beginnings. Returns warnings.
 
   Raises:

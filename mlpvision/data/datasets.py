@@ -35,16 +35,16 @@ class Split:
   class_names: tuple[str, ...]
   multi_label: bool = False
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.source)
 
 
-def resolve_data_dir(data_dir):
+def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
   """The directory that tfds would use."""
   return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
-def check(name, data_dir):
+def check(name: str, data_dir: str | os.PathLike | None) -> None:
   """Raises UserError, within milliseconds, where `name` is neither prepared, nor a folder, nor one of our own."""
   if name.startswith(folder.PREFIX):
     folder.check(name)
@@ -59,7 +59,7 @@ def check(name, data_dir):
     raise UserError(_how_to_prepare(name, resolve_data_dir(data_dir)))
 
 
-def open_builder(name, data_dir):
+def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
   """The tfds builder of a prepared dataset; prepares our own datasets first where needed.
 
   Raises:
@@ -89,7 +89,7 @@ def open_builder(name, data_dir):
   return builder
 
 
-def open_split(name, split, data_dir=None):
+def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Split:
   """Opens a split as a `Split`; prepares our own datasets first where needed.
 
   Args:
@@ -148,7 +148,7 @@ class _Relabelled:
     return {**example, "label": label}
 
 
-def own_builder(name, data_dir):
+def own_builder(name: str, data_dir: str | os.PathLike) -> Any:
   """The tfds builder of one of our own datasets."""
   module, builder_class, _ = OWN[name]
   return getattr(importlib.import_module(module), builder_class)(
@@ -156,7 +156,7 @@ def own_builder(name, data_dir):
   )
 
 
-def find_prepared(name, data_dir):
+def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
   """The directory with dataset_info.json of `name` ("set", "set/config", "set:1.*.*"), newest version; or None."""
   path, _, version = name.partition(":")
   if (epath.Path(name) / "dataset_info.json").exists():

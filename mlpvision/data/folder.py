@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import re
+from typing import Any
 
 from etils import epath
 import numpy as np
@@ -38,10 +39,10 @@ class Images:
   names: np.ndarray  # uint8, the file names one after the other
   ends: np.ndarray  # int64 [images]: where each one ends
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.labels)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     index = range(len(self))[index]
     file_name = f"{self.class_names[self.labels[index]]}/{self._name(index)}"
     path = epath.Path(self.directory) / file_name
@@ -56,7 +57,7 @@ class Images:
     return os.fsdecode(self.names[start : self.ends[index]].tobytes())
 
 
-def check(name):
+def check(name: str) -> None:
   """Raises UserError, within milliseconds, where there is no such directory or none inside it."""
   root = _root(name)
   if not root.is_dir():
@@ -65,7 +66,7 @@ def check(name):
     raise UserError(f"{name}: {root} has no directories. Expected {root}/CLASS/*.jpg or {root}/train/CLASS/*.jpg")
 
 
-def open_images(name, split):
+def open_images(name: str, split: str) -> tuple[Images, str]:
   """(Images, the split with its directory's own name) of "folder:/path" and a split in tfds's notation.
 
   Raises:

@@ -9,10 +9,14 @@ They differ from Pillow's thus:
   - The grey values of `color` and `contrast` may be one off.
 """
 
+from collections.abc import Callable
 import math
 
 import cv2
 import numpy as np
+
+Colour = tuple[int, int, int]
+Matrix = list[list[float]]  # 2 x 3
 
 _VALUES = np.arange(256)
 _SMOOTH = np.float32([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
@@ -32,13 +36,13 @@ def _grey(image):
   return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def autocontrast(image, argument, fill):
+def autocontrast(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
   low, high = (extreme.astype(float) for extreme in (image.min(0).min(0), image.max(0).max(0)))
   scale = 255 / np.maximum(high - low, 1)
   return _lookup(image, np.where(high > low, _VALUES[:, None] * scale - low * scale, _VALUES[:, None]))
 
 
-def equalize(image, argument, fill):
+def equalize(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
   table = np.empty((256, 3), int)
   for channel in range(3):
     counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(int)
@@ -47,23 +51,23 @@ def equalize(image, argument, fill):
   return _lookup(image, table)
 
 
-def invert(image, argument, fill):
+def invert(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
   return cv2.bitwise_not(image)
 
 
-def posterize(image, bits, fill):
+def posterize(image: np.ndarray, bits: int, fill: Colour) -> np.ndarray:
   return _lookup(image, _VALUES & (256 - 2 ** (8 - bits)))
 
 
-def solarize(image, threshold, fill):
+def solarize(image: np.ndarray, threshold: int, fill: Colour) -> np.ndarray:
   return _lookup(image, np.where(_VALUES < threshold, _VALUES, 255 - _VALUES))
 
 
-def solarize_add(image, addition, fill):
+def solarize_add(image: np.ndarray, addition: int, fill: Colour) -> np.ndarray:
   return _lookup(image, np.where(_VALUES < 128, _VALUES + addition, _VALUES))
 
 
-def color(image, factor, fill):
+def color(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
   return _blend(cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), image, factor)
 
 
@@ -71,26 +75,26 @@ def _scale_about(image, factor, value):
   return _lookup(image, value + np.float32(factor) * (_VALUES - value).astype(np.float32))  # Pillow's precision
 
 
-def contrast(image, factor, fill):
+def contrast(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
   return _scale_about(image, factor, int(cv2.mean(_grey(image))[0] + 0.5))
 
 
-def contrast_by_size(image, factor, fill):
+def contrast_by_size(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
   return _scale_about(image, factor, min(255, image.shape[0] * image.shape[1] // 256))
 
 
-def brightness(image, factor, fill):
+def brightness(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
   return _scale_about(image, factor, 0)
 
 
-def sharpness(image, factor, fill):
+def sharpness(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
   smooth = cv2.filter2D(image, -1, _SMOOTH)
   for border in np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]:
     smooth[border] = image[border]
   return _blend(smooth, image, factor)
 
 
-def cutout(image, argument, fill):
+def cutout(image: np.ndarray, argument: tuple[int, float, float], fill: Colour) -> np.ndarray:
   """Fills a square; argument: half its side in pixels, its centre's y and x in [0, 1) of the image's sides."""
   half, *place = argument
   y, x = (int(part * side) for part, side in zip(place, image.shape[:2], strict=True))
@@ -102,34 +106,34 @@ def cutout(image, argument, fill):
 # A matrix says for a point of the result from which point of the image it comes: [x, y] = matrix @ [column, row, 1].
 
 
-def rotation(degrees, width, height):
+def rotation(degrees: float, width: int, height: int) -> Matrix:
   """Counter-clockwise about the middle."""
   cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
   x, y = width / 2, height / 2
   return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
 
 
-def shear_x(factor, width, height):
+def shear_x(factor: float, width: int, height: int) -> Matrix:
   return [[1, factor, 0], [0, 1, 0]]
 
 
-def shear_y(factor, width, height):
+def shear_y(factor: float, width: int, height: int) -> Matrix:
   return [[1, 0, 0], [factor, 1, 0]]
 
 
-def shift_x(part, width, height):
+def shift_x(part: float, width: int, height: int) -> Matrix:
   return [[1, 0, part * width], [0, 1, 0]]
 
 
-def shift_y(part, width, height):
+def shift_y(part: float, width: int, height: int) -> Matrix:
   return [[1, 0, 0], [0, 1, part * height]]
 
 
-def shift_x_pixels(pixels, width, height):
+def shift_x_pixels(pixels: float, width: int, height: int) -> Matrix:
   return [[1, 0, pixels], [0, 1, 0]]
 
 
-def shift_y_pixels(pixels, width, height):
+def shift_y_pixels(pixels: float, width: int, height: int) -> Matrix:
   return [[1, 0, 0], [0, 1, pixels]]
 
 
@@ -137,7 +141,7 @@ def _warp(image, matrix, fill, interpolation):
   return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=interpolation | cv2.WARP_INVERSE_MAP, borderValue=fill)
 
 
-def cubic(matrix):
+def cubic(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Colour], np.ndarray]:
   """Pillow's way: coordinates count from the image's corner, so that the centres of OpenCV's pixels are at +0.5."""
 
   def apply(image, argument, fill):
@@ -148,7 +152,7 @@ def cubic(matrix):
   return apply
 
 
-def nearest(matrix):
+def nearest(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Colour], np.ndarray]:
   """TensorFlow's way: coordinates count from the centre of the first pixel, as OpenCV's."""
 
   def apply(image, argument, fill):

@@ -12,17 +12,17 @@ SUBSETS = {"imagenet_a": "a", "imagenet_r": "r"}
 _HEADS = {1000: "1k", 21843: "g"}
 
 
-def classes(which):
+def classes(which: str) -> tuple[str, ...]:
   """The WordNet ids of "1k" (ImageNet-1K), "a", "r" (ImageNet-A and -R) or "g" (Google's ImageNet-21K), in order."""
   return tuple(wnid for wnid, sets, _ in _rows() if which in sets)
 
 
-def head_classes(num_classes):
+def head_classes(num_classes: int) -> tuple[str, ...] | None:
   """The WordNet ids of a published ImageNet head of this width, or None where no list is known."""
   return classes(_HEADS[num_classes]) if num_classes in _HEADS else None
 
 
-def words(wnid):
+def words(wnid: str) -> str | None:
   """WordNet's words for an id, "goldfish, Carassius auratus"; None for anything else."""
   return _words().get(wnid)
 

@@ -5,6 +5,7 @@ Everything here answers None to what it is not made for; Pillow then has the las
 
 import io
 
+import numpy as np
 from PIL import Image
 import simplejpeg
 
@@ -21,13 +22,13 @@ _UPRIGHT = {
 }
 
 
-def read_size(data):
+def read_size(data: bytes) -> tuple[int, int] | None:
   """(height, width) of the upright picture from the header of encoded bytes, or None."""
   stored = _stored_size(data)
   return stored[::-1] if stored and _orientation(data) > 4 else stored
 
 
-def decode(data, reduction=1):
+def decode(data: bytes, reduction: int = 1) -> np.ndarray | None:
   """Encoded bytes -> uint8 [ceil(H / reduction), ceil(W / reduction), 3], RGB, upright, as a view; or None.
 
   libjpeg-turbo's scaled inverse DCT skips most of the work at reductions of 2, 4 and 8. What libjpeg would only warn

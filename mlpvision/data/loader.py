@@ -4,6 +4,7 @@ Batches follow the global order without gaps, across epochs. A host takes its ro
 images of a step do not depend on the number of hosts, nor on the number of workers.
 """
 
+from collections.abc import Iterator
 import functools
 import os
 import signal
@@ -11,9 +12,11 @@ import sys
 
 from absl import flags
 import grain
+import ml_collections
 import numpy as np
+from PIL import Image
 
-from mlpvision.data import randaugment, transforms
+from mlpvision.data import datasets, randaugment, transforms
 from mlpvision.data.order import Order
 from mlpvision.errors import UserError
 
@@ -21,7 +24,14 @@ from mlpvision.errors import UserError
 _TRIES = 10
 
 
-def train_batches(split, config, *, start_step, process_index=0, process_count=1):
+def train_batches(
+  split: datasets.Split,
+  config: ml_collections.ConfigDict,
+  *,
+  start_step: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
   """This host's training batches from `start_step` on, without end.
 
   Args:
@@ -46,13 +56,20 @@ def train_batches(split, config, *, start_step, process_index=0, process_count=1
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
 
 
-def image_indices(split, config, step):
+def image_indices(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> np.ndarray:
   """Which images of the split a step was given, over all hosts: int [batch_size]. Replaced ones are not followed."""
   order, batch_size = _order(split, config), config.data.batch_size
   return np.array([order(step * batch_size + row) for row in range(batch_size)])
 
 
-def eval_batches(split, config, *, device_count=1, process_index=0, process_count=1):
+def eval_batches(
+  split: datasets.Split,
+  config: ml_collections.ConfigDict,
+  *,
+  device_count: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
   """This host's part of one pass over the split, in order; all hosts get equally many batches of one shape.
 
   Args and batches as `train_batches`; rows that fill the last batch up are zero and have mask False. The batch size is
@@ -69,13 +86,13 @@ def eval_batches(split, config, *, device_count=1, process_index=0, process_coun
   return _iterate(dataset[process_index::process_count], config)
 
 
-def preprocess(image, config):
+def preprocess(image: Image.Image, config: ml_collections.ConfigDict) -> np.ndarray:
   """Evaluation's preprocessing on the host: PIL image -> uint8 [size, size, 3]."""
   view = dict(crop_ratio=config.eval.crop_ratio, interpolation=config.eval.interpolation)
   return transforms.center_crop(image, config.data.image_size, **view)
 
 
-def make_randaugment(config):
+def make_randaugment(config: ml_collections.ConfigDict) -> randaugment.RandAugment | None:
   """What config.augment.randaugment names, filling with the mean colour; None without."""
   spec = config.augment.randaugment
   return randaugment.parse(spec, fill=tuple(round(255 * mean) for mean in config.data.mean)) if spec else None
@@ -93,7 +110,7 @@ def _load_train(position, rng, *, split, order, randaugment, config):
       image = crop(example["image"], rng, config)
       break
     except transforms.ImageError as error:
-      print(f"warning: replaced by another: {_key(split, index, example)}: {error}", file=sys.stderr, flush=True)
+      _warn_once(f"warning: replaced by another: {_key(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
   else:
     raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
@@ -107,7 +124,13 @@ def _load_train(position, rng, *, split, order, randaugment, config):
   }
 
 
-def crop(data, rng, config):
+@functools.cache
+def _warn_once(message):
+  """In every process that loads; the epochs after the first one bring no news."""
+  print(message, file=sys.stderr, flush=True)
+
+
+def crop(data: bytes, rng: np.random.Generator, config: ml_collections.ConfigDict) -> np.ndarray:
   """A training image at image_size, as config.augment.crop says: encoded bytes -> uint8 [size, size, 3]."""
   augment, size = config.augment, config.data.image_size
   if augment.crop == "center":
@@ -137,7 +160,9 @@ def _load_eval(index, *, split, config):
       label = np.int32(right[0])
     image = preprocess(transforms.open_image(example["image"]), config)
   except UserError as error:
-    raise UserError(f"{_key(split, index, example)}: {error}") from error
+    raise UserError(
+      f"{_key(split, index, example)}: {error}. Repair or remove it: no score leaves out an image"
+    ) from error
   return {"image": image, "label": label, "mask": np.True_}
 
 
@@ -148,7 +173,7 @@ def _key(split, index, example):
   return f"image {index} of {split.name}{name and f' ({name})'}"
 
 
-def num_workers(config):
+def num_workers(config: ml_collections.ConfigDict) -> int:
   """How many processes load: config.data.workers, where -1 is none for up to four cores, else one per core, up to 16.
 
   Decoding lets other threads run, what surrounds it does not: threads are cheaper up to about four cores.

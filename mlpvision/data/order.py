@@ -13,7 +13,7 @@ class Order:
   image may fall into two.
   """
 
-  def __init__(self, num_images, *, seed, batch_size, repeats=1):
+  def __init__(self, num_images: int, *, seed: int, batch_size: int, repeats: int = 1) -> None:
     """batch_size is the global one; with repeats, the order depends on it."""
     self._permutation = grain.MapDataset.range(num_images).seed(seed).shuffle()
     self._num_images, self._batch_size, self._repeats = num_images, batch_size, repeats
@@ -23,7 +23,7 @@ class Order:
     columns = [list(range(copy, batch_size, repeats)) for copy in range(repeats)]
     self._deal = [place for copy, column in enumerate(columns) for place in column[copy:] + column[:copy]]
 
-  def __call__(self, position):
+  def __call__(self, position: int) -> int:
     batch, row = divmod(int(position), self._batch_size)
     image = (batch * self._batch_size + self._deal[row]) // self._repeats
     epoch, image = divmod(image, self._images_per_epoch)

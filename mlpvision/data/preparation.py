@@ -15,7 +15,7 @@ _IMAGES_21K = 14_197_122  # fall11; winter21 has 13.15 million
 _BYTES_PER_PIXEL = 0.7  # of a photograph's JPEG of quality 95 at 256 pixels, rounded up
 
 
-def prepare(name, manual_dir=None, data_dir=None):
+def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None) -> str:
   """Prepares `name` under `data_dir`, printing what it does. Does nothing where it is there already.
 
   Args:

@@ -19,7 +19,9 @@ One thing is not: it cuts grey values and Sharpness's smooth image off, which ar
 from collections.abc import Callable
 import dataclasses
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mlpvision.data import image_ops
 from mlpvision.errors import UserError
@@ -143,7 +145,7 @@ class RandAugment:
   limit: int
   fill: tuple[int, int, int]
 
-  def draw(self, rng):
+  def draw(self, rng: np.random.Generator) -> list[tuple[str, Any]]:
     """The operations for one image as a list of (name, argument), those left out by chance not among them."""
     names, drawn = tuple(OPS[self.kind]), []
     for _ in range(self.layers):
@@ -155,14 +157,14 @@ class RandAugment:
       drawn.append((name, (argument, *rng.random(2)) if name == "Cutout" else argument))
     return drawn
 
-  def __call__(self, image, rng):
+  def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """uint8 [H, W, 3] in RGB -> the same shape; `image` is not written to, but is the result if nothing is applied."""
     for name, argument in self.draw(rng):
       image = OPS[self.kind][name].apply(image, argument, self.fill)
     return image
 
 
-def parse(spec, fill):
+def parse(spec: str, fill: tuple[int, int, int]) -> RandAugment:
   """A RandAugment from the notation of timm or of big_vision.
 
   Args:

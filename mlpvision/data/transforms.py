@@ -1,8 +1,10 @@
 """Encoded images to uint8 arrays [size, size, 3], for training (libjpeg-turbo, SIMD) and for evaluation (Pillow)."""
 
+from collections.abc import Iterable, Sequence
 import io
 import math
 import os
+from typing import Any
 
 import cv2
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
@@ -25,7 +27,7 @@ class ImageError(UserError):
   """An image that is damaged, or not an image at all."""
 
 
-def decode(data):
+def decode(data: bytes) -> np.ndarray:
   """Encoded bytes -> uint8 [H, W, 3], as `open_image` would give it, but faster.
 
   Raises:
@@ -35,7 +37,9 @@ def decode(data):
   return np.asarray(open_image(data)) if image is None else image
 
 
-def random_resized_crop(data, size, rng, *, scale, ratio):
+def random_resized_crop(
+  data: bytes, size: int, rng: np.random.Generator, *, scale: Sequence[float], ratio: Sequence[float]
+) -> np.ndarray:
   """A random part of the image, resized to size x size by antialiased bicubic interpolation.
 
   Args:
@@ -89,7 +93,9 @@ def _resize(image, size, box):
   return np.frombuffer(result.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
-def random_affine(image, size, rng, *, rotation, zoom, shift):
+def random_affine(
+  image: np.ndarray, size: int, rng: np.random.Generator, *, rotation: float, zoom: float, shift: float
+) -> np.ndarray:
   """The whole image at size x size, rotated, zoomed and shifted at random; black comes in from outside.
 
   Args:
@@ -98,6 +104,10 @@ def random_affine(image, size, rng, *, rotation, zoom, shift):
     rng: np.random.Generator.
     rotation, zoom, shift: at most this many degrees, this fraction, this many pixels of the result, either way.
   """
+  shrink = max(image.shape[:2]) / size
+  if shrink > 2:  # the warp reads four pixels for each one of the result, and would skip the others
+    sides = [max(1, round(2 * side / shrink)) for side in (image.shape[1], image.shape[0])]
+    image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
   height, width = image.shape[:2]
   angle = rng.uniform(-rotation, rotation)
   factor = rng.uniform(1 - zoom, 1 + zoom) * size / max(height, width)
@@ -106,7 +116,7 @@ def random_affine(image, size, rng, *, rotation, zoom, shift):
   return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
-def center_crop(image, size, *, crop_ratio, interpolation):
+def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolation: str) -> np.ndarray:
   """Evaluation's view: shorter side to size / crop_ratio (antialiased), then the central size x size.
 
   Args:
@@ -126,7 +136,7 @@ def center_crop(image, size, *, crop_ratio, interpolation):
   return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def open_all(sources):
+def open_all(sources: Iterable[Any]) -> list[Image.Image]:
   """`open_image` of each.
 
   Raises:
@@ -143,7 +153,7 @@ def open_all(sources):
   return images
 
 
-def open_image(source):
+def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Image.Image:
   """A PIL image in mode RGB, upright, from a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3].
 
   The first frame of an animation; transparent pixels show white; 16-bit grey is scaled to 8 bits; an EXIF orientation

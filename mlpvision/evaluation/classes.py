@@ -1,11 +1,16 @@
 """Which class of the weights is which class of a dataset: told by their names."""
 
+from collections.abc import Sequence
+import os
+
 import numpy as np
 
 from mlpvision.errors import UserError
 
 
-def match(model_names, dataset_names, *, weights, dataset):
+def match(
+  model_names: Sequence[str], dataset_names: Sequence[str], *, weights: str | os.PathLike, dataset: str
+) -> tuple[np.ndarray | None, str | None]:
   """How to score weights on a dataset.
 
   Args:

@@ -1,10 +1,16 @@
 """Exact top-1, top-5 and loss over a split: padded rows are masked, sums are divided once at the end."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
+import numpy as np
 
 from mlpvision import augment, sharding
-from mlpvision.data import loader
+from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 from mlpvision.training import losses
 
@@ -12,11 +18,18 @@ from mlpvision.training import losses
 class Evaluator:
   """Evaluates parameters on one split; compiled once. `classes` as `make_eval_step` takes them."""
 
-  def __init__(self, model, split, config, mesh, classes=None):
+  def __init__(
+    self,
+    model: nn.Module,
+    split: datasets.Split,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    classes: Sequence[int] | np.ndarray | None = None,
+  ) -> None:
     self._split, self._config, self._mesh = split, config, mesh
     self._sums = jax.jit(make_eval_step(model, config.data.mean, config.data.std, config.loss, classes))
 
-  def run(self, params):
+  def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
     """{"top1", "top5", "loss"} as means over the split's images, and "images", their number.
 
     Images without any label count nowhere. An image with several right classes is a hit where one of them is among the
@@ -34,7 +47,13 @@ class Evaluator:
     return {**{name: total / images for name, total in totals.items()}, "images": images}
 
 
-def make_eval_step(model, mean, std, loss_name, classes=None):
+def make_eval_step(
+  model: nn.Module,
+  mean: Sequence[float],
+  std: Sequence[float],
+  loss_name: str,
+  classes: Sequence[int] | np.ndarray | None = None,
+) -> Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, jax.Array]]:
   """The function (params, batch) -> sums over the rows whose mask is True: top1, top5, loss, images.
 
   Args:

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpvision import augment
-from mlpvision.data import loader
+from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
+from mlpvision.evaluation.trained import Trained
 
 
-def count(trained, split):
+def count(trained: Trained, split: datasets.Split) -> np.ndarray:
   """The confusion matrix of a `trained.Trained` on a dataset with the same classes, on one process.
 
   Args:

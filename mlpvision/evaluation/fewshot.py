@@ -5,10 +5,14 @@ How much regularisation is chosen by leaving every training image out once, whic
 too (Golub, Heath and Wahba 1979). So there is nothing to tune, and the test images decide nothing.
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Any
 
+from flax import linen as nn
 import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
+import ml_collections
 import numpy as np
 
 from mlpvision import augment, sharding
@@ -22,7 +26,15 @@ _STRENGTHS = 10.0 ** np.arange(-5, 3)
 class FewShot:
   """Few-shot accuracy of parameters, for some numbers of images per class. Every process calls `run`."""
 
-  def __init__(self, model, train_split, eval_split, config, mesh, shots):
+  def __init__(
+    self,
+    model: nn.Module,
+    train_split: datasets.Split,
+    eval_split: datasets.Split,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    shots: Sequence[int],
+  ) -> None:
     """
     Args:
       model: a classifier; its head is left out.
@@ -47,7 +59,7 @@ class FewShot:
       out_shardings=NamedSharding(mesh, P()),  # on every process
     )
 
-  def run(self, params):
+  def run(self, params: Mapping[str, Any]) -> dict[str, float]:
     """{"top1_5shot": accuracy on the evaluation split, ...}; "top1_probe" for the linear probe."""
     headless = {name: value for name, value in params.items() if name != "head"}
     test = self._extract(headless, self._eval_split)
@@ -70,7 +82,7 @@ class FewShot:
     return features.astype(np.float64), labels
 
 
-def of_config(model, config, mesh):
+def of_config(model: nn.Module, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> FewShot:
   """The `FewShot` that config.fewshot describes.
 
   Raises:
@@ -81,7 +93,7 @@ def of_config(model, config, mesh):
   return FewShot(model, *splits, config, mesh, config.fewshot.shots)
 
 
-def ridge(features, labels, num_classes):
+def ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
   """The linear classifier with the best leave-one-out accuracy over eight strengths of regularisation.
 
   Args:

@@ -1,6 +1,10 @@
 """Evaluation of a trained model on a dataset."""
 
+import os
+from typing import Any
+
 from jax.sharding import NamedSharding, PartitionSpec as P
+import ml_collections
 
 from mlpvision import config as config_lib, sharding
 from mlpvision.data import datasets
@@ -12,7 +16,9 @@ from mlpvision.evaluation.classification import Evaluator
 _FROM_CONFIG = ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch")
 
 
-def evaluate(source, config=None, *, ema=False):
+def evaluate(
+  source: str | os.PathLike, config: ml_collections.ConfigDict | None = None, *, ema: bool = False
+) -> dict[str, Any]:
   """Exact top-1, top-5 and loss.
 
   Classes are matched by name. Where a dataset has only some of the weights' classes (ImageNet-A and -R, a folder with
@@ -42,7 +48,9 @@ def evaluate(source, config=None, *, ema=False):
   return {"weights": str(source), "step": trained.step, "dataset": split.name, **results, "notes": notes}
 
 
-def with_dataset(trained, config=None):
+def with_dataset(
+  trained: trained_lib.Trained, config: ml_collections.ConfigDict | None = None
+) -> ml_collections.ConfigDict:
   """The config of a `trained.Trained`, with the dataset, batch size and loader of another config where one is given.
 
   Raises:

@@ -1,6 +1,6 @@
 """A trained model, from a run or from published weights, with all that its images and its answers need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import os
@@ -43,7 +43,7 @@ class Trained:
   class_names: tuple[str, ...]
   step: int | None
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[Any]:
     return iter((self.model, self.params))
 
   def preprocess(self, picture: Any) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import difflib
+from typing import Any
+
+from flax import linen as nn
 
 from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
 
@@ -17,7 +20,7 @@ _FAMILIES = (
 MODELS = {name: (module, sizes) for module, variants in _FAMILIES for name, sizes in variants.items()}
 
 
-def create(name, **overrides):
+def create(name: str, **overrides: Any) -> nn.Module:
   """A linen module by the name of its variant, e.g. create("s2mlp_wide", num_classes=10, drop_path=0.1).
 
   Args:

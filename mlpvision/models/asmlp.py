@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
@@ -29,7 +30,7 @@ class AxialShift(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
 
     def shifted(y, axis, name):
@@ -59,7 +60,7 @@ class ASBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     drop_path = layers.DropPath(self.drop_path)
     y = norms.GroupNorm1(dtype=self.dtype, name="norm1")(x)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
@@ -81,7 +82,7 @@ class PatchMerging(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
       raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP wants image sides divisible by 32")
@@ -141,16 +142,18 @@ class ASMLP(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self):
+  def feature_strides(self) -> tuple[int, ...]:
     """Image pixels per position, for each map of `features`."""
     return tuple(self.patch_size * 2**i for i in range(len(self.depths)))
 
-  def features(self, images, *, train=False):
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
     """One map per stage, before the stage's patch merging: ([B, H/4, W/4, C], ..., [B, H/32, W/32, 8C])."""
     return self(images, train=train, return_features=True)
 
   @nn.compact
-  def __call__(self, images, *, train=False, return_features=False):
+  def __call__(
+    self, images: jax.Array, *, train: bool = False, return_features: bool = False
+  ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")

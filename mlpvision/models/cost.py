@@ -1,12 +1,15 @@
 """Parameters and multiply-accumulates of any model, counted from its trace: nothing is computed."""
 
+from collections.abc import Iterator
 import math
+from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 
-def count(model, image_size=224):
+def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str, int]:
   """Exact counts for one image.
 
   Args:
@@ -43,7 +46,7 @@ def _macs(jaxpr):
   return total
 
 
-def inner_jaxprs(equation):
+def inner_jaxprs(equation: Any) -> Iterator[Any]:
   """The jaxprs that an equation such as pjit, remat or custom_vjp_call calls."""
   for value in equation.params.values():
     if hasattr(value, "eqns"):

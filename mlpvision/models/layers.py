@@ -1,5 +1,6 @@
 """Building blocks that more than one family uses."""
 
+from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 from typing import Any
@@ -12,7 +13,7 @@ from mlpvision.models.remat import saved
 
 
 @jax.custom_vjp
-def gelu(x):
+def gelu(x: jax.Array) -> jax.Array:
   """The exact GELU, x * Phi(x); written with erf, which XLA compiles better than jax.nn.gelu's erfc.
 
   The gradient needs x alone: a derivative by JAX would keep erf(x) and its factors, each as large as x.
@@ -36,7 +37,7 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def torch_bias_init(fan_in):
+def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
   bound = fan_in**-0.5
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -80,7 +81,7 @@ class Dense(nn.Dense):
 
   dot_general: Any = lambda x, kernel, *_, **__: _product(x, kernel)
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """[..., C_in] -> [..., features]."""
     return saved(super().__call__(x))
 
@@ -90,7 +91,7 @@ _part = contextvars.ContextVar("part", default=(0, 1))
 
 
 @contextlib.contextmanager
-def part_of_batch(part, parts):
+def part_of_batch(part: int | jax.Array, parts: int) -> Iterator[None]:
   """Inside, models that are traced draw for their rows what they would draw for these in the whole batch.
 
   The model is given rows part, part + parts, ... of a batch; part may be traced.
@@ -105,7 +106,7 @@ def part_of_batch(part, parts):
 class Dropout(nn.Dropout):
   """nn.Dropout, drawing anew for each part of a batch."""
 
-  def __call__(self, x, train=False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Drops elements of x with probability `rate` where train is True."""
     if not train or self.rate == 0.0:
       return x
@@ -128,7 +129,7 @@ class Mlp(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x, train=False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     out = Dense(self.hidden_dim, bias_init=self.bias_init(x.shape[-1]), **dense)(x)
     out = nn.gelu(out, approximate=True) if self.approximate else gelu(out)
@@ -150,7 +151,7 @@ class Attention(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x, train=False, bias=None):
+  def __call__(self, x: jax.Array, train: bool = False, bias: jax.Array | None = None) -> jax.Array:
     channels = x.shape[-1]
     if channels % self.num_heads:
       raise ValueError(f"{channels} channels cannot be cut into {self.num_heads} heads")
@@ -176,7 +177,7 @@ class DropPath(nn.Module):
   rescale: bool = True
 
   @nn.compact
-  def __call__(self, x, train=False):
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     if not train or self.rate == 0.0:
       return x
     keep = 1.0 - self.rate
@@ -186,12 +187,12 @@ class DropPath(nn.Module):
     return jnp.where(mask, x / keep if self.rescale else x, jnp.zeros_like(x))
 
 
-def drop_path_rates(rate, num_blocks):
+def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
   """Linear from 0 in the first block to `rate` in the last, as floats."""
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
-def patch_embed(images, patch_size, features, *, name, **kwargs):
+def patch_embed(images: jax.Array, patch_size: int, features: int, *, name: str, **kwargs: Any) -> jax.Array:
   """Non-overlapping patches through one linear map: images [B, H, W, 3] -> [B, H/p, W/p, features].
 
   Call it inside a compact method; kwargs go to nn.Conv. ValueError where the patches do not fit.
@@ -203,7 +204,13 @@ def patch_embed(images, patch_size, features, *, name, **kwargs):
   return nn.Conv(features, size, strides=size, padding="VALID", name=name, **kwargs)(images)
 
 
-def classify(x, num_classes, *, kernel_init, bias_init=nn.initializers.zeros_init()):  # noqa: B008
+def classify(
+  x: jax.Array,
+  num_classes: int | None,
+  *,
+  kernel_init: jax.nn.initializers.Initializer,
+  bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros_init(),  # noqa: B008
+) -> jax.Array:
   """Pooled features [B, C] to float32 logits [B, num_classes] by the layer `head`, or as they are without classes."""
   x = x.astype(jnp.float32)
   return nn.Dense(num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x) if num_classes else x

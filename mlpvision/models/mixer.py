@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
@@ -20,7 +21,7 @@ class MixerBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     mlp = dict(dropout=self.dropout, approximate=self.approximate_gelu, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path, self.drop_path_rescale)
     y = norms.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
@@ -60,16 +61,18 @@ class MlpMixer(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self):
+  def feature_strides(self) -> tuple[int, ...]:
     """Image pixels per position, for each map of `features`."""
     return (self.patch_size,)
 
-  def features(self, images, *, train=False):
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
     """The final token map after the last norm, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
     return self(images, train=train, return_features=True)
 
   @nn.compact
-  def __call__(self, images, *, train=False, return_features=False):
+  def __call__(
+    self, images: jax.Array, *, train: bool = False, return_features: bool = False
+  ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype, name="stem")
     rows, columns = x.shape[1:3]

@@ -20,7 +20,7 @@ class LayerNorm(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1])
     wide = x.astype(jnp.float32)
     mean = saved(wide.mean(-1, keepdims=True))
@@ -46,7 +46,7 @@ class GroupNorm1(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = map(self.arrange, _scale_and_bias(self, self.features or x.shape[-1]))
     axes = tuple(range(1, x.ndim))
     wide = x.astype(jnp.float32)
@@ -66,7 +66,7 @@ class Affine(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
     return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
 

@@ -8,12 +8,12 @@ _SAVED = "saved"
 POLICIES = ("none", "block", "preactivations")
 
 
-def saved(x):
+def saved(x: jax.Array) -> jax.Array:
   """Marks x, of any shape: "preactivations" keeps it. For results of matrix products and for a norm's statistics."""
   return checkpoint_name(x, _SAVED)
 
 
-def wrap(block, policy):
+def wrap(block: type[nn.Module], policy: str) -> type[nn.Module]:
   """A block module, called as block(x, train), whose backward pass follows the policy; the numbers are the same.
 
   Args:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
@@ -40,7 +41,7 @@ class S2Block(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     dense = dict(kernel_init=_INIT, dtype=self.dtype)
     channels = x.shape[-1]
     drop_path = layers.DropPath(self.drop_path)
@@ -102,16 +103,18 @@ class S2MLP(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self):
+  def feature_strides(self) -> tuple[int, ...]:
     """Image pixels per position, for each map of `features`."""
     return (self.patch_size,)
 
-  def features(self, images, *, train=False):
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
     """The final token map, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
     return self(images, train=train, return_features=True)
 
   @nn.compact
-  def __call__(self, images, *, train=False, return_features=False):
+  def __call__(
+    self, images: jax.Array, *, train: bool = False, return_features: bool = False
+  ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")

@@ -7,6 +7,7 @@ the same values come from one `lax.pad` with a negative edge per offset plus the
 Both forms only select and never compute, so they agree bit for bit, in value and in gradient.
 """
 
+from collections.abc import Sequence
 import functools
 import math
 
@@ -35,7 +36,9 @@ BORDERS = ("keep", "zero")
 PADDINGS = ("zero", "circular", "reflect", "replicate")
 
 
-def spatial_shift(x, directions="four", border="keep"):
+def spatial_shift(
+  x: jax.Array, directions: str | Sequence[tuple[int, int]] = "four", border: str = "keep"
+) -> jax.Array:
   """S2-MLP's spatial shift (arXiv 2106.07477, Algorithm 1 and Eq. 3).
 
   Args:
@@ -61,7 +64,7 @@ def spatial_shift(x, directions="four", border="keep"):
   return _shift(x, tuple((offset, width) for offset in offsets), border)
 
 
-def resolve_directions(directions):
+def resolve_directions(directions: str | Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
   """A tuple of (dy, dx) for a name in `DIRECTIONS` or for a sequence of integer pairs."""
   if isinstance(directions, str):
     if directions not in DIRECTIONS:
@@ -70,7 +73,7 @@ def resolve_directions(directions):
   return tuple((int(dy), int(dx)) for dy, dx in directions)
 
 
-def axial_shift(x, size, axis, padding="zero", dilation=1):
+def axial_shift(x: jax.Array, size: int, axis: int, padding: str = "zero", dilation: int = 1) -> jax.Array:
   """AS-MLP's axial shift along one axis (arXiv 2107.08391, Sec. 3.2; official code: zero padding, dilation 1).
 
   Args:

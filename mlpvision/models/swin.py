@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
@@ -28,7 +29,7 @@ class SwinBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
     x = x + drop_path(self._attend(norms.LayerNorm(**norm, name="norm1")(x), train), train)
@@ -100,7 +101,7 @@ class PatchMerging(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
@@ -143,16 +144,18 @@ class Swin(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self):
+  def feature_strides(self) -> tuple[int, ...]:
     """Image pixels per position, for each map of `features`."""
     return tuple(self.patch_size * 2**i for i in range(len(self.depths)))
 
-  def features(self, images, *, train=False):
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
     """One map per stage, before the next one's patch merging: ([B, H/4, W/4, C], ..., [B, H/32, W/32, 8C])."""
     return self(images, train=train, return_features=True)
 
   @nn.compact
-  def __call__(self, images, *, train=False, return_features=False):
+  def __call__(
+    self, images: jax.Array, *, train: bool = False, return_features: bool = False
+  ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if len(self.num_heads) != len(self.depths):
       raise ValueError(f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
@@ -21,7 +22,7 @@ class ViTBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
     y = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
@@ -58,16 +59,18 @@ class ViT(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self):
+  def feature_strides(self) -> tuple[int, ...]:
     """Image pixels per position, for each map of `features`."""
     return (self.patch_size,)
 
-  def features(self, images, *, train=False):
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
     """The final token map after the last norm, without class token, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
     return self(images, train=train, return_features=True)
 
   @nn.compact
-  def __call__(self, images, *, train=False, return_features=False):
+  def __call__(
+    self, images: jax.Array, *, train: bool = False, return_features: bool = False
+  ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     fan_in = images.shape[-1] * self.patch_size**2
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))

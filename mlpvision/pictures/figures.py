@@ -1,5 +1,8 @@
 """Figures of `maps`, of shifts, of confusions and of the published results, for matplotlib."""
 
+from collections.abc import Mapping, Sequence
+import textwrap
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
@@ -12,7 +15,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX"
 
 
-def receptive_fields(fields):
+def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
   """One panel for each of {label: [H, W]}, on one logarithmic scale, with the squares that hold half and 95 %."""
   figure, panels = _grid(len(fields), side=2.6)
   largest = max(field.max() for field in fields.values())
@@ -29,7 +32,7 @@ def receptive_fields(fields):
   return figure
 
 
-def shifts(picture, directions="four", border="keep", steps=3):
+def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", steps: int = 3) -> Figure:
   """What S²-MLP's shift does to the channel groups: a picture in each group, after 0 to `steps` shifts.
 
   Args:
@@ -53,7 +56,7 @@ def shifts(picture, directions="four", border="keep", steps=3):
   return figure
 
 
-def features(picture, colours, strides):
+def features(picture: np.ndarray, colours: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
   """A picture beside its feature maps, from `maps.feature_colours`."""
   figure, panels = _grid(len(colours) + 1, columns=len(colours) + 1, side=2.6)
   panels[0].imshow(picture)
@@ -65,7 +68,7 @@ def features(picture, colours, strides):
   return figure
 
 
-def saliency(picture, heat, title):
+def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
   """A picture, its saliency, and the one over the other."""
   figure, panels = _grid(3, columns=3, side=3.0)
   heat = np.clip(heat / np.percentile(heat, 99), 0, 1)
@@ -77,7 +80,7 @@ def saliency(picture, heat, title):
   return figure
 
 
-def confusion(counts, names, title):
+def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
   """The confusion matrix int [K, K] (row: true class), each row as shares; numbers up to 20 classes."""
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
@@ -91,12 +94,14 @@ def confusion(counts, names, title):
       axes.text(
         j, i, counts[i, j], ha="center", va="center", fontsize=7, color="black" if shares[i, j] > 0.5 else "white"
       )
-  axes.set(xlabel="predicted", ylabel="true", title=title)
+  axes.set(xlabel="predicted", ylabel="true")
+  # A dataset's name may be a long path: about twelve such letters take an inch.
+  figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
   figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
   return figure
 
 
-def published_results(counts):
+def published_results(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
   """The papers' top-1 against our counts of parameters and multiply-accumulates.
 
   Args:

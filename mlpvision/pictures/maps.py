@@ -1,11 +1,15 @@
 """Receptive fields, saliency and feature maps: arrays over the image, from gradients and activations."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def receptive_field(model, params, images):
+def receptive_field(model: nn.Module, params: Mapping[str, Any], images: jax.Array) -> np.ndarray:
   """The effective receptive field of the centre of the last feature map (Luo et al., arXiv 1701.04128).
 
   Args:
@@ -27,7 +31,7 @@ def receptive_field(model, params, images):
   return field / max(field.sum(), np.finfo(float).tiny)
 
 
-def radius(field, share):
+def radius(field: np.ndarray, share: float) -> int:
   """The side in pixels of the smallest square around the field's centre that holds this share of it."""
   height, width = field.shape
   y, x = height // 2, width // 2
@@ -37,7 +41,7 @@ def radius(field, share):
   return max(height, width)
 
 
-def saliency(model, params, image, label):
+def saliency(model: nn.Module, params: Mapping[str, Any], image: jax.Array | np.ndarray, label: int) -> np.ndarray:
   """How much each pixel matters for a class: the gradient of its logit (Simonyan et al., arXiv 1312.6034, Sec. 3).
 
   Averaged over 16 noisy copies of the image, which makes it readable (Smilkov et al., arXiv 1706.03825).
@@ -55,7 +59,7 @@ def saliency(model, params, image, label):
   return np.asarray(jnp.abs(jax.jit(jax.grad(logit))(image[None] + noise)).mean(0).max(-1))
 
 
-def feature_colours(model, params, image):
+def feature_colours(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
   """Every feature map as a colour picture: its first three principal components over the positions.
 
   Returns:

@@ -13,11 +13,13 @@ states as well). For v6e and tpu7x it does not: libtpu itself estimates a large 
 cycle than two published 256 x 256 units have. So there the clock is None, and no time is estimated from cycles.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import importlib.util
 import math
 import os
 import re
+from typing import Any
 
 from mlpvision.errors import UserError
 
@@ -78,13 +80,13 @@ _ENVIRONMENT = {
 _GPUS = ("a100", "b200", "cuda", "gb200", "gpu", "h100", "h200", "rtx")
 
 
-def peak_flops(device_kind):
+def peak_flops(device_kind: str) -> float | None:
   """Floating-point operations a second in bfloat16 that a device can do at most; None where that is not known."""
   tflops = CHIPS[_KINDS[device_kind]].tflops if device_kind in _KINDS else _GPU_TFLOPS.get(device_kind)
   return tflops and tflops * 1e12
 
 
-def parse(topology):
+def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
   """(the Chip, (4, 4)) of "v5e:4x4".
 
   Raises:
@@ -109,7 +111,7 @@ def parse(topology):
   return chip, shape
 
 
-def devices(topology):
+def devices(topology: str) -> Sequence[Any]:
   """The device descriptions of a slice, for a mesh; nothing can run on them.
 
   Raises:

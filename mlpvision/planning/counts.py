@@ -55,7 +55,7 @@ class Counts:
   kernels: list[tuple[int, int, str, str]]
 
 
-def count(module):
+def count(module: hlo.Module) -> Counts:
   """`Counts` of a `hlo.Module`."""
   total, unknown, loops, runs = _visit(module, module.entry)
   once, often, hbm_bytes = [0, 0], [0, 0], 0
@@ -188,7 +188,7 @@ def _collectives(module, op):
   return [found for op_inside in inner for found in _collectives(module, op_inside)]
 
 
-def shorten(op_name):
+def shorten(op_name: str) -> str:
   """An op_name without jit(...), numbers of blocks and repeated parts."""
   parts = [part for part in op_name.split("/") if not re.fullmatch(r"jit\(\w+\)", part)]
   parts = [re.sub(r"(?<=[Bb]lock)_\d+", "_*", part) for part in parts]

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from mlpvision.planning.chips import Chip
+from mlpvision.planning.program import Program
+
 # Loops whose number of passes depends on data count once: here those that draw the random numbers of mixup, which need
 # one pass or two. With more than this share of a step in such loops, there is no estimate of time.
 _MAX_UNKNOWN = 0.05
@@ -36,7 +39,7 @@ class Estimate:
   refused: str
 
 
-def estimate(program, chip):
+def estimate(program: Program, chip: Chip) -> Estimate:
   """An `Estimate`.
 
   Args:

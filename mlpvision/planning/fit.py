@@ -1,6 +1,10 @@
 """What to change in a config whose step does not fit, tried in the order of what it costs."""
 
+from collections.abc import Callable, Mapping
 import copy
+from typing import Any
+
+import ml_collections
 
 from mlpvision.planning import program
 
@@ -16,7 +20,12 @@ _REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of 
 _LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
 
 
-def search(config, first, compile_variant, say):
+def search(
+  config: ml_collections.ConfigDict,
+  first: program.Program,
+  compile_variant: Callable[[ml_collections.ConfigDict], program.Program],
+  say: Callable[[str], object],
+) -> tuple[program.Program, dict[str, Any]] | None:
   """The first variant of a config that fits.
 
   Args:
@@ -39,12 +48,12 @@ def search(config, first, compile_variant, say):
   return None
 
 
-def as_flags(changes):
+def as_flags(changes: Mapping[str, Any]) -> str:
   """{"mesh.fsdp": 16} -> "--config.mesh.fsdp=16"."""
   return " ".join(f"--config.{field}={str(value).lower()}" for field, value in changes.items())
 
 
-def variants(config, first):
+def variants(config: ml_collections.ConfigDict, first: program.Program) -> list[dict[str, Any]]:
   """The changes to try, as a list of {field: value}.
 
   The compiler says how much memory is missing. Sharding the state is left out where it cannot save so much, and so are

@@ -54,7 +54,7 @@ class Module:
   roots: dict[str, str]
 
 
-def parse(text):
+def parse(text: str) -> Module:
   """A `Module` from the text of an optimised HLO module.
 
   Raises:
@@ -80,7 +80,7 @@ def parse(text):
   return Module(entry, computations, roots)
 
 
-def num_bytes(type_, *, in_hbm=False):
+def num_bytes(type_: str, *, in_hbm: bool = False) -> int:
   """Bytes of an array's or tuple's type such as "(bf16[64,768]{1,0:T(8,128)}, s32[])", without padding.
 
   in_hbm: only of what lies in the device's main memory; "S(1)" in a layout is on the chip.
@@ -95,12 +95,12 @@ def num_bytes(type_, *, in_hbm=False):
   return math.ceil(total)
 
 
-def shape(type_):
+def shape(type_: str) -> tuple[int, ...]:
   """The sizes of an array's type, e.g. (64, 768)."""
   return tuple(_sizes(_ARRAY.search(type_)[2]))
 
 
-def parts(type_):
+def parts(type_: str) -> list[str]:
   """The types in a tuple's type; of any other, itself."""
   return [part.strip() for part in _split(type_[1:-1])] if type_.startswith("(") else [type_]
 

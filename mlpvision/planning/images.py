@@ -2,6 +2,8 @@
 
 import os
 
+import ml_collections
+
 from mlpvision.data import datasets, folder
 from mlpvision.errors import UserError
 
@@ -16,7 +18,7 @@ _SIZES = {
 }
 
 
-def count(data, *, images=None, classes=None):
+def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
   """(training images, classes) of config.data.
 
   Args:

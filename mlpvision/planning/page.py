@@ -1,5 +1,6 @@
 """The part of a Markdown page that a command writes, between two markers; the rest of the page is people's."""
 
+import os
 import pathlib
 
 from mlpvision.errors import UserError
@@ -7,7 +8,7 @@ from mlpvision.errors import UserError
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 
 
-def write(path, text):
+def write(path: str | os.PathLike, text: str) -> None:
   """Replaces what is between the markers; a page that is not there is made.
 
   Raises:

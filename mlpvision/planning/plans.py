@@ -3,6 +3,10 @@
 import concurrent.futures
 import dataclasses
 import multiprocessing
+import os
+from typing import Any
+
+import ml_collections
 
 from mlpvision.errors import UserError
 from mlpvision.planning import chips, fit, images, program
@@ -30,12 +34,12 @@ class Plan:
   estimate: Estimate | None
 
   @property
-  def final(self):
+  def final(self) -> Program:
     """The program that the figures are of."""
     return self.first if self.fitted is None else self.fitted[0]
 
 
-def make(name, config, topology, **options):
+def make(name: str, config: ml_collections.ConfigDict, topology: str, **options: Any) -> Plan:
   """`plan_here` in a process of its own, which gives the compiler's gigabytes back, and may die of want of them."""
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
@@ -45,7 +49,15 @@ def make(name, config, topology, **options):
       raise UserError("the TPU compiler's process died: perhaps this machine's memory is too small for it") from error
 
 
-def plan_here(name, config, topology, *, sizes=(None, None), with_fit=False, store_path=None):
+def plan_here(
+  name: str,
+  config: ml_collections.ConfigDict,
+  topology: str,
+  *,
+  sizes: tuple[int | None, int | None] = (None, None),
+  with_fit: bool = False,
+  store_path: str | os.PathLike | None = None,
+) -> Plan:
   """The `Plan` of a config on a slice; takes minutes.
 
   Args:

@@ -10,7 +10,7 @@ import re
 from mlpvision.planning import hlo
 
 
-def flops(module, computation, op):
+def flops(module: hlo.Module, computation: str, op: hlo.Op) -> int:
   """Of an operation in a computation of a `hlo.Module`, with what is fused into it; 2 for each multiply-add."""
   if op.opcode == "fusion":
     return sum(flops(module, name, inner) for name in op.called for inner in module.computations[name].values())

@@ -1,5 +1,6 @@
 """The compiler's word on a config's train step, for devices that are not there; kept, since it takes minutes."""
 
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -9,8 +10,10 @@ import os
 import pathlib
 import re
 import tempfile
+from typing import Any
 
 import jax
+import ml_collections
 
 from mlpvision.errors import UserError
 from mlpvision.models import cost
@@ -25,7 +28,7 @@ _KEPT_KERNELS = 200
 class Store:
   """What the compiler said about programs, in a JSON file; without a path, in memory alone."""
 
-  def __init__(self, path=None):
+  def __init__(self, path: str | os.PathLike | None = None) -> None:
     self._path = path and pathlib.Path(path)
     self.plans = []  # what a report adds for other programs to read
     self.programs = {}
@@ -35,12 +38,12 @@ class Store:
       except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is there and was not written by this command: take another --json") from error
 
-  def put(self, key, found):
+  def put(self, key: str, found: Mapping[str, Any]) -> None:
     """Adds one and writes the file."""
     self.programs[key] = found
     self.write()
 
-  def write(self):
+  def write(self) -> None:
     """Writes the file, whole or not at all."""
     if not self._path:
       return
@@ -75,15 +78,17 @@ class Program:
   found: dict
 
   @property
-  def is_out_of_memory(self):
+  def is_out_of_memory(self) -> bool:
     return "out_of_memory" in self.found
 
   @property
-  def devices(self):
+  def devices(self) -> int:
     return math.prod(self.mesh.values())
 
 
-def compile_step(config, topology, *, num_images, num_classes, store):
+def compile_step(
+  config: ml_collections.ConfigDict, topology: str, *, num_images: int, num_classes: int, store: Store
+) -> Program:
   """The `Program` of a config's real train step on a slice.
 
   It is not compiled again if `store` has what the same compiler said of the same program.
@@ -115,7 +120,7 @@ def compile_step(config, topology, *, num_images, num_classes, store):
   )
 
 
-def needed_bytes(message):
+def needed_bytes(message: str) -> tuple[float, float] | None:
   """(bytes that a program needs, bytes that there are) from the compiler's message, or None."""
   amount = r"(\d+(?:\.\d+)?)([KMGT]?)"
   match = re.search(rf"Used {amount} of {amount}", message) or re.search(

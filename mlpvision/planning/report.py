@@ -1,8 +1,12 @@
 """A plan in words: every line says whether it is arithmetic or from the compiler. Nothing is ever measured here."""
 
+from collections.abc import Sequence
 import dataclasses
+import datetime
+from typing import Any
 
 from mlpvision.planning import counts, fit
+from mlpvision.planning.plans import Plan
 
 LEGEND = """Nothing was measured. Each line ends with where it is from:
   arithmetic  counted from the config, the model and the chip's published figures
@@ -22,7 +26,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def text(plan, num_kernels=0):
+def text(plan: Plan, num_kernels: int = 0) -> str:
   """A plan in full, for one slice."""
   final, chip = plan.final, plan.chip
   each = "device, which is half a chip" if chip.devices_per_chip == 2 else "chip"
@@ -96,7 +100,7 @@ def _kernels(found, number):
   return lines
 
 
-def table(plans):
+def table(plans: Sequence[Plan]) -> str:
   """Several plans as a Markdown table, with the compiler's own words where one did not fit."""
   rows = [_row(plan) for plan in plans]
   lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
@@ -137,7 +141,7 @@ def _row(plan):
   ]
 
 
-def page(plans, command, date):
+def page(plans: Sequence[Plan], command: str, date: datetime.date) -> str:
   """What goes into docs/performance.md; command and date say where it is from."""
   versions = ", ".join(plans[0].final.found["versions"])
   return f"""## Plan: the TPU compiler's word on every recipe
@@ -149,7 +153,7 @@ Written by `{command}`, with {versions}, on no TPU, {date}.
 {table(plans)}"""
 
 
-def as_json(plan):
+def as_json(plan: Plan) -> dict[str, Any]:
   """A plan as nested dicts, numbers unrounded."""
   return {
     "config": plan.name,

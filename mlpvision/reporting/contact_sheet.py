@@ -1,5 +1,6 @@
 """A sheet of training images, each under the classes that it counts for."""
 
+from collections.abc import Sequence
 import math
 
 from etils import epath
@@ -12,7 +13,9 @@ from mlpvision.reporting.curves import to_png
 _COLUMNS = 8
 
 
-def draw(path, images, targets, class_names, *, title):
+def draw(
+  path: epath.PathLike, images: np.ndarray, targets: np.ndarray, class_names: Sequence[str], *, title: str
+) -> None:
   """Writes the sheet as a PNG.
 
   Args:

@@ -19,7 +19,7 @@ _PANELS = (  # title, factor, {metric: (label, colour)}
 )
 
 
-def draw(workdir):
+def draw(workdir: epath.PathLike) -> epath.Path | None:
   """Writes the picture; returns its path, or None where nothing was logged yet."""
   rows = metrics.read(workdir)
   if not rows:
@@ -43,7 +43,7 @@ def draw(workdir):
   return path
 
 
-def to_png(figure):
+def to_png(figure: Figure) -> bytes:
   """A matplotlib figure as the bytes of a PNG, for paths that matplotlib cannot write to, such as gs://."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=130)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from typing import Any
 
 from etils import epath
 
@@ -12,7 +13,7 @@ FILE = "metrics.jsonl"
 class MetricWriter:
   """Writes scalars of a run. Only process 0 should have one."""
 
-  def __init__(self, workdir, start_step):
+  def __init__(self, workdir: epath.PathLike, start_step: int) -> None:
     """Goes on after `start_step`: what an interrupted run had written beyond is dropped, as it is done again."""
     from clu import metric_writers  # imports TensorFlow, which takes seconds
 
@@ -22,7 +23,7 @@ class MetricWriter:
     self._path.write_text("".join(f"{line}\n" for line in self._lines))
     self._tensorboard = metric_writers.SummaryWriter(str(workdir))
 
-  def write(self, step, **scalars):
+  def write(self, step: int, **scalars: float) -> None:
     """Appends one line {"step": step, ...}; names with a slash, such as "val/top1", make groups in TensorBoard."""
     self._lines.append(json.dumps({"step": step, **scalars}))
     if self._is_remote:  # Object stores cannot append.
@@ -37,12 +38,12 @@ class MetricWriter:
         raise
       raise OSError(errno.ENOSPC, "No space left on device", os.fspath(self._path.parent)) from error
 
-  def close(self):
+  def close(self) -> None:
     """Flushes TensorBoard's events."""
     self._tensorboard.close()
 
 
-def read(workdir):
+def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
   """The rows of WORKDIR/metrics.jsonl as dicts; a last line that a kill cut short is left out."""
   path = epath.Path(workdir) / FILE
   rows = []

@@ -1,12 +1,14 @@
 """What a run is made of, printed before its first step."""
 
 import collections
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 
-def parameters(params):
+def parameters(params: Mapping[str, Any]) -> str:
   """A table of the top-level modules, equal neighbours in one row, and the total."""
   sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
   groups = collections.defaultdict(list)
@@ -18,7 +20,7 @@ def parameters(params):
   return "\n".join(f"  {name:28} {size:>13,}" for name, size in rows)
 
 
-def mesh(mesh):
+def mesh(mesh: jax.sharding.Mesh) -> str:
   """E.g. "8 x cpu in 1 process, mesh data=8"."""
   devices = mesh.devices.flatten()
   processes = jax.process_count()
@@ -27,7 +29,7 @@ def mesh(mesh):
   return f"{len(devices)} x {kind} in {processes} process{'es' if processes > 1 else ''}, mesh {axes}"
 
 
-def compiled_step(compiled, batch_size):
+def compiled_step(compiled: jax.stages.Compiled, batch_size: int) -> str:
   """Memory per device and FLOPs per image as the compiler counts them, where it does."""
   lines = []
   memory = compiled.memory_analysis()

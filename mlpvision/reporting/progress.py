@@ -1,14 +1,25 @@
 """What a run says while it goes on: text, and one line of progress that updates in place on a terminal."""
 
+from collections.abc import Iterator
 import contextlib
 import sys
 import time
+from typing import TextIO
 
 
 class Progress:
   """Times the steps; prints the progress line, and other text above it."""
 
-  def __init__(self, *, start_step, total_steps, steps_per_epoch, batch_size, quiet=False, stream=None):
+  def __init__(
+    self,
+    *,
+    start_step: int,
+    total_steps: int,
+    steps_per_epoch: float,
+    batch_size: int,
+    quiet: bool = False,
+    stream: TextIO | None = None,
+  ) -> None:
     """quiet: time only, print nothing (all processes but one); stream: where to print, default sys.stdout."""
     self._total_steps, self._steps_per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
     self._quiet, self._stream = quiet, stream or sys.stdout
@@ -16,22 +27,22 @@ class Progress:
     self._step = start_step
     self.restart()
 
-  def restart(self):
+  def restart(self) -> None:
     """Starts the clock: call it before the first step."""
     self._started, self._waited = time.perf_counter(), 0.0
 
   @contextlib.contextmanager
-  def waiting(self):
+  def waiting(self) -> Iterator[None]:
     """Times what runs inside as waiting for data."""
     started = time.perf_counter()
     yield
     self._waited += time.perf_counter() - started
 
-  def pause(self, seconds):
+  def pause(self, seconds: float) -> None:
     """Takes seconds that were not training, such as evaluation, out of the rates."""
     self._started += seconds
 
-  def report(self, step, loss):
+  def report(self, step: int, loss: float) -> dict[str, float]:
     """Prints the line for the steps since the last report; returns its rates as metrics.
 
     Returns:
@@ -52,7 +63,7 @@ class Progress:
     self.restart()
     return {"perf/images_per_second": rate, "perf/data_wait": wait}
 
-  def say(self, text):
+  def say(self, text: str) -> None:
     """Prints text on lines of its own."""
     self._write(f"\n{text}\n" if self._line_open else f"{text}\n")
     self._line_open = False
@@ -63,7 +74,7 @@ class Progress:
       self._stream.flush()
 
 
-def clock(seconds):
+def clock(seconds: float) -> str:
   """Seconds as h:mm:ss, or m:ss under an hour."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)

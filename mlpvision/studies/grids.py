@@ -5,6 +5,9 @@ differ (a model of 8 blocks has no 12 to vary). Numbers are top-1 in percent, as
 """
 
 import dataclasses
+from typing import Any
+
+import ml_collections
 
 from mlpvision.models import published
 
@@ -19,7 +22,7 @@ class Row:
   laptop: dict | None = None
   group: str = ""
 
-  def model(self, on_laptop):
+  def model(self, on_laptop: bool) -> dict[str, Any]:
     """The fields of config.model that this row sets."""
     return self.change if self.laptop is None or not on_laptop else self.laptop
 
@@ -159,7 +162,7 @@ STUDIES = {
 }  # fmt: skip
 
 
-def quickstart(config):
+def quickstart(config: ml_collections.ConfigDict) -> None:
   """Makes the quickstart's config a laptop's: fewer epochs, one evaluation, at the end."""
   config.duration = "8 epochs"
   config.optim.schedule.warmup = "1 epoch"

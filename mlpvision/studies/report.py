@@ -1,7 +1,9 @@
 """A study's table, picture and JSON."""
 
+from collections.abc import Mapping, Sequence
 import itertools
 import json
+import os
 import pathlib
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,11 +11,20 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from mlpvision.reporting.curves import to_png
+from mlpvision.studies.grids import Study
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
 
 
-def write(name, study, results, folder, *, images, made_by):
+def write(
+  name: str,
+  study: Study,
+  results: Mapping[str, Sequence[float]],
+  folder: str | os.PathLike,
+  *,
+  images: str,
+  made_by: str,
+) -> pathlib.Path:
   """Writes FOLDER/NAME.{md,png,json}.
 
   Args:
@@ -36,7 +47,7 @@ def write(name, study, results, folder, *, images, made_by):
   return path
 
 
-def markdown(name, study, results, *, images, made_by):
+def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *, images: str, made_by: str) -> str:
   """The page: table, order, picture."""
   seeds = len(next(iter(results.values())))
   lines = [
@@ -58,7 +69,7 @@ def markdown(name, study, results, *, images, made_by):
   return "\n".join(lines)
 
 
-def order(study, results):
+def order(study: Study, results: Mapping[str, Sequence[float]]) -> list[str]:
   """Sentences on where the measured order is the paper's.
 
   Two settings count as apart where their means differ by more than the standard error of the difference, twice.

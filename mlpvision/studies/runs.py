@@ -5,15 +5,19 @@ import re
 
 from etils import epath
 import jax
+import ml_collections
 
 from mlpvision import config as config_lib
 from mlpvision.errors import UserError
+from mlpvision.studies.grids import Study
 from mlpvision.training import loop
 
 _FILE = "study.json"
 
 
-def run(study, base, seeds, workdir, *, on_laptop):
+def run(
+  study: Study, base: ml_collections.ConfigDict, seeds: int, workdir: epath.PathLike, *, on_laptop: bool
+) -> dict[str, list[float]]:
   """Trains every row with every seed.
 
   Args:

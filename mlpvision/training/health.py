@@ -1,6 +1,8 @@
 """Watches every step for a loss or gradient that is NaN or infinite."""
 
+from collections.abc import Callable, Iterable, Mapping
 import json
+from typing import Any
 
 from etils import epath
 
@@ -13,7 +15,15 @@ _MOST_IN_A_ROW = 10
 class Health:
   """Looks at each step one step late, so that the device never waits; `settle` looks at the last one."""
 
-  def __init__(self, policy, *, workdir, image_indices, last_checkpoint, is_main=True):
+  def __init__(
+    self,
+    policy: str,
+    *,
+    workdir: epath.PathLike,
+    image_indices: Callable[[int], Iterable[int]],
+    last_checkpoint: Callable[[], int | None],
+    is_main: bool = True,
+  ) -> None:
     """
     Args:
       policy: "stop" ends the run at the first such step; "skip" after ten in a row.
@@ -26,7 +36,7 @@ class Health:
     self._image_indices, self._last_checkpoint = image_indices, last_checkpoint
     self._pending, self._in_a_row = None, 0
 
-  def watch(self, step, metrics):
+  def watch(self, step: int, metrics: Mapping[str, Any]) -> None:
     """Takes the metrics of the step that was just started, and judges the one before it: waits until that is done.
 
     Raises:
@@ -35,7 +45,7 @@ class Health:
     self.settle()
     self._pending = (step, metrics)
 
-  def settle(self):
+  def settle(self) -> None:
     """Judges the step that was started last. Call it before its state is saved or scored.
 
     Raises:

@@ -10,10 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
-from mlpvision import checkpoints, weights
+from mlpvision import checkpoints, sharding, weights
 from mlpvision.errors import UserError
 from mlpvision.models import swin
-from mlpvision.training.setup import make_model
+from mlpvision.training.setup import Setup, make_model
 from mlpvision.weights import naming, resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
@@ -26,10 +26,11 @@ _FREE = (*RUN_OPTIONS, "drop_path_rescale", "head_bias_init", "layer_scale_init"
 class _Source:
   """A model, its nested parameters, and what is known about them.
 
-  known: the model's attributes that its source tells, and does not leave to defaults. view: {"mean", "std"} of its
-  images. step: None for files. same_labels: whether its head is for the run's classes.
+  name: the model's, in `models.MODELS`. known: its attributes that its source tells, and does not leave to defaults.
+  view: {"mean", "std"} of its images. step: None for files. same_labels: whether its head is for the run's classes.
   """
 
+  name: str
   model: Any
   params: Any
   known: dict
@@ -38,7 +39,34 @@ class _Source:
   same_labels: bool
 
 
-def read(source, setup):
+def options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What the model in config.init_from, at the run's image size, has other than config.model, which does not name it.
+
+  With these a config that names a family alone takes weights of any size; a field that it has goes before them.
+
+  Args:
+    config: the whole config.
+
+  Returns:
+    {attribute of the model: value}; none where the two are of different families, which `read` refuses.
+
+  Raises:
+    UserError: nothing usable there, or a model that cannot be made for this image size.
+  """
+  own = make_model(config.model, None)
+  found = _open(config.init_from, sharding.make_mesh(), None)
+  if type(found.model) is not type(own):
+    return {}
+  model, _ = _fit(config.init_from, found, own, config.data.image_size)
+  own = _options(own)
+  return {
+    name: value
+    for name, value in _options(model).items()
+    if name not in config.model and _plain(value) != _plain(own[name])
+  }
+
+
+def read(source: str, setup: Setup) -> tuple[dict[str, np.ndarray], str]:
   """The parameters in `source` that the model of a run takes over.
 
   All are, but the head where the labels are others; position embeddings and token-mixing MLPs are made for the run's
@@ -54,21 +82,15 @@ def read(source, setup):
   Raises:
     UserError: nothing usable there, or parameters of another model.
   """
-  is_weights = os.path.isfile(source) or source in weights.KNOWN
-  if not is_weights and "://" not in source and not os.path.isdir(source):
-    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"init_from={source} is no run, no file of weights and no name of published ones{hint}")
-  found = _from_weights(source, setup) if is_weights else _from_run(source, setup)
+  found = _open(source, setup.mesh, setup.train_split.class_names)
   family, wanted_family = type(found.model), type(setup.model)
   if family is not wanted_family:
-    raise UserError(f"init_from={source} is of {family.__name__}, model.name={setup.config.model.name} is not")
+    raise UserError(
+      f"init_from={source} is of {family.__name__}, model.name={setup.config.model.name} is not: take"
+      f" --config.model.name={found.name}"
+    )
   before = {path: np.asarray(array) for path, array in naming.flatten(found.params).items()}
-  window = setup.model.window_size if isinstance(setup.model, swin.Swin) else None
-  try:
-    model, params = resize.fit(found.model, naming.unflatten(before), setup.config.data.image_size, window)
-  except ValueError as error:
-    raise UserError(f"init_from={source} with data.image_size={setup.config.data.image_size}: {error}") from error
+  model, params = _fit(source, found, setup.model, setup.config.data.image_size)
   given = naming.flatten(params)
   expected = {path: leaf.shape for path, leaf in naming.flatten(setup.abstract.params).items()}
   new = [path for path in expected if path.startswith("head/") and not found.same_labels]
@@ -78,21 +100,39 @@ def read(source, setup):
   return given, _describe(source, setup, found, model, given, new, resized)
 
 
-def _from_run(source, setup):
+def _open(source, mesh, class_names):
+  """A `_Source`; class_names are the run's, or None where the head does not matter."""
+  is_weights = os.path.isfile(source) or source in weights.KNOWN
+  if not is_weights and "://" not in source and not os.path.isdir(source):
+    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"init_from={source} is no run, no file of weights and no name of published ones{hint}")
+  return _from_weights(source, class_names) if is_weights else _from_run(source, mesh, class_names)
+
+
+def _from_run(source, mesh, class_names):
   # Replicated: the one placement that every process can read, on any mesh.
-  params, meta, step = checkpoints.load_weights(source, NamedSharding(setup.mesh, P()))
+  params, meta, step = checkpoints.load_weights(source, NamedSharding(mesh, P()))
   config = ml_collections.ConfigDict(meta["config"])
   model = make_model(config.model, len(meta["class_names"]))
   view = {"mean": config.data.mean, "std": config.data.std}
-  same = tuple(meta["class_names"]) == tuple(setup.train_split.class_names)
-  return _Source(model, jax.device_get(params), _options(model), view, step, same)
+  same = class_names is not None and tuple(meta["class_names"]) == tuple(class_names)
+  return _Source(config.model.name, model, jax.device_get(params), _options(model), view, step, same)
 
 
-def _from_weights(source, setup):
-  num_classes = len(setup.train_split.class_names)
-  model, params, info = weights.load(source, num_classes=num_classes)
+def _from_weights(source, class_names):
+  model, params, info = weights.load(source, num_classes=class_names and len(class_names))
   view = {"mean": info.preprocessing.mean, "std": info.preprocessing.std} if info.preprocessing else {}
-  return _Source(model, params, info.overrides, view, None, info.head == "file")
+  return _Source(info.model_name, model, params, info.overrides, view, None, info.head == "file")
+
+
+def _fit(source, found, model, image_size):
+  """(module, params) of a `_Source` for this image size and, of a Swin, for the windows of `model`."""
+  window = model.window_size if isinstance(model, swin.Swin) else None
+  try:
+    return resize.fit(found.model, jax.tree.map(np.asarray, found.params), image_size, window)
+  except ValueError as error:
+    raise UserError(f"init_from={source} with data.image_size={image_size}: {error}") from error
 
 
 def _options(module):

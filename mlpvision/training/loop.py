@@ -1,11 +1,13 @@
 """The one place where all parts meet: from a config to a trained model."""
 
+from collections.abc import Mapping
 import dataclasses
 import time
 from typing import Any
 
 from etils import epath
 import jax
+import ml_collections
 import numpy as np
 
 from mlpvision import config as config_lib, durations, sharding
@@ -35,7 +37,7 @@ class Result:
   is_main: bool  # whether this is the process that reports
 
 
-def train_and_evaluate(config, workdir):
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
   """Trains for config.duration, or continues the run in `workdir`, and evaluates.
 
   Args:
@@ -50,15 +52,20 @@ def train_and_evaluate(config, workdir):
   """
   config_lib.check(config)
   _make_writable(workdir)
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
+  saved_meta = checkpoints.read_meta()
+  taken = {}  # fields of the model that the weights decide; once the run is saved, it does without them
+  if config.init_from:
+    taken = initial.options(config) if saved_meta is None else saved_meta.get("taken", {})
+    config = _with_model(config, taken)
   setup = set_up(config)
-  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names}
+  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names, "taken": taken}
 
   # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
   given, origin = None, ""
   if config.init_from and not is_saved(workdir):
     given, origin = initial.read(config.init_from, setup)
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
-  _check_same_run(checkpoints.read_meta(), meta, workdir)
+  _check_same_run(saved_meta, meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
   if start_step:
@@ -66,6 +73,8 @@ def train_and_evaluate(config, workdir):
   if state is None:
     if config.init_from and given is None:  # what is there was never completed
       given, origin = initial.read(config.init_from, setup)
+    if taken:
+      origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in taken.items())}"
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0
@@ -177,7 +186,7 @@ def train_and_evaluate(config, workdir):
   return Result(step, step == setup.total_steps, state, results, is_main)
 
 
-def summary(results):
+def summary(results: Mapping[str, float]) -> str:
   """One line for an evaluation's {"val/top1": ..., ...}."""
   averaged = f"  EMA top-1 {results['val/ema_top1']:.2%}" if "val/ema_top1" in results else ""
   return (
@@ -192,8 +201,20 @@ def _introduce(setup, origin, workdir, progress):
   progress.say(overview.parameters(setup.abstract.params))
   progress.say(overview.mesh(setup.mesh))
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
+  if len(split) < setup.config.data.batch_size:
+    progress.say("note: a step takes more images than there are; a smaller --config.data.batch_size gives more steps")
   if origin:
     progress.say(origin)
+
+
+def _with_model(config, fields):
+  """A copy of the config whose model has these fields too."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for name, value in fields.items():
+      if name not in config.model:
+        config.model[name] = tuple(value) if isinstance(value, list) else value
+  return config
 
 
 def _make_writable(workdir):

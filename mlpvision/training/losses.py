@@ -4,12 +4,12 @@ import jax
 import optax
 
 
-def softmax(logits, targets):
+def softmax(logits: jax.Array, targets: jax.Array) -> jax.Array:
   """Cross-entropy of the softmax."""
   return optax.softmax_cross_entropy(logits, targets)
 
 
-def sigmoid(logits, targets):
+def sigmoid(logits: jax.Array, targets: jax.Array) -> jax.Array:
   """Binary cross-entropy of each class, summed over the classes (as in the JAX recipe of Mixer)."""
   return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
 
@@ -17,6 +17,6 @@ def sigmoid(logits, targets):
 LOSSES = {"softmax": softmax, "sigmoid": sigmoid}
 
 
-def smooth_one_hot(labels, num_classes, smoothing):
+def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
   """int [B] -> float32 [B, K]: smoothing / K everywhere, 1 - smoothing more at the label (arXiv 1512.00567, Sec. 7)."""
   return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)

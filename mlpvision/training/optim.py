@@ -1,6 +1,8 @@
 """Optimizers and learning-rate schedules from optax, by their names."""
 
+from collections.abc import Callable, Mapping
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +17,17 @@ _NOT_DECAYED = ("pos_embedding", "cls_pos_embedding", "cls_token", "relative_pos
 
 
 def make_schedule(
-  name, *, peak, warmup_steps, total_steps, start=0.0, end=0.0, clock="warmup", every_steps=1, delay_steps=0
-):
+  name: str,
+  *,
+  peak: float,
+  warmup_steps: int,
+  total_steps: int,
+  start: float = 0.0,
+  end: float = 0.0,
+  clock: str = "warmup",
+  every_steps: int = 1,
+  delay_steps: int = 0,
+) -> optax.Schedule:
   """Learning rate as a function of the step: linear from `start` to `peak`, then down to `end`.
 
   Args:
@@ -58,7 +69,15 @@ def make_schedule(
   return optax.join_schedules([warmup, lambda step: decay(step + elapsed)], [warmup_steps])
 
 
-def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=None, skip_nonfinite=False):
+def make_optimizer(
+  name: str,
+  schedule: optax.ScalarOrSchedule,
+  *,
+  weight_decay: float = 0.0,
+  clip_norm: float = 0.0,
+  kwargs: Mapping[str, Any] | None = None,
+  skip_nonfinite: bool = False,
+) -> optax.GradientTransformation:
   """A constructor of optax by name, behind clipping by the global norm; "lamb" is `lamb` below.
 
   Weight decay is the constructor's own, and goes to the parameters of `decay_mask` only. skip_nonfinite: gradients with
@@ -85,7 +104,14 @@ def make_optimizer(name, schedule, *, weight_decay=0.0, clip_norm=0.0, kwargs=No
   return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 2) if skip_nonfinite else optimizer
 
 
-def lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.0, mask=None):
+def lamb(
+  learning_rate: optax.ScalarOrSchedule,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-6,
+  weight_decay: float = 0.0,
+  mask: Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformation:
   """LAMB (arXiv 1904.00962), with layer-wise rates only where weights decay.
 
   That is NVIDIA's and timm's LAMB, which ResMLP was trained with. optax.lamb scales every leaf by its own norm: a
@@ -106,6 +132,6 @@ def lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.0, mask=None)
   )
 
 
-def decay_mask(params):
+def decay_mask(params: Mapping[str, Any]) -> Any:
   """Which parameters weight decay applies to: matrices and kernels, not biases, norms, class tokens and positions."""
   return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in _NOT_DECAYED, params)

@@ -1,6 +1,8 @@
 """Learning rates that differ between parameters: frozen ones, and slower ones in the early layers."""
 
+from collections.abc import Iterable, Mapping
 import re
+from typing import Any
 
 import jax
 import optax
@@ -8,7 +10,7 @@ import optax
 from mlpvision.errors import UserError
 
 
-def factors(params, rates=(), layer_decay=1.0):
+def factors(params: Mapping[str, Any], rates: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0) -> Any:
   """What each parameter's learning rate is multiplied with.
 
   Args:
@@ -45,7 +47,9 @@ def factors(params, rates=(), layer_decay=1.0):
   return jax.tree.unflatten(jax.tree.structure(params), [of(path) for path in paths])
 
 
-def scaled(optimizer, rates=(), layer_decay=1.0):
+def scaled(
+  optimizer: optax.GradientTransformation, rates: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0
+) -> optax.GradientTransformation:
   """The optimizer with the learning rates of `factors`.
 
   Gradients of frozen parameters are zero before it sees them: they count in no norm, and weight decay moves nothing.

@@ -1,12 +1,16 @@
 """From a config to everything that training needs, checked, with nothing computed on a device yet."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import time
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
+import ml_collections
+import optax
 
 from mlpvision import durations, models, sharding
 from mlpvision.data import datasets
@@ -45,7 +49,7 @@ class Setup(Parts):
   eval_split: datasets.Split
 
 
-def set_up(config):
+def set_up(config: ml_collections.ConfigDict) -> Setup:
   """Builds a `Setup` for the devices that JAX has.
 
   Raises:
@@ -59,7 +63,9 @@ def set_up(config):
   return Setup(**vars(parts), train_split=train_split, eval_split=eval_split)
 
 
-def make_parts(config, *, num_images, num_classes, devices=None):
+def make_parts(
+  config: ml_collections.ConfigDict, *, num_images: int, num_classes: int, devices: Sequence[Any] | None = None
+) -> Parts:
   """Builds the `Parts` of a run on num_images training images of num_classes classes.
 
   Args:
@@ -76,6 +82,11 @@ def make_parts(config, *, num_images, num_classes, devices=None):
 
   counts = dict(batch_size=data.batch_size, num_images=num_images)
   total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  if not total_steps:
+    raise UserError(
+      f"duration={config.duration!r} is not even one step: the training split has {num_images:,} images, a step takes"
+      f" {data.batch_size:,}. Train longer, or take a smaller data.batch_size"
+    )
   intervals = {"eval": config.eval.every, "log": config.log_every}
   if config.fewshot.every:
     intervals["fewshot"] = config.fewshot.every
@@ -101,7 +112,7 @@ def make_parts(config, *, num_images, num_classes, devices=None):
   )  # fmt: skip
 
 
-def make_model(options, num_classes):
+def make_model(options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
   """The module that config.model describes.
 
   Raises:
@@ -117,7 +128,9 @@ def make_model(options, num_classes):
     raise UserError(f"model: {error}") from error
 
 
-def make_optimizer(config, total_steps, counts):
+def make_optimizer(
+  config: ml_collections.ConfigDict, total_steps: int, counts: Mapping[str, int]
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """(optimizer, schedule) that config.optim describes; counts as `durations.to_steps` takes them."""
   steps = {
     f"{name}_steps": durations.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
@@ -138,7 +151,7 @@ def make_optimizer(config, total_steps, counts):
   return rates.scaled(optimizer, config.rates, config.layer_decay), schedule
 
 
-def lower_step(parts):
+def lower_step(parts: Parts) -> jax.stages.Lowered:
   """The train step of `Parts`, lowered for the devices of its mesh; it takes over the state's buffers."""
   size, batch_size = parts.config.data.image_size, parts.config.data.batch_size
   rows = NamedSharding(parts.mesh, sharding.BATCH)
@@ -153,7 +166,7 @@ def lower_step(parts):
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
 
 
-def compile_step(parts):
+def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
   """(the compiled train step, seconds that took)."""
   started = time.perf_counter()
   compiled = lower_step(parts).compile()

@@ -1,11 +1,15 @@
 """All that a step changes."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from flax import linen as nn
 import flax.struct
 from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 
 from mlpvision import sharding
 
@@ -20,7 +24,9 @@ class TrainState:
   opt_state: Any
 
 
-def make_init(model, optimizer, *, image_size, ema):
+def make_init(
+  model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, ema: bool
+) -> Callable[..., TrainState]:
   """A function from a key to a fresh `TrainState`.
 
   Its second argument, {"path/of/leaf": array}, replaces leaves of the parameters, and so of their average.
@@ -36,7 +42,9 @@ def make_init(model, optimizer, *, image_size, ema):
   return init
 
 
-def abstract_state(init, mesh, rules=()):
+def abstract_state(
+  init: Callable[..., TrainState], mesh: jax.sharding.Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = ()
+) -> TrainState:
   """Shapes, types and shardings of the state, without computing it; what checkpoints are restored into.
 
   rules: as `sharding.tree_shardings` takes them.
@@ -46,7 +54,9 @@ def abstract_state(init, mesh, rules=()):
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
-def create(init, abstract, seed, given=None):
+def create(
+  init: Callable[..., TrainState], abstract: TrainState, seed: int, given: Mapping[str, np.ndarray] | None = None
+) -> TrainState:
   """The state of step 0, each leaf made where it will lie.
 
   Args:

@@ -1,7 +1,12 @@
 """One training step: augment, differentiate, update. A pure function of (state, batch)."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 
 from mlpvision import augment
@@ -9,7 +14,9 @@ from mlpvision.models import layers
 from mlpvision.training import losses
 
 
-def make_train_step(model, optimizer, config):
+def make_train_step(
+  model: nn.Module, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict
+) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, dict[str, jax.Array]]]:
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
   batch: {"image": uint8 [B, H, W, 3], "label": int32 [B], "replaced": bool [B]}. metrics: float32 scalars loss and
@@ -44,12 +51,14 @@ def make_train_step(model, optimizer, config):
   return train_step
 
 
-def step_keys(seed, step):
+def step_keys(seed: int, step: jax.typing.ArrayLike) -> jax.Array:
   """(key of the augmentation, key of the model's dropout) of a step."""
   return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
 
 
-def augmented(key, batch, num_classes, config):
+def augmented(
+  key: jax.Array, batch: Mapping[str, jax.Array], num_classes: int, config: ml_collections.ConfigDict
+) -> tuple[jax.Array, jax.Array]:
   """What the model learns from: (float32 images [B, H, W, 3], float32 targets [B, num_classes])."""
   flip_key, erase_key, mix_key = jax.random.split(key, 3)
   images = augment.normalize(batch["image"], config.data.mean, config.data.std)
@@ -60,7 +69,14 @@ def augmented(key, batch, num_classes, config):
   return augment.mixup_cutmix(mix_key, images, targets, **mixing)
 
 
-def accumulate(gradient, parts, params, key, images, targets):
+def accumulate(
+  gradient: Callable[..., Any],
+  parts: int,
+  params: Mapping[str, Any],
+  key: jax.Array,
+  images: jax.Array,
+  targets: jax.Array,
+) -> Any:
   """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, one part at a time."""
   if parts == 1:
     return gradient(params, key, images, targets)

@@ -4,6 +4,7 @@ one at once; and the time."""
 import os
 import signal
 import time
+from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -17,17 +18,17 @@ class StopRequest:
   is caught, and passed on to it.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.signal_name = None
     self._previous = {}
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
     if jax.process_count() == 1:
       self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: object) -> None:
     self._restore()
 
   def _restore(self):
@@ -47,11 +48,11 @@ class StopRequest:
 class SaveClock:
   """Whether `seconds` have passed since the last time that it said so. The first process's clock counts for all."""
 
-  def __init__(self, seconds):
+  def __init__(self, seconds: float | None) -> None:
     """seconds: None for never."""
     self._seconds, self._last = seconds, time.monotonic()
 
-  def is_due(self):
+  def is_due(self) -> bool:
     """Every process calls it at the same steps."""
     if self._seconds is None:
       return False

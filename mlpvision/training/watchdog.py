@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Self
 
 import jax
 
@@ -21,22 +22,22 @@ class Watchdog:
   watches; it needs no signal and runs while the main thread waits for the device.
   """
 
-  def __init__(self, seconds):
+  def __init__(self, seconds: float | None) -> None:
     """seconds: None for no watching."""
     self._seconds, self._what = seconds, ""
     self._last, self._done = time.monotonic(), threading.Event()
 
-  def beat(self, what):
+  def beat(self, what: str) -> None:
     """Something was completed; `what` says it in the message, such as "step 12"."""
     self._what, self._last = what, time.monotonic()
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     self.beat("the start")
     if self._seconds is not None:
       threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
     return self
 
-  def __exit__(self, exception_type, exception, _):
+  def __exit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, _: object) -> None:
     self._done.set()
     if not isinstance(exception, Exception) or jax.process_count() == 1:
       return

@@ -9,17 +9,18 @@ import time
 import urllib.request
 
 from mlpvision.weights.errors import WeightsError
+from mlpvision.weights.known import Known
 
 # Seconds without an answer or a byte: a machine without a network should say so soon.
 _TIMEOUT = 8
 
 
-def cache_dir():
+def cache_dir() -> pathlib.Path:
   """$MLPVISION_CACHE, or ~/.cache/mlpvision."""
   return pathlib.Path(os.environ.get("MLPVISION_CACHE") or pathlib.Path.home() / ".cache" / "mlpvision")
 
 
-def fetch(entry):
+def fetch(entry: Known) -> str:
   """The path of a known entry's file, from the cache or else from its url.
 
   Raises:

@@ -1,7 +1,9 @@
 """Weight files as mappings from names to arrays: .npz, .safetensors and .pth in; .npz and .safetensors out."""
 
+from collections.abc import Mapping
 import os
 import tempfile
+from typing import Any
 
 import ml_dtypes  # its import gives NumPy the bfloat16 that safetensors asks for
 import numpy as np
@@ -28,7 +30,7 @@ class WeightFile:
     metadata: {str: str}; what a .safetensors file carries beside its arrays.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str | os.PathLike) -> None:
     self.path, self.metadata = os.fspath(path), {}
     self.format = _sniff(self.path)
     try:
@@ -48,7 +50,7 @@ class WeightFile:
     if not self.names:
       raise WeightsError(self.path, "holds no arrays")
 
-  def __getitem__(self, name):
+  def __getitem__(self, name: str) -> np.ndarray:
     """float32, finite, possibly a read-only view of the file."""
     try:
       if self.format == "safetensors":
@@ -109,7 +111,7 @@ def _sniff_zip(path):
   raise WeightsError(path, f"is a zip archive, but neither .npz nor .pth; it holds {', '.join(names[:5])}")
 
 
-def write(path, arrays, metadata=None):
+def write(path: str | os.PathLike, arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
   """Writes {name: array} as float32, in the format of the suffix, and puts it in place only when it is complete.
 
   Args:

@@ -3,7 +3,11 @@
 What they cannot tell keeps its default: shift_size and directions (shifts have no parameters), GELU's form.
 """
 
+from collections.abc import Mapping
 import re
+from typing import Any
+
+from flax import linen as nn
 
 from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
 
@@ -14,7 +18,7 @@ def _count(shapes, pattern):
   return max(numbers, default=-1) + 1
 
 
-def num_classes(shapes):
+def num_classes(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
   """Width of the head; None without one."""
   return shapes["head/kernel"][-1] if "head/kernel" in shapes else None
 
@@ -89,7 +93,7 @@ _BY_FAMILY = {
 }
 
 
-def arguments(module_class, shapes):
+def arguments(module_class: type[nn.Module], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
   """{argument: value} of the module that has parameters of these shapes; None where they leave a choice.
 
   Args:

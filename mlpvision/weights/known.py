@@ -1,6 +1,8 @@
 """Published weights by name: where they are, which model they are of, what they expect of an image, what they reach."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
 
 _IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _INCEPTION = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -21,12 +23,12 @@ class Preprocessing:
   image_size: int | tuple[int, int] = 224
 
 
-def preprocessing_to(preprocessing):
+def preprocessing_to(preprocessing: Preprocessing) -> dict[str, Any]:
   """As JSON can hold it."""
   return dataclasses.asdict(preprocessing)
 
 
-def preprocessing_from(fields):
+def preprocessing_from(fields: Mapping[str, Any] | None) -> Preprocessing | None:
   """The inverse of `preprocessing_to`; None of None."""
   if fields is None:
     return None

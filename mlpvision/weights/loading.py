@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 from flax import linen as nn
@@ -51,7 +51,14 @@ class Loaded(NamedTuple):
   info: Info
 
 
-def load(source, model_name=None, *, image_size=None, seed=0, **overrides):
+def load(
+  source: str | os.PathLike,
+  model_name: str | None = None,
+  *,
+  image_size: int | tuple[int, int] | None = None,
+  seed: int = 0,
+  **overrides: Any,
+) -> Loaded:
   """Weights by the name of an entry in `known.KNOWN`, downloaded once, or from a file.
 
   Args:

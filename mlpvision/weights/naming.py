@@ -8,9 +8,11 @@ The same row reads and writes, and each leaf's transform is listed with its inve
 and written again is the same file.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 import re
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +23,8 @@ class Leaf:
 
   theirs: str
   ours: str
-  load: callable = lambda array: array
-  save: callable = lambda array: array
+  load: Callable[[np.ndarray], np.ndarray] = lambda array: array
+  save: Callable[[np.ndarray], np.ndarray] = lambda array: array
 
 
 def _transpose(array):
@@ -80,10 +82,10 @@ class Table:
   options: dict = dataclasses.field(default_factory=dict)
   read_only: bool = False
 
-  def skips(self, name):
+  def skips(self, name: str) -> bool:
     return self.ignore is not None and re.search(self.ignore, name) is not None
 
-  def ours(self, name):
+  def ours(self, name: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
     """(our path, transform) of a name in a file, or None."""
     for theirs, ours, leaf in self._leaves:
       path = _translate(name, theirs, ours)
@@ -91,7 +93,7 @@ class Table:
         return path, leaf.load
     return None
 
-  def theirs(self, path):
+  def theirs(self, path: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
     """(name in a file, transform) of one of our paths, or None."""
     for theirs, ours, leaf in self._leaves:
       name = _translate(path, ours, theirs)
@@ -140,7 +142,7 @@ def _offsets(template):
   return {letter: int(offset or 0) for letter, offset in re.findall(_PLACEHOLDER, template)}
 
 
-def renumber_pre_linen(names):
+def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
   """{name: name in Flax linen's numbering}, for names joined by "/".
 
   Before linen, Flax numbered the unnamed submodules of a module in one sequence, whatever their classes
@@ -172,7 +174,7 @@ def renumber_pre_linen(names):
   return renamed
 
 
-def flatten(tree, prefix=""):
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """A nested dict as {"a/b/c": leaf}."""
   flat = {}
   for key, value in tree.items():
@@ -181,7 +183,7 @@ def flatten(tree, prefix=""):
   return flat
 
 
-def unflatten(flat):
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
   """{"a/b/c": leaf} as a nested dict."""
   tree = {}
   for path, value in flat.items():
@@ -193,7 +195,7 @@ def unflatten(flat):
   return tree
 
 
-def squeeze(array):
+def squeeze(array: np.ndarray) -> np.ndarray:
   """Without axes of length 1; a vector stays one even when it has a single number."""
   shape = tuple(n for n in array.shape if n != 1)
   return np.reshape(array, shape or (1,))

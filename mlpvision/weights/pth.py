@@ -6,7 +6,9 @@ official checkpoints carry) and refuses every other. The tensor data is mapped, 
 """
 
 import collections
+from collections.abc import Callable, Sequence
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -48,10 +50,12 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 class Tensor:
   """A tensor of the file: where its storage is, and the strided window on it that it shows."""
 
-  def __init__(self, storage, offset, shape, strides):
+  def __init__(
+    self, storage: Callable[[], np.ndarray], offset: int, shape: Sequence[int], strides: Sequence[int]
+  ) -> None:
     self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
 
-  def numpy(self):
+  def numpy(self) -> np.ndarray:
     """A read-only view of the mapped file. ValueError where the window leaves the storage."""
     data = self.storage()
     numbers = (self.offset, *self.shape, *self.strides)
@@ -117,7 +121,7 @@ class _Unpickler(pickle.Unpickler):
     return self._storage(str(key), dtype, count)
 
 
-def read(path):
+def read(path: str | os.PathLike) -> dict[str, Tensor]:
   """The state dict of a .pth file, zip or older format.
 
   Returns:

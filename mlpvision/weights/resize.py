@@ -4,8 +4,11 @@ S2-MLP and AS-MLP take any size as they are, and so does Swin, whose windows may
 factors, as its paper does it; a ViT's position embedding is interpolated; FF and ResMLP stay at their size.
 """
 
+from collections.abc import Mapping
 import math
+from typing import Any
 
+from flax import linen as nn
 import numpy as np
 
 from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
@@ -15,7 +18,12 @@ from mlpvision.weights.naming import flatten, unflatten
 _CUBIC, _CUBIC_ANTIALIAS = -0.75, -0.5
 
 
-def fit(module, params, image_size=None, window_size=None):
+def fit(
+  module: nn.Module,
+  params: Mapping[str, Any],
+  image_size: int | tuple[int, int] | None = None,
+  window_size: int | None = None,
+) -> tuple[nn.Module, Mapping[str, Any]]:
   """(module, params) for images of another size, or Swin windows of another size.
 
   Args:
@@ -51,7 +59,7 @@ def fit(module, params, image_size=None, window_size=None):
   return module, params
 
 
-def image_size_of(module, flat):
+def image_size_of(module: nn.Module, flat: Mapping[str, np.ndarray]) -> tuple[int, int]:
   """(height, width) in pixels that parameters ({path: array}) are for; any that works, where the family leaves it open.
 
   Where only the number of patches is known, they lie in one row.
@@ -87,7 +95,9 @@ def _mixer_to_grid(module, params, grid):
   return mixer_tokens(module, params, factor, (grid[0] // factor, grid[1] // factor))
 
 
-def mixer_tokens(module, params, factor, grid=None):
+def mixer_tokens(
+  module: mixer.MlpMixer, params: Mapping[str, Any], factor: int, grid: tuple[int, int] | None = None
+) -> tuple[mixer.MlpMixer, dict[str, Any]]:
   """A Mixer for `factor` times the resolution (arXiv 2105.01601, Sec. 3 and App. C): (module, params).
 
   The new grid of patches is cut into factor x factor spatial parts, and the enlarged token MLPs start as ones that
@@ -132,7 +142,9 @@ def mixer_tokens(module, params, factor, grid=None):
   return module.clone(tokens_mlp_dim=module.tokens_mlp_dim * factor**2), unflatten(flat)
 
 
-def vit_positions(params, grid, old_grid=None):
+def vit_positions(
+  params: Mapping[str, Any], grid: tuple[int, int], old_grid: tuple[int, int] | None = None
+) -> Mapping[str, Any]:
   """ViT parameters with the position embedding for another grid of patches (rows, columns).
 
   Bicubic with antialiasing, as timm does it; the class token's embedding stays. old_grid: a square by default.
@@ -149,7 +161,7 @@ def vit_positions(params, grid, old_grid=None):
   return {**params, "pos_embedding": np.concatenate([cls, patches.reshape(1, -1, patches.shape[-1])], axis=1)}
 
 
-def swin_window(module, params, window_size):
+def swin_window(module: swin.Swin, params: Mapping[str, Any], window_size: int) -> tuple[swin.Swin, Mapping[str, Any]]:
   """Swin with windows of another size: (module, params).
 
   The tables of relative position biases are interpolated head by head, bicubic without antialiasing, as the official

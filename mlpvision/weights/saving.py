@@ -1,7 +1,12 @@
 """Weights out: our parameters under the names of timm or of the official repositories."""
 
+from collections.abc import Mapping
 import dataclasses
 import json
+import os
+from typing import Any
+
+from flax import linen as nn
 
 from mlpvision import models
 from mlpvision.weights import known, naming, tables
@@ -10,7 +15,12 @@ from mlpvision.weights.files import write
 from mlpvision.weights.loading import RUN_OPTIONS
 
 
-def save(path, module, params, preprocessing=None):
+def save(
+  path: str | os.PathLike,
+  module: nn.Module | str,
+  params: Mapping[str, Any],
+  preprocessing: known.Preprocessing | None = None,
+) -> None:
   """Writes parameters that timm or the official code can load, and `load` gives back exactly.
 
   .safetensors holds timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, where there is

@@ -3,6 +3,10 @@
 The first table of a family that can be written is the one for .safetensors files.
 """
 
+from collections.abc import Collection
+
+from flax import linen as nn
+
 from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
 from mlpvision.weights.naming import (
   AFFINE,
@@ -238,7 +242,7 @@ TABLES = {
 PREFIXES = ("module.", "_orig_mod.", "opt/target/", "params/")
 
 
-def strip_prefixes(names):
+def strip_prefixes(names: Collection[str]) -> dict[str, str]:
   """{name without the prefixes: name}; where some names have a prefix, those without it are no weights."""
   short = {name: name for name in names}
   for prefix in (*PREFIXES, *PREFIXES):  # twice, for they nest in either order
@@ -247,7 +251,7 @@ def strip_prefixes(names):
   return short
 
 
-def identify(names):
+def identify(names: Collection[str]) -> tuple[type[nn.Module] | None, Table | None]:
   """(module class, table) of the family and source that knows most of the names; (None, None) if none knows half."""
   best, found = len(names) / 2, (None, None)
   for module, tables in TABLES.items():
@@ -260,7 +264,7 @@ def identify(names):
   return found
 
 
-def table_for(module, file_format):
+def table_for(module: nn.Module, file_format: str) -> Table | None:
   """The table by which a family's parameters are written in a format, or None."""
   writable = [table for table in TABLES[type(module)] if not table.read_only]
   return next((table for table in writable if (table.name == "npz") == (file_format == "npz")), None)

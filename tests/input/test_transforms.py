@@ -91,6 +91,15 @@ def test_random_affine_moves_within_its_limits():
   assert np.abs(np.mean(centres, 0)).max() < 0.4
 
 
+def test_random_affine_skips_no_pixels_of_a_large_image():
+  rng = np.random.default_rng(0)
+  grain = rng.integers(0, 2, (600, 400, 1), np.uint8).repeat(3, axis=2) * 255
+  out = transforms.random_affine(grain, 28, rng, rotation=0.0, zoom=0.0, shift=0.0)
+  inside = out[:, 6:22]  # 400 / 600 of the width
+  assert 100 < inside.min() < inside.max() < 155
+  assert not out[:, :4].any()
+
+
 def _digit():
   grey = np.zeros((20, 30), np.uint8)
   grey[3:17, 5:9] = 200

@@ -87,3 +87,14 @@ def test_confusion_counts_and_the_command(command, small_config, data_dir, tmp_p
   code, output = command("-m", "mlpvision.draw", "saliency", *flags)
   assert code != 0
   assert "saliency takes one picture" in output
+
+
+def test_a_long_title_stays_in_the_picture():
+  title = f"folder:/home/somebody/{'pictures/' * 6}:train[90%:]: top-1 91.25% of 1,234 images"
+  figure = figures.confusion(np.eye(2, dtype=np.int64), ("cat", "cup"), title)
+  figure.canvas.draw()
+  found = next(text for text in figure.findobj(lambda part: getattr(part, "get_text", str)().startswith("folder:")))
+  box = found.get_window_extent()
+  assert box.x0 > 0
+  assert box.x1 < figure.bbox.width
+  assert figure.axes[0].get_window_extent().y1 < box.y0

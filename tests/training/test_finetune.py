@@ -144,6 +144,29 @@ def test_what_does_not_fit_is_listed(run_config, mixer, image_size, model, messa
     _start(config)
 
 
+def test_a_config_without_sizes_takes_the_weights(run_config, mixer, tmp_path, capsys):
+  source = tmp_path / "source"
+  shutil.copytree(mixer, source)
+  config = run_config(56, str(source), name="mixer_b16")
+  config.lock()
+  result = loop.train_and_evaluate(config, tmp_path / "run")
+  said = capsys.readouterr().out
+  assert "model as in the weights: patch_size=4, num_blocks=1, hidden_dim=16, tokens_mlp_dim=32, channels_" in said
+  assert "num_blocks" not in config.model
+  params, meta, _ = load_weights(tmp_path / "run")
+  assert flatten_dict(params, sep="/")["MixerBlock_0/token_mixing/Dense_0/kernel"].shape == (4 * 49, 4 * 8)
+  assert meta["config"]["model"]["tokens_mlp_dim"] == 32
+  shutil.rmtree(source)  # the run's own checkpoint is enough to continue
+  again = loop.train_and_evaluate(config, tmp_path / "run")
+  assert again.metrics["val/loss"] == pytest.approx(result.metrics["val/loss"])
+  assert "continuing from step 2\n" in capsys.readouterr().out
+
+
+def test_weights_of_another_family_are_refused(run_config, mixer):
+  with pytest.raises(UserError, match="is of MlpMixer, model.name=vit_b16 is not: take --config.model.name=mixer_b16"):
+    loop.train_and_evaluate(run_config(28, str(mixer), name="vit_b16", patch_size=4), mixer.parent / "refused")
+
+
 def test_another_family_or_nothing_at_all(run_config, vit_file, tmp_path):
   with pytest.raises(UserError, match="is of ViT, model.name=mixer_b16 is not"):
     _start(run_config(28, vit_file[0], **_MIXER))

@@ -113,6 +113,7 @@ def test_label_smoothing_and_losses():
     (lambda c: c.mesh.update(data=3), "mesh data=3 x fsdp=1 x model=1 does not fit 8 devices"),
     (lambda c: c.mesh.update(fsdp=-1), "one of the three may be -1"),
     (lambda c: c.update(duration="a while"), "duration is 'a while'"),
+    (lambda c: c.update(duration="0.001 epochs"), "not even one step: the training split has 4,000 images, .* 40"),
     (lambda c: c.update(loss="hinge"), "loss='hinge'"),
     (lambda c: c.data.update(image_size=30), "30x30 cannot be cut"),
     (lambda c: c.model.update(name="s3mlp"), "unknown model 's3mlp'"),

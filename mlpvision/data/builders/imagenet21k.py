@@ -55,7 +55,7 @@ class Config(tfds.core.BuilderConfig):
 _REGISTERED = {name: Config(name=name, release=name) for name in _CLASSES}
 
 
-def config(name):
+def config(name: str) -> Config | None:
   """The Config of "fall11", "winter21", "p", or of the first two with a shorter side, as in "winter21_256".
 
   Raises:
@@ -68,12 +68,12 @@ def config(name):
   return _REGISTERED.get(name) or Config(name=name, release=match[1], shorter_side=int(match[2]))
 
 
-def is_held_out(file_name):
+def is_held_out(file_name: str) -> bool:
   """Whether an image of fall11 or winter21 is in the validation split."""
   return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < _HELD_OUT
 
 
-def as_jpeg(data, shorter_side=None):
+def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   """Checks an encoded image, and re-encodes it where needed.
 
   Args:

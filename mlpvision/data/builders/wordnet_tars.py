@@ -1,5 +1,6 @@
 """ImageNet-21K's archives as streams: nothing is unpacked, and at most one class is in memory."""
 
+from collections.abc import Callable, Iterator
 import contextlib
 import gzip
 import io
@@ -14,7 +15,7 @@ _BUFFER = 128 * 1024  # tarfile copies what is left of its buffer at every read:
 _WNID = re.compile(r"n\d{8}")
 
 
-def classes(path):
+def classes(path: str | os.PathLike) -> list[str]:
   """The sorted WordNet ids of an archive, from the names of its members alone.
 
   A plain tar is skimmed by seeking: one small read a class, or a file. A gzipped one has to be unzipped as a whole.
@@ -34,7 +35,9 @@ def classes(path):
   return sorted(found)
 
 
-def images(path, wanted, report):
+def images(
+  path: str | os.PathLike, wanted: Callable[[str, str], bool], report: Callable[[str, str], object]
+) -> Iterator[tuple[str, str, bytes]]:
   """Yields (WordNet id, file name, encoded bytes) in the archive's order.
 
   Args:

@@ -1,0 +1,129 @@
+"""The wheel, in an environment and a directory of its own: nothing of the checkout is within its reach."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+from conftest import REPO
+from PIL import Image
+import pytest
+from sklearn.datasets import load_sample_images
+
+from mlpvision.training import loop
+
+# What a user of the library does, in one process.
+_USE = """
+import importlib.util, json, sys
+import mlpvision
+
+workdir, picture, weight_file = sys.argv[1:]
+imported = [name for name in ("tensorflow", "jax") if name in sys.modules]
+trained = mlpvision.load(workdir)
+(ranking,) = trained.predict(picture, top=3)
+before_evaluation = "tensorflow" in sys.modules
+
+from mlpvision import exporting, weights
+from mlpvision.data import imagenet
+from mlpvision.evaluation import run
+exporting.to_safetensors(trained, weight_file)
+(again,) = mlpvision.load(weight_file).predict(picture, top=3)
+print(json.dumps({
+  "file": mlpvision.__file__,
+  "imported": imported,
+  "tensorflow": before_evaluation,
+  "configs": importlib.util.find_spec("configs") is not None,
+  "models": mlpvision.list_models("s2mlp*"),
+  "predicted": ranking,
+  "from_file": [probability for _, probability, _ in again],
+  "words": imagenet.words("n01440764"),
+  "evaluated": run.evaluate(workdir),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+  """The interpreter of a new environment: the wheel, and from the running environment what the wheel depends on."""
+  root = tmp_path_factory.mktemp("wheel")
+  source = root / "source"  # setuptools leaves a build directory behind, and would pack what lies in an old one
+  shutil.copytree(REPO / "mlpvision", source / "mlpvision", ignore=shutil.ignore_patterns("__pycache__"))
+  for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copy(REPO / name, source)
+  _call(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", root, source)
+  (wheel,) = root.glob("mlpvision-*.whl")
+  _call(sys.executable, "-m", "venv", "--without-pip", root / "venv")
+  path = root / "venv" / "bin" / "python"
+  _call(sys.executable, "-m", "pip", "--python", path, "install", "--quiet", "--no-deps", wheel)
+  # A path that a .pth file adds comes last, and the .pth files in it, which an editable checkout needs, are not read.
+  (packages,) = (root / "venv").glob("lib/python*/site-packages")
+  directories = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+  (packages / "dependencies.pth").write_text("\n".join(directories))
+  return path
+
+
+def _call(*command, **options):
+  done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
+def _outside():
+  """The environment variables of somebody who has no checkout."""
+  return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "XLA_FLAGS")}
+
+
+@pytest.mark.slow
+def test_it_loads_predicts_and_evaluates(python, small_config, tmp_path):
+  for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+    (tmp_path / "photos" / name).mkdir(parents=True)
+    for i in range(12):
+      Image.fromarray(photo[20 * i : 20 * i + 90, 30 * i : 30 * i + 120]).save(tmp_path / "photos" / name / f"{i}.jpg")
+  small_config.data.update(name=f"folder:{tmp_path / 'photos'}", train_split="train", eval_split="train[:50%]")
+  small_config.data.batch_size, small_config.duration, small_config.optim.schedule.warmup = 8, "2 steps", "0 steps"
+  result = loop.train_and_evaluate(small_config, str(tmp_path / "run"))
+
+  empty = tmp_path / "empty"
+  empty.mkdir()
+  arguments = (tmp_path / "run", tmp_path / "photos" / "flower" / "0.jpg", empty / "small.safetensors")
+  found = json.loads(_call(python, "-c", _USE, *arguments, cwd=empty, env=_outside()).splitlines()[-1])
+  assert pathlib.Path(found["file"]).is_relative_to(python.parent.parent)
+  assert not found["imported"]
+  assert not found["tensorflow"]
+  assert not found["configs"]
+  assert found["models"] == ["s2mlp_wide", "s2mlp_deep"]
+  names, probabilities, _ = zip(*found["predicted"], strict=True)
+  assert set(names) == {"flower", "temple"}
+  assert sum(probabilities) == pytest.approx(1)
+  assert found["from_file"] == pytest.approx(probabilities)
+  assert found["words"].startswith("tench")
+  evaluated = found["evaluated"]
+  assert (evaluated["step"], evaluated["images"]) == (2, 12)
+  assert evaluated["top1"] == result.metrics["val/top1"]
+  assert evaluated["loss"] == pytest.approx(result.metrics["val/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("arguments", "missing"),
+  [
+    (("study", "s2mlp_directions"), "no directory configs"),
+    (("evaluate", "--weights=x", "--config.data.name=y"), "--config.data.name=y changes a config"),
+    (("evaluate", "--weights=x", "--config=configs/quickstart.py"), "'configs/quickstart.py'"),
+    (("evaluate", "--weights=x", "--config=configs/quickstart.py", "--config.data.name=y"), "'configs/quickstart.py'"),
+    (("evaluate", "--weights=x", f"--config={REPO}/configs/quickstart.py"), "no directory configs"),
+  ],
+)
+def test_what_takes_the_repository_says_so(python, tmp_path, arguments, missing):
+  command, *flags = arguments
+  done = subprocess.run(
+    [python, "-m", f"mlpvision.{command}", *flags],
+    cwd=tmp_path, env=_outside(), capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 2
+  assert missing in done.stderr
+  assert "The configs come with the repository" in done.stderr
+  assert "Traceback" not in done.stderr
