@@ -32,8 +32,8 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
 
 
 def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
-  """Writes the parameters under timm's or the official code's names, with the preprocessing (`weights.save`)."""
-  weights.save(path, trained.model, trained.params, weights.Preprocessing(**_view(trained)))
+  """Writes the parameters under timm's or the official code's names, with all that `weights.save` notes beside them."""
+  weights.save(path, trained.model, trained.params, weights.Preprocessing(**_view(trained)), trained.class_names)
 
 
 FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}

@@ -33,7 +33,7 @@ class Trained:
     model: a linen module: model.apply({"params": params}, images) gives logits [B, K] of normalised images.
     params: nested dict of float32 arrays.
     config: a run's whole config; published weights have a part of one: data, eval and loss, without a dataset.
-    class_names: of the K classes. Published weights have ImageNet's WordNet ids; any other file's are numbers.
+    class_names: of the K classes. Published weights have ImageNet's WordNet ids; files without names, numbers.
     step: of the checkpoint; None for weights that are not a run's.
   """
 
@@ -126,5 +126,5 @@ def _from_weights(source, sharding):
   data = {key: view.pop(key) for key in ("mean", "std", "image_size")}
   config = ml_collections.ConfigDict({"data": data, "eval": view, "loss": "softmax"})
   names = imagenet.head_classes(model.num_classes) if info.entry else None
-  names = names or tuple(str(i) for i in range(model.num_classes))
+  names = names or info.class_names or tuple(str(i) for i in range(model.num_classes))
   return Trained(model, jax.device_put(params, sharding), config, names, None)

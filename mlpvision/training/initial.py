@@ -123,7 +123,8 @@ def _from_run(source, mesh, class_names):
 def _from_weights(source, class_names):
   model, params, info = weights.load(source, num_classes=class_names and len(class_names))
   view = {"mean": info.preprocessing.mean, "std": info.preprocessing.std} if info.preprocessing else {}
-  return _Source(info.model_name, model, params, info.overrides, view, None, info.head == "file")
+  same = info.head == "file" and info.class_names in (None, class_names and tuple(class_names))
+  return _Source(info.model_name, model, params, info.overrides, view, None, same)
 
 
 def _fit(source, found, model, image_size):

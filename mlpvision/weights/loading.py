@@ -32,6 +32,7 @@ class Info:
     head: "file", or "new" (freshly initialised, since num_classes is not the file's), or "none".
     preprocessing: what the weights expect of an image (`known.Preprocessing`), or None where nobody said it.
     entry: of the table of known weights, if it was loaded by name.
+    class_names: of the file's head, where the file has them and its head is used.
   """
 
   path: str
@@ -41,6 +42,7 @@ class Info:
   head: str
   preprocessing: known.Preprocessing | None = None
   entry: known.Known | None = None
+  class_names: tuple[str, ...] | None = None
 
 
 class Loaded(NamedTuple):
@@ -106,7 +108,8 @@ def load(
   preprocessing = entry.preprocessing if entry else saved["preprocessing"]
   if preprocessing and image_size is not None:
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
-  info = Info(path, table.name, name, _difference(name, _fields(module)), head, preprocessing, entry)
+  names = saved["class_names"] if head == "file" else None
+  info = Info(path, table.name, name, _difference(name, _fields(module)), head, preprocessing, entry, names)
   logging.info("Loaded %s from %s (%s naming).", name, path, table.name)
   return Loaded(module, naming.unflatten(params), info)
 
@@ -152,11 +155,16 @@ def _read(file):
 
 
 def _saved_options(file):
-  """What `saving.save` noted: {"options": dict, "preprocessing": Preprocessing or None}."""
+  """What `saving.save` noted: {"options": dict, "preprocessing": Preprocessing or None, "class_names": or None}."""
   try:
     noted = json.loads(file.metadata.get("mlpvision", "{}"))
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in noted.get("options", {}).items()}
-    return {"options": options, "preprocessing": known.preprocessing_from(noted.get("preprocessing"))}
+    names = noted.get("class_names")
+    return {
+      "options": options,
+      "preprocessing": known.preprocessing_from(noted.get("preprocessing")),
+      "class_names": names and tuple(map(str, names)),
+    }
   except (ValueError, TypeError, AttributeError) as error:
     raise WeightsError(file.path, f"its mlpvision metadata is not what save writes ({error})") from error
 

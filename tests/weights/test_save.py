@@ -35,12 +35,19 @@ def test_round_trip(tmp_path, name):
   module, params = make(name)
   path = tmp_path / "weights.safetensors"
   view = weights.Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.9, "bilinear", 32)
-  weights.save(path, module, params, view)
+  weights.save(path, module, params, view, list("abcde"))
   again, loaded, info = weights.load(path)
   assert again == module
-  assert info.preprocessing == view
+  assert (info.preprocessing, info.class_names) == (view, tuple("abcde"))
+  assert weights.load(path, num_classes=7).info.class_names is None
   jax.tree.map(np.testing.assert_array_equal, params, loaded)
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_as_many_class_names_as_classes(tmp_path):
+  module, params = make("s2mlp_deep")
+  with pytest.raises(weights.WeightsError, match="2 class names for a head of 5"):
+    weights.save(tmp_path / "w.safetensors", module, params, class_names=["a", "b"])
 
 
 def test_training_options_are_not_of_the_file(tmp_path):
