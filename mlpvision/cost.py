@@ -23,8 +23,8 @@ models themselves.
 ## Blocks
 
 A Mixer's block mixes places by an MLP across all patches. S²-MLP has no such weights: a shift moves each quarter of the
-channels by one patch, and the Dense that follows mixes what has come together. AS-MLP shifts along rows and along columns,
-by up to two places either way, in four stages of falling resolution. Dense is a linear layer over channels, the same at
+channels by one patch, and the Dense that follows mixes what has come together. AS-MLP shifts along rows and columns, by
+up to two places either way, in four stages of falling resolution. Dense is a linear layer over channels, the same at
 every place; drop path stands at the end of each branch, before +.
 
 ![Mixer-B/16, its block, token and channel mixing](images/mixer.png)
@@ -45,8 +45,8 @@ pixels matter for the class:
 
 ## Sizes
 
-Parameters are with a head of 1,000 classes, multiply-accumulates (MACs; what the papers call FLOPs) of one image. Beside
-them what the papers print. The accuracies are the papers' for ImageNet-1K: none has been reproduced here yet.
+Parameters are with a head of 1,000 classes, multiply-accumulates (MACs; what the papers call FLOPs) of one image, and
+beside them what the papers print. The accuracies are the papers' for ImageNet-1K: none has been reproduced here yet.
 
 | model | image | parameters | MACs | paper: parameters (M) | paper: FLOPs (G) | paper: top-1 (%) | source | note |
 |---|---|---|---|---|---|---|---|---|

@@ -48,9 +48,16 @@ def python_blocks(page):
   return [code for language, code in _FENCED.findall(page.read_text()) if language == "python"]
 
 
+def files(page):
+  """{path: contents} of the files that a page gives in full: a block of Python after "..., `path`:"."""
+  return dict(re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+
+
 def _lines(text):
   """What may be a command: lines of code, and spans of code in a line of text, which may go on in the next."""
-  for _, code in _FENCED.findall(text):
+  for language, code in _FENCED.findall(text):
+    if language == "python":
+      continue
     yield from code.replace("\\\n", " ").splitlines()
   prose = _FENCED.sub("", text).replace("\\\n", " ")
   indented = [line for line in prose.splitlines() if line.startswith("    ")]

@@ -7,13 +7,16 @@ import shutil
 import sys
 
 from absl import app, flags  # noqa: F401  app has flags of its own, which must outlive the first command
-from documented import PAGES, REPO, commands, python_blocks
+from documented import PAGES, REPO, commands, files, python_blocks
 import jax
 import numpy as np
 import pytest
 
-from mlpvision import models, weights
+from mlpvision import augment, evaluation, models, sharding, weights
+from mlpvision.data import builders, datasets, loader
+from mlpvision.evaluation import trained as trained_lib
 from mlpvision.studies import grids
+from mlpvision.training import loop
 
 sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input", "weights")]
 import goldens  # noqa: E402
@@ -38,24 +41,34 @@ _NOT_RUN = {
   ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
 }
 
-# What takes the place of what readers fill in.
+# What takes the place of what readers fill in, the longer ones first.
 _PLACEHOLDERS = {
-  "config=...": "config=configs/quickstart.py",
-  "folder:PATH": "folder:photographs",
-  "folder:IMAGENET100": "folder:photographs",
+  "init_from=gs://BUCKET/mixer_b16_in21k": "init_from=mixer_b16.goog_in21k",
+  "imagenet_v2/matched-frequency": "folder:pictures",
+  "imagenet21k/winter21_256": "mnist5k",
+  "weights=runs/s2mlp_wide": "weights=runs/pictures",
+  "folder:IMAGENET100": "folder:pictures",
+  "folder:PATH": "folder:pictures",
   "gs://BUCKET": "bucket",
+  "config=...": "config=configs/quickstart.py",
   "/shared/": "",
-  "NAME": "mnist5k",
-  "WEIGHTS": "mixer_b16.goog_in1k",
 }
-# Small settings, where the command does not say these itself.
+# Small settings, whatever the command says.
 _SMALL = {
-  "train.py": ("--config.duration=2 steps", "--config.optim.schedule.warmup=1 step", "--config.data.batch_size=16"),
-  "mlpvision.study": ("--seeds=1", "--duration=1 epoch", "--workdir=runs/study"),
-  "mlpvision.preview": ("--images=4",),
+  "train.py": {
+    "--config.duration": "2 steps",
+    "--config.optim.schedule.warmup": "1 step",
+    "--config.data.batch_size": 16,
+  },
+  "mlpvision.study": {"--seeds": 1, "--duration": "1 epoch"},
+  "mlpvision.preview": {"--images": 4},
 }
 _PLACES = ("--workdir=", "--output=", "--config.data.data_dir=")
-_QUICKSTART = next(command for command in commands() if command.arguments == ("--config=configs/quickstart.py",))
+# Whose runs the others use: the quickstart's, and one on the reader's own pictures.
+_FIRST = [
+  next(c for c in commands() if c.arguments == ("--config=configs/quickstart.py",)),
+  next(c for c in commands() if c.page == "index.md" and "--config.data.name=folder:PATH" in c.arguments),
+]
 
 
 def _is_in(table, command):
@@ -71,18 +84,21 @@ def _small(command):
     for placeholder, meaning in _PLACEHOLDERS.items():
       argument = argument.replace(placeholder, meaning)
     arguments.append(argument)
-  added = list(_SMALL.get(command.program, ()))
-  joined = " ".join(arguments)
-  if "--config=" in joined and command.program != "mlpvision.cost":
-    added += ["--config.data.workers=0", "--config.eval.batch_size=16"]
-    if "--config.data.name" not in joined:
-      added += ["--config.data.name=mnist5k", "--config.data.eval_split=test[:16]"]
-    if "quickstart" in joined:
-      added += ["--config.model.num_blocks=1", "--config.model.hidden_dim=16"]
-    elif "finetune" not in joined:  # whose weights are for 224 pixels
-      added += ["--config.data.image_size=32"]
-  given = {argument.partition("=")[0] for argument in arguments}
-  return [*arguments, *(flag for flag in added if flag.partition("=")[0] not in given)]
+  added = dict(_SMALL.get(command.program, ()))
+  arguments = [argument for argument in arguments if argument.partition("=")[0] not in added]
+  text = " ".join(arguments)
+  if "--config=" in text and command.program != "mlpvision.cost":
+    defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "mnist5k"}
+    if command.program == "mlpvision.evaluate":
+      defaults["--config.data.name"] = "folder:pictures"  # of classes of ImageNet
+    elif "quickstart" in text:
+      defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16}
+    elif "finetune" not in text:  # whose weights are for 224 pixels
+      defaults |= {"--config.data.image_size": 32}
+    added |= {name: value for name, value in defaults.items() if f"{name}=" not in text}
+    if "folder:" not in f"{text} {added}":
+      added.setdefault("--config.data.eval_split", "test[:16]")
+  return [*arguments, *(f"{name}={value}" for name, value in added.items())]
 
 
 def _distinct():
@@ -118,14 +134,16 @@ def _run(command, *more):
 def place(tmp_path_factory, data_dir):
   """A directory like the repository's root after the quickstart, with pictures and weights; all models are small."""
   root = tmp_path_factory.mktemp("docs")
-  (root / "configs").symlink_to(REPO / "configs")
   shutil.copytree(REPO / "docs", root / "docs", ignore=shutil.ignore_patterns("*.png"))
-  (root / "bucket").mkdir()
+  for name in ("configs", "bucket", "cache"):
+    (root / name).mkdir()
+  for config in (REPO / "configs").glob("*.py"):
+    (root / "configs" / config.name).symlink_to(config)
   (root / "bucket" / "tfds").symlink_to(data_dir)
   pictures = photographs(40)
   pictures[0].save(root / "photo.png")
   for i, picture in enumerate(pictures):
-    path = root / "photographs" / ("train" if i < 36 else "val") / ("n02105855", "n01440764")[i % 2] / f"{i}.jpg"
+    path = root / "pictures" / ("train" if i < 36 else "val") / ("n02105855", "n01440764")[i % 2] / f"{i}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
   with pytest.MonkeyPatch.context() as patch:
@@ -134,18 +152,32 @@ def place(tmp_path_factory, data_dir):
     for name, (module, sizes) in models.MODELS.items():
       patch.setitem(models.MODELS, name, (module, sizes | SMALL_MODELS[name.partition("_")[0]]))
     _save_weights(root)
-    _run(_QUICKSTART)
+    _extend(root, patch)
+    _run(_FIRST[0])
+    _run(_FIRST[1], "--workdir=runs/pictures")
     yield root
 
 
 def _save_weights(root):
   """A file of an official release, and what names of published weights stand for, where downloads would be."""
   goldens.write(root, "asmlp").rename(root / "as_tiny.pth")
-  (root / "cache").mkdir()
   for name, num_classes in (("mixer_b16.goog_in1k", 1000), ("mixer_b16.goog_in21k", 21_843)):
     model = models.create("mixer_b16", num_classes=num_classes)
     params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))["params"]
     weights.save(root / "cache" / f"{name}.npz", model, params)
+
+
+def _extend(root, patch):
+  """Puts the files of extending.md where it says, and does what else it says."""
+  for path, code in files(REPO / "docs" / "extending.md").items():
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(code)
+  for package in (models, builders, evaluation):
+    patch.setattr(package, "__path__", [*package.__path__, str(root / package.__name__.replace(".", "/"))])
+  from mlpvision.models import tiny
+
+  patch.setitem(models.MODELS, "tiny", (tiny.Tiny, tiny.VARIANTS["tiny"]))
+  patch.setitem(datasets.OWN, "photographs", ("mlpvision.data.builders.photographs", "Photographs", "sklearn"))
 
 
 @pytest.fixture
@@ -160,7 +192,7 @@ def short_studies(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in _distinct() if command is not _QUICKSTART], ids=str)
+@pytest.mark.parametrize("command", [command for command in _distinct() if command not in _FIRST], ids=str)
 def test_command(command, place, tmp_path, short_studies):
   _run(command, *((f"--workdir={tmp_path}/run",) if command.program == "train.py" else ()))
   output = next((part.partition("=")[2] for part in command.arguments if part.startswith("--output=")), None)
@@ -189,3 +221,35 @@ def test_python(page, place):
   names = {}
   for code in python_blocks(page):
     exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.slow
+def test_what_extending_adds(place, tmp_path):
+  """The model trains on the dataset; the augmentation and the evaluator do what they say."""
+  config = runpy.run_path("configs/tiny.py")["get_config"]()
+  config.data.update(name="photographs", batch_size=16, workers=0)
+  config.optim.schedule.warmup, config.duration = "1 step", "2 steps"
+  assert loop.train_and_evaluate(config, tmp_path).metrics["val/images"] == 40
+  model, params = trained = trained_lib.load(tmp_path)
+  split = datasets.open_split("photographs", "test")
+  batch = next(loader.eval_batches(split, config))
+  (features,) = model.apply({"params": params}, np.ones((1, 28, 28, 3)), method="features")
+  assert features.shape == (1, 7, 7, 64)
+
+  from mlpvision.evaluation import calibration
+
+  found = calibration.Calibration(model, split, trained.config, sharding.make_mesh()).run(params)["ece"]
+  logits = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
+  probabilities = np.asarray(jax.nn.softmax(logits))[batch["mask"]]
+  hits = probabilities.argmax(1) == batch["label"][batch["mask"]]
+  tenths = np.digitize(probabilities.max(1), np.arange(1, 10) / 10)
+  gaps = [abs(hits[tenths == t].sum() - probabilities.max(1)[tenths == t].sum()) for t in range(10)]
+  assert found == pytest.approx(sum(gaps) / 40, rel=1e-4)
+
+  names = {}
+  exec(next(code for code in python_blocks(REPO / "docs" / "extending.md") if "def invert" in code), names)
+  images = np.random.default_rng(0).random((64, 2, 2, 3))
+  inverted = np.asarray(names["invert"](jax.random.key(0), images, 0.5))
+  signs = np.sign(inverted[:, 0, 0, 0])
+  assert 16 < (signs < 0).sum() < 48
+  np.testing.assert_allclose(inverted, images * signs[:, None, None, None], rtol=1e-6)
