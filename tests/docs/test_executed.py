@@ -1,6 +1,7 @@
 """Every command and every block of Python in the documentation is run, on small settings."""
 
 import dataclasses
+import importlib.util
 import os
 import runpy
 import shutil
@@ -9,6 +10,7 @@ import sys
 from absl import app, flags  # noqa: F401  app has flags of its own, which must outlive the first command
 from documented import PAGES, REPO, commands, files, python_blocks
 import jax
+from jax.sharding import NamedSharding, PartitionSpec as P
 import numpy as np
 import pytest
 
@@ -29,13 +31,13 @@ _ELSEWHERE = {
   ("mlpvision.benchmark", "step"): "benchmarking/test_step_benchmark.py",
   ("mlpvision.benchmark", "train"): "benchmarking/test_step_benchmark.py benchmarking/test_data.py",
   ("mlpvision.prepare", "imagenet2012"): "input/test_preparation.py",
-  ("mlpvision.prepare", "imagenet21k/fall11"): "input/test_imagenet21k.py",
+  ("mlpvision.prepare", "imagenet21k/fall11"): "input/test_imagenet21k.py input/test_preparation.py",
   ("mlpvision.prepare", "imagenet21k/winter21_256"): "input/test_preparation.py",
-  ("mlpvision.prepare", "imagenet21k/p"): "input/test_imagenet21k.py",
+  ("mlpvision.prepare", "imagenet21k/p"): "input/test_imagenet21k.py input/test_preparation.py",
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
-  ("mlpvision.plan", None): "takes libtpu, and hours for all recipes; tests/planning has it with a small model",
+  ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
   ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
@@ -53,15 +55,18 @@ _PLACEHOLDERS = {
   "config=...": "config=configs/quickstart.py",
   "/shared/": "",
 }
+# What takes long to compile, and is part of the recipes that tests/test_configs.py trains.
+_NO_MIXING = {f"--config.augment.{name}": 0 for name in ("mixup", "cutmix", "random_erasing")}
 # Small settings, whatever the command says.
 _SMALL = {
   "train.py": {
     "--config.duration": "2 steps",
     "--config.optim.schedule.warmup": "1 step",
     "--config.data.batch_size": 16,
+    **_NO_MIXING,
   },
   "mlpvision.study": {"--seeds": 1, "--duration": "1 epoch"},
-  "mlpvision.preview": {"--images": 4},
+  "mlpvision.preview": {"--images": 4, **_NO_MIXING},
 }
 _PLACES = ("--workdir=", "--output=", "--config.data.data_dir=")
 # Whose runs the others use: the quickstart's, and one on the reader's own pictures.
@@ -69,12 +74,16 @@ _FIRST = [
   next(c for c in commands() if c.arguments == ("--config=configs/quickstart.py",)),
   next(c for c in commands() if c.page == "index.md" and "--config.data.name=folder:PATH" in c.arguments),
 ]
+_needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+_WITH_PYTHON = [page for page in PAGES if python_blocks(page) and not files(page)]
 
 
 def _is_in(table, command):
   """The key of a command in _ELSEWHERE or _NOT_RUN, or None."""
-  first = next((part for part in command.arguments if not part.startswith("-")), None)
-  return next((key for key in ((command.program, first), (command.program, None)) if key in table), None)
+  words = [part for part in command.arguments if not part.startswith("-")][:1]
+  return next(
+    (key for word in (*words, *command.arguments[:1], None) if (key := (command.program, word)) in table), None
+  )
 
 
 def _small(command):
@@ -87,14 +96,18 @@ def _small(command):
   added = dict(_SMALL.get(command.program, ()))
   arguments = [argument for argument in arguments if argument.partition("=")[0] not in added]
   text = " ".join(arguments)
+  if command.program == "mlpvision.study" and "--config=" in text:
+    added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
   if "--config=" in text and command.program != "mlpvision.cost":
     defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "mnist5k"}
     if command.program == "mlpvision.evaluate":
       defaults["--config.data.name"] = "folder:pictures"  # of classes of ImageNet
     elif "quickstart" in text:
       defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16}
-    elif "finetune" not in text:  # whose weights are for 224 pixels
+    elif "goog_in1k" not in text:  # whose weights are for 224 pixels
       defaults |= {"--config.data.image_size": 32}
+    if command.config == "mixer_b16_finetune":
+      defaults |= {"--config.model.tokens_mlp_dim": SMALL_MODELS["mixer"]["tokens_mlp_dim"]}
     added |= {name: value for name, value in defaults.items() if f"{name}=" not in text}
     if "folder:" not in f"{text} {added}":
       added.setdefault("--config.data.eval_split", "test[:16]")
@@ -108,7 +121,11 @@ def _distinct():
     if _is_in(_ELSEWHERE | _NOT_RUN, command) is None:
       what = [part for part in _small(command) if not part.startswith(_PLACES)]
       found.setdefault((command.program, *what), command)
-  return list(found.values())
+  return [
+    pytest.param(command, marks=_needs_libtpu if command.program == "mlpvision.plan" else ())
+    for command in found.values()
+    if command not in _FIRST
+  ]
 
 
 def _run(command, *more):
@@ -149,21 +166,26 @@ def place(tmp_path_factory, data_dir):
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(root)
     patch.setenv("MLPVISION_CACHE", str(root / "cache"))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     for name, (module, sizes) in models.MODELS.items():
-      patch.setitem(models.MODELS, name, (module, sizes | SMALL_MODELS[name.partition("_")[0]]))
+      small = SMALL_MODELS[name.partition("_")[0]]
+      one_block = {field: 1 for field in ("num_blocks",) if field in sizes}
+      patch.setitem(models.MODELS, name, (module, sizes | small | one_block))
     _save_weights(root)
     _extend(root, patch)
     _run(_FIRST[0])
     _run(_FIRST[1], "--workdir=runs/pictures")
     yield root
+  jax.config.update("jax_compilation_cache_dir", None)
 
 
 def _save_weights(root):
   """A file of an official release, and what names of published weights stand for, where downloads would be."""
   goldens.write(root, "asmlp").rename(root / "as_tiny.pth")
-  for name, num_classes in (("mixer_b16.goog_in1k", 1000), ("mixer_b16.goog_in21k", 21_843)):
+  for name, num_classes, side in (("mixer_b16.goog_in1k", 1000, 224), ("mixer_b16.goog_in21k", 21_843, 32)):
     model = models.create("mixer_b16", num_classes=num_classes)
-    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))["params"]
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))["params"]
     weights.save(root / "cache" / f"{name}.npz", model, params)
 
 
@@ -182,19 +204,21 @@ def _extend(root, patch):
 
 @pytest.fixture
 def short_studies(monkeypatch):
-  """Of every study two rows, small models and few images."""
+  """Of every study one row, a small model and few images."""
+  small = SMALL_MODELS["s2mlp"] | dict(patch_size=4, num_blocks=1)
   for name, study in grids.STUDIES.items():
-    laptop = study.laptop | SMALL_MODELS["s2mlp"] | dict(patch_size=4) if name.startswith("s2mlp") else study.laptop
-    monkeypatch.setitem(grids.STUDIES, name, dataclasses.replace(study, rows=study.rows[:2], laptop=laptop, order=()))
+    laptop = study.laptop | (small if name.startswith("s2mlp") else {})
+    monkeypatch.setitem(grids.STUDIES, name, dataclasses.replace(study, rows=study.rows[:1], laptop=laptop, order=()))
   few = dict(train_split="train[:160]", eval_split="test[:16]")
   settings = grids.quickstart
   monkeypatch.setattr(grids, "quickstart", lambda config: (settings(config), config.data.update(few)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [command for command in _distinct() if command not in _FIRST], ids=str)
+@pytest.mark.parametrize("command", _distinct(), ids=str)
 def test_command(command, place, tmp_path, short_studies):
-  _run(command, *((f"--workdir={tmp_path}/run",) if command.program == "train.py" else ()))
+  has_workdir = command.program in ("train.py", "mlpvision.study")
+  _run(command, *((f"--workdir={tmp_path}/run",) if has_workdir else ()))
   output = next((part.partition("=")[2] for part in command.arguments if part.startswith("--output=")), None)
   assert output is None or os.path.getsize(place / output)
 
@@ -215,7 +239,9 @@ def test_no_excuse_is_stale():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+  "page", [p for p in PAGES if python_blocks(p) and p.name != "extending.md"], ids=lambda page: page.name
+)
 def test_python(page, place):
   """All blocks of a page, one after the other."""
   names = {}
@@ -230,7 +256,8 @@ def test_what_extending_adds(place, tmp_path):
   config.data.update(name="photographs", batch_size=16, workers=0)
   config.optim.schedule.warmup, config.duration = "1 step", "2 steps"
   assert loop.train_and_evaluate(config, tmp_path).metrics["val/images"] == 40
-  model, params = trained = trained_lib.load(tmp_path)
+  trained = trained_lib.load(tmp_path, sharding=NamedSharding(sharding.make_mesh(), P()))
+  model, params = trained
   split = datasets.open_split("photographs", "test")
   batch = next(loader.eval_batches(split, config))
   (features,) = model.apply({"params": params}, np.ones((1, 28, 28, 3)), method="features")

@@ -7,7 +7,13 @@ import sys
 import tomllib
 
 from documented import PAGES, REPO, commands
+from flax import linen as nn
+import jax
 import pytest
+
+from mlpvision import models
+from mlpvision.pictures import architecture
+from mlpvision.studies import grids
 
 _OURS = [command for command in commands() if command.program.startswith("mlpvision.") or command.program == "train.py"]
 
@@ -47,6 +53,12 @@ def test_fields_that_are_mentioned_exist(page):
     assert any(_has_field(name, flag) for name in configs), f"--{flag}"
 
 
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_fields_that_a_config_mentions_exist(path):
+  for flag in re.findall(r"--(config\.[\w.]+\w)", path.read_text()):
+    assert _has_field("default" if path.stem == "recipes" else path.stem, flag), f"--{flag}"
+
+
 def _has_field(name, flag):
   config = importlib.import_module(f"configs.{name}").get_config()
   *groups, field = flag.split(".")[1:]
@@ -57,6 +69,49 @@ def _has_field(name, flag):
 
 def test_there_are_commands_to_check():
   assert len(_OURS) > 40
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_recipes_have_the_configs_values(path):
+  if path.stem in ("default", "recipes"):
+    return
+  c = importlib.import_module(f"configs.{path.stem}").get_config()
+  optim, schedule = c.optim, c.optim.schedule
+  row = (
+    f"| `{path.stem}` | `{c.model.name}` | {c.data.image_size} | {c.duration} of {c.data.batch_size:,}"
+    f" | {optim.name}, {optim.learning_rate:g}, {optim.weight_decay:g} | {schedule.name}, {schedule.warmup}"
+    f" | {c.model.drop_path:g} | "
+  )
+  assert row in (REPO / "docs" / "recipes.md").read_text()
+
+
+def test_studies_are_all_listed():
+  text = (REPO / "docs" / "studies.md").read_text()
+  assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(grids.STUDIES)
+
+
+@pytest.mark.parametrize(("family", "name"), [("mixer", "mixer_b16"), ("s2mlp", "s2mlp_wide"), ("asmlp", "asmlp_tiny")])
+def test_drawings_have_the_models_sizes(family, name):
+  """Every shape in the drawing is one that a layer of the model gives out, and every block's count is there."""
+  model = models.create(name)
+  shapes = set()
+
+  def note(next_function, arguments, keywords, context):
+    result = next_function(*arguments, **keywords)
+    shapes.update(" x ".join(map(str, leaf.shape[1:])) for leaf in jax.tree.leaves(result))
+    return result
+
+  def run(key, images):
+    with nn.intercept_methods(note):
+      return model.init(key, images)
+
+  jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), "float32"))
+  texts = [text.get_text() for axes in architecture.draw(family).axes for text in axes.texts]
+  drawn = {text for text in texts if re.fullmatch(r"\d+( x \d+)+", text)} - {"224 x 224 x 3"}
+  assert len(drawn) >= 2
+  assert drawn <= shapes
+  blocks = [model.num_blocks] if family != "asmlp" else model.depths
+  assert [int(text.split()[-2]) for text in texts if text.endswith(" blocks")] == list(blocks)
 
 
 def test_what_is_installed_exists():
