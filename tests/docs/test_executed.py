@@ -53,6 +53,8 @@ _PLACEHOLDERS = {
   "folder:PATH": "folder:pictures",
   "gs://BUCKET": "bucket",
   "config=...": "config=configs/quickstart.py",
+  "v5e:4x4,v5p:2x2x2": "v5e:2x2",
+  "v5e:4x4": "v5e:2x2",
   "/shared/": "",
 }
 # What takes long to compile, and is part of the recipes that tests/test_configs.py trains.
@@ -67,6 +69,7 @@ _SMALL = {
   },
   "mlpvision.study": {"--seeds": 1, "--duration": "1 epoch"},
   "mlpvision.preview": {"--images": 4, **_NO_MIXING},
+  "mlpvision.plan": {"--config.data.batch_size": 16, **_NO_MIXING},
 }
 _PLACES = ("--workdir=", "--output=", "--config.data.data_dir=")
 # Whose runs the others use: the quickstart's, and one on the reader's own pictures.
