@@ -85,6 +85,14 @@ def test_recipes_have_the_configs_values(path):
   assert row in (REPO / "docs" / "recipes.md").read_text()
 
 
+def test_launchers_variables_are_those_that_are_tested():
+  """Two processes are started with them in tests/test_processes.py."""
+  named = set(re.findall(r"\b(JAX_[A-Z_]+)=", "".join(page.read_text() for page in PAGES)))
+  tested = (REPO / "tests" / "test_processes.py").read_text()
+  assert {"JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"} <= named
+  assert all(name in tested for name in named)
+
+
 def test_studies_are_all_listed():
   text = (REPO / "docs" / "studies.md").read_text()
   assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(grids.STUDIES)
