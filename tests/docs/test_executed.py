@@ -48,7 +48,7 @@ _NOT_RUN = {
 _PLACEHOLDERS = {
   "init_from=gs://BUCKET/mixer_b16_in21k": "init_from=mixer_b16.goog_in21k",
   "imagenet_v2/matched-frequency": "folder:pictures",
-  "imagenet21k/winter21_256": "mnist5k",
+  "imagenet21k/winter21_256": "folder:pictures",
   "weights=runs/s2mlp_wide": "weights=runs/pictures",
   "folder:IMAGENET100": "folder:pictures",
   "folder:PATH": "folder:pictures",
@@ -103,12 +103,12 @@ def _small(command):
   if command.program == "mlpvision.study" and "--config=" in text:
     added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
   if "--config=" in text and command.program != "mlpvision.cost":
-    defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "mnist5k"}
-    if command.program == "mlpvision.evaluate":
-      defaults["--config.data.name"] = "folder:pictures"  # of classes of ImageNet
-    elif "quickstart" in text:
-      defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16}
-    elif "goog_in1k" not in text:  # whose weights are for 224 pixels
+    defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}
+    if "quickstart" in text:
+      defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16, "--config.data.name": "mnist5k"}
+    elif command.program == "mlpvision.plan":  # which knows the digits' number
+      defaults |= {"--config.data.name": "mnist5k", "--config.data.image_size": 32}
+    elif command.program != "mlpvision.evaluate" and "goog_in1k" not in text:  # whose weights are for 224 pixels
       defaults |= {"--config.data.image_size": 32}
     if command.config == "mixer_b16_finetune":
       defaults |= {"--config.model.tokens_mlp_dim": SMALL_MODELS["mixer"]["tokens_mlp_dim"]}
