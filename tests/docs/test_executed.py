@@ -23,8 +23,8 @@ from mlpvision.training import loop
 
 sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input", "weights")]
 import goldens  # noqa: E402
+from small import SMALL_MODELS, small_arguments  # noqa: E402
 from tars import photographs  # noqa: E402
-from test_configs import SMALL_MODELS  # noqa: E402
 
 # Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
 _ELSEWHERE = {
@@ -44,34 +44,6 @@ _NOT_RUN = {
   ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
 }
 
-# What takes the place of what readers fill in, the longer ones first.
-_PLACEHOLDERS = {
-  "init_from=gs://BUCKET/mixer_b16_in21k": "init_from=mixer_b16.goog_in21k",
-  "imagenet_v2/matched-frequency": "folder:pictures",
-  "imagenet21k/winter21_256": "folder:pictures",
-  "weights=runs/s2mlp_wide": "weights=runs/pictures",
-  "folder:IMAGENET100": "folder:pictures",
-  "folder:PATH": "folder:pictures",
-  "gs://BUCKET": "bucket",
-  "config=...": "config=configs/quickstart.py",
-  "v5e:4x4,v5p:2x2x2": "v5e:2x2",
-  "v5e:4x4": "v5e:2x2",
-  "/shared/": "",
-}
-# What takes long to compile, and is part of the recipes that tests/test_configs.py trains.
-_NO_MIXING = {f"--config.augment.{name}": 0 for name in ("mixup", "cutmix", "random_erasing")}
-# Small settings, whatever the command says.
-_SMALL = {
-  "train.py": {
-    "--config.duration": "2 steps",
-    "--config.optim.schedule.warmup": "1 step",
-    "--config.data.batch_size": 16,
-    **_NO_MIXING,
-  },
-  "mlpvision.study": {"--seeds": 1, "--duration": "1 epoch"},
-  "mlpvision.preview": {"--images": 4, **_NO_MIXING},
-  "mlpvision.plan": {"--config.data.batch_size": 16, **_NO_MIXING},
-}
 _PLACES = ("--workdir=", "--output=", "--config.data.data_dir=")
 # Whose runs the others use: the quickstart's, and one on the reader's own pictures.
 _FIRST = [
@@ -90,40 +62,12 @@ def _is_in(table, command):
   )
 
 
-def _small(command):
-  """The command's arguments, filled in, with small settings."""
-  arguments = []
-  for argument in command.arguments:
-    for placeholder, meaning in _PLACEHOLDERS.items():
-      argument = argument.replace(placeholder, meaning)
-    arguments.append(argument)
-  added = dict(_SMALL.get(command.program, ()))
-  arguments = [argument for argument in arguments if argument.partition("=")[0] not in added]
-  text = " ".join(arguments)
-  if command.program == "mlpvision.study" and "--config=" in text:
-    added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
-  if "--config=" in text and command.program != "mlpvision.cost":
-    defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}
-    if "quickstart" in text:
-      defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16, "--config.data.name": "mnist5k"}
-    elif command.program == "mlpvision.plan":  # which knows the digits' number
-      defaults |= {"--config.data.name": "mnist5k", "--config.data.image_size": 32}
-    elif command.program != "mlpvision.evaluate" and "goog_in1k" not in text:  # whose weights are for 224 pixels
-      defaults |= {"--config.data.image_size": 32}
-    if command.config == "mixer_b16_finetune":
-      defaults |= {"--config.model.tokens_mlp_dim": SMALL_MODELS["mixer"]["tokens_mlp_dim"]}
-    added |= {name: value for name, value in defaults.items() if f"{name}=" not in text}
-    if "folder:" not in f"{text} {added}":
-      added.setdefault("--config.data.eval_split", "test[:16]")
-  return [*arguments, *(f"{name}={value}" for name, value in added.items())]
-
-
 def _distinct():
   """Of commands that differ in where something lies alone, the first."""
   found = {}
   for command in commands():
     if _is_in(_ELSEWHERE | _NOT_RUN, command) is None:
-      what = [part for part in _small(command) if not part.startswith(_PLACES)]
+      what = [part for part in small_arguments(command) if not part.startswith(_PLACES)]
       found.setdefault((command.program, *what), command)
   return [
     pytest.param(command, marks=_needs_libtpu if command.program == "mlpvision.plan" else ())
@@ -134,7 +78,7 @@ def _distinct():
 
 def _run(command, *more):
   """The command with small settings must end well."""
-  assert _start(command.program, [*_small(command), *more]) == 0
+  assert _start(command.program, [*small_arguments(command), *more]) == 0
 
 
 def _start(program, arguments):
