@@ -18,5 +18,6 @@ def get_config():
   config = default.get_config()
   recipes.mixer_finetune(config)
   config.model.name = "mixer_b16"
+  config.model.tokens_mlp_dim = 384
   config.init_from = "mixer_b16.goog_in21k"
   return config

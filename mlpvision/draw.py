@@ -6,6 +6,7 @@ features --weights=RUN PICTURE                                    the feature ma
 saliency --weights=RUN PICTURE                                    which pixels matter for the predicted class
 confusion --weights=RUN                                           on the run's own evaluation split
 published                                                         the papers' accuracies against size and FLOPs
+architecture mixer | s2mlp | asmlp                                a network, its block, and how it mixes places
 """
 
 from absl import app, flags
@@ -25,8 +26,9 @@ def main(argv: list[str]) -> None:
   if len(argv) < 2 or argv[1] not in _KINDS:
     raise app.UsageError(f"name one picture: {', '.join(_KINDS)}")
   kind, pictures = argv[1], argv[2:]
-  if len(pictures) != (kind in ("shifts", "features", "saliency")):
-    raise app.UsageError(f"{kind} takes {'no' if pictures else 'one'} picture")
+  if len(pictures) != (kind in ("shifts", "features", "saliency", "architecture")):
+    what = "family" if kind == "architecture" else "picture"
+    raise app.UsageError(f"{kind} takes {'one' if not pictures or kind == 'architecture' else 'no'} {what}")
   from mlpvision.reporting.curves import to_png
 
   figure = _KINDS[kind](*pictures)
@@ -129,6 +131,14 @@ def _published():
   return figures.published_results({key: cost.count(models.create(key[0]), key[1]) for key in keys})
 
 
+def _architecture(family):
+  from mlpvision.pictures import architecture
+
+  if family not in architecture.FAMILIES:
+    raise UserError(f"architecture {family}: one of {', '.join(architecture.FAMILIES)}")
+  return architecture.draw(family)
+
+
 def _shown(trained, path):
   """The picture as the model sees it, float [H, W, 3] in [0, 1]."""
   import numpy as np
@@ -144,6 +154,7 @@ _KINDS = {
   "saliency": _saliency,
   "confusion": _confusion,
   "published": _published,
+  "architecture": _architecture,
 }
 
 

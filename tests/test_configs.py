@@ -38,7 +38,7 @@ _RECIPES = {  # and the models that they start from
 _LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
 # One of each recipe is trained, of the others the step is traced.
 _TRAINED = ("asmlp_base", "mixer_b16", "mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
-_SMALL = {
+SMALL_MODELS = {  # one of each family, small
   "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
   "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
   "asmlp": dict(hidden_dim=8, depths=(1, 1)),
@@ -69,7 +69,7 @@ def _small(name):
   config = _config(name)
   with config.unlocked():
     if name != "quickstart":
-      config.model.update(_SMALL[config.model.name.split("_")[0]])
+      config.model.update(SMALL_MODELS[config.model.name.split("_")[0]])
       config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
     else:
       config.model.num_blocks = 2

@@ -1,0 +1,245 @@
+"""Every command and every block of Python in the documentation is run, on small settings."""
+
+import ast
+import dataclasses
+import importlib.util
+import os
+import runpy
+import shutil
+import sys
+
+from absl import app, flags  # noqa: F401  app has flags of its own, which must outlive the first command
+from documented import PAGES, REPO, commands, files, python_blocks
+import jax
+from jax.sharding import NamedSharding, PartitionSpec as P
+import numpy as np
+import pytest
+
+from mlpvision import augment, evaluation, models, sharding, weights
+from mlpvision.data import builders, datasets, loader
+from mlpvision.evaluation import trained as trained_lib
+from mlpvision.studies import grids
+from mlpvision.training import loop
+
+sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input", "weights")]
+import goldens  # noqa: E402
+from small import SMALL_MODELS, small_arguments  # noqa: E402
+from tars import photographs  # noqa: E402
+
+# Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
+_ELSEWHERE = {
+  ("mlpvision.benchmark", "data"): "benchmarking/test_data.py",
+  ("mlpvision.benchmark", "step"): "benchmarking/test_step_benchmark.py",
+  ("mlpvision.benchmark", "train"): "benchmarking/test_step_benchmark.py benchmarking/test_data.py",
+  ("mlpvision.prepare", "imagenet2012"): "input/test_preparation.py",
+  ("mlpvision.prepare", "imagenet21k/fall11"): "input/test_imagenet21k.py input/test_preparation.py",
+  ("mlpvision.prepare", "imagenet21k/winter21_256"): "input/test_preparation.py",
+  ("mlpvision.prepare", "imagenet21k/p"): "input/test_imagenet21k.py input/test_preparation.py",
+}
+# Run by no test, and why. Their flags are parsed all the same.
+_NOT_RUN = {
+  ("mlpvision.plan", "--all"): "takes libtpu and hours",
+  ("mlpvision.prepare", "cifar10"): "downloads",
+  ("pytest", None): "CI runs it",
+  ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
+}
+
+_PLACES = ("--workdir=", "--output=", "--config.data.data_dir=")
+# Whose runs the others use: the quickstart's, and one on the reader's own pictures.
+_FIRST = [
+  next(c for c in commands() if c.arguments == ("--config=configs/quickstart.py",)),
+  next(c for c in commands() if c.page == "index.md" and "--config.data.name=folder:PATH" in c.arguments),
+]
+_needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+_WITH_PYTHON = [page for page in PAGES if python_blocks(page) and not files(page)]
+
+
+def _is_in(table, command):
+  """The key of a command in _ELSEWHERE or _NOT_RUN, or None."""
+  words = [part for part in command.arguments if not part.startswith("-")][:1]
+  return next(
+    (key for word in (*words, *command.arguments[:1], None) if (key := (command.program, word)) in table), None
+  )
+
+
+def _distinct():
+  """Of commands that differ in where something lies alone, the first."""
+  found = {}
+  for command in commands():
+    if _is_in(_ELSEWHERE | _NOT_RUN, command) is None:
+      what = [part for part in small_arguments(command) if not part.startswith(_PLACES)]
+      found.setdefault((command.program, *what), command)
+  return [
+    pytest.param(command, marks=_needs_libtpu if command.program == "mlpvision.plan" else ())
+    for command in found.values()
+    if command not in _FIRST
+  ]
+
+
+def _run(command, *more):
+  """The command with small settings must end well."""
+  assert _start(command.program, [*small_arguments(command), *more]) == 0
+
+
+def _start(program, arguments):
+  """In this process, as `python` would; returns the exit code."""
+  argv = sys.argv
+  sys.argv = [program, *arguments]
+  try:
+    if program.endswith(".py"):
+      runpy.run_path(str(REPO / program), run_name="__main__")
+    else:
+      runpy.run_module(program, run_name="__main__", alter_sys=True)
+  except SystemExit as end:
+    return end.code or 0
+  finally:
+    sys.argv = argv
+    for name in list(flags.FLAGS):  # the command's own, which the next one may define again
+      if name.startswith("config") or flags.FLAGS.find_module_defining_flag(name).startswith(str(REPO)):
+        delattr(flags.FLAGS, name)
+  return 0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, data_dir):
+  """A directory like the repository's root after the quickstart, with pictures and weights; all models are small."""
+  root = tmp_path_factory.mktemp("docs")
+  shutil.copytree(REPO / "docs", root / "docs", ignore=shutil.ignore_patterns("*.png"))
+  for name in ("configs", "bucket", "cache"):
+    (root / name).mkdir()
+  for config in (REPO / "configs").glob("*.py"):
+    (root / "configs" / config.name).symlink_to(config)
+  (root / "bucket" / "tfds").symlink_to(data_dir)
+  pictures = photographs(40)
+  pictures[0].save(root / "photo.png")
+  for i, picture in enumerate(pictures):
+    path = root / "pictures" / ("train" if i < 36 else "val") / ("n02105855", "n01440764")[i % 2] / f"{i}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(root)
+    patch.setenv("MLPVISION_CACHE", str(root / "cache"))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    for name, (module, sizes) in models.MODELS.items():
+      small = SMALL_MODELS[name.partition("_")[0]]
+      one_block = {field: 1 for field in ("num_blocks",) if field in sizes}
+      patch.setitem(models.MODELS, name, (module, sizes | small | one_block))
+    _save_weights(root)
+    _extend(root, patch)
+    _run(_FIRST[0])
+    _run(_FIRST[1], "--workdir=runs/pictures")
+    yield root
+  jax.config.update("jax_compilation_cache_dir", None)
+
+
+def _save_weights(root):
+  """A file of an official release, and what names of published weights stand for, where downloads would be."""
+  goldens.write(root, "asmlp").rename(root / "as_tiny.pth")
+  for name, num_classes, side in (("mixer_b16.goog_in1k", 1000, 224), ("mixer_b16.goog_in21k", 21_843, 32)):
+    model = models.create("mixer_b16", num_classes=num_classes)
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, side, side, 3), np.float32))["params"]
+    weights.save(root / "cache" / f"{name}.npz", model, params)
+
+
+def _extend(root, patch):
+  """Puts the files of extending.md where it says, and does what else it says."""
+  for path, code in files(REPO / "docs" / "extending.md").items():
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(code)
+  for package in (models, builders, evaluation):
+    patch.setattr(package, "__path__", [*package.__path__, str(root / package.__name__.replace(".", "/"))])
+  from mlpvision.models import tiny
+
+  patch.setitem(models.MODELS, "tiny", (tiny.Tiny, tiny.VARIANTS["tiny"]))
+  patch.setitem(datasets.OWN, "photographs", ("mlpvision.data.builders.photographs", "Photographs", "sklearn"))
+
+
+@pytest.fixture
+def short_studies(monkeypatch):
+  """Of every study one row, a small model and few images."""
+  small = SMALL_MODELS["s2mlp"] | dict(patch_size=4, num_blocks=1)
+  for name, study in grids.STUDIES.items():
+    laptop = study.laptop | (small if name.startswith("s2mlp") else {})
+    monkeypatch.setitem(grids.STUDIES, name, dataclasses.replace(study, rows=study.rows[:1], laptop=laptop, order=()))
+  few = dict(train_split="train[:160]", eval_split="test[:16]")
+  settings = grids.quickstart
+  monkeypatch.setattr(grids, "quickstart", lambda config: (settings(config), config.data.update(few)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", _distinct(), ids=str)
+def test_command(command, place, tmp_path, short_studies):
+  has_workdir = command.program in ("train.py", "mlpvision.study")
+  _run(command, *((f"--workdir={tmp_path}/run",) if has_workdir else ()))
+  output = next((part.partition("=")[2] for part in command.arguments if part.startswith("--output=")), None)
+  assert output is None or os.path.getsize(place / output)
+
+
+@pytest.mark.parametrize("program", sorted({c.program for c in commands()} - {"pytest", "tests/campaign.py"}))
+def test_help(program, capsys):
+  """Every command answers --help with what it is for."""
+  if program == "mlpvision.reporting.curves":  # takes a workdir and nothing else
+    return
+  assert _start(program, ["--help"]) == 1  # absl's
+  source = (REPO / program if program.endswith(".py") else REPO / f"{program.replace('.', '/')}.py").read_text()
+  assert ast.get_docstring(ast.parse(source)).splitlines()[0][:40] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if _is_in(_ELSEWHERE, c)], ids=str)
+def test_command_that_another_test_runs(command):
+  key = _is_in(_ELSEWHERE, command)
+  source = "".join((REPO / "tests" / name).read_text() for name in _ELSEWHERE[key].split())
+  assert key[0] in source
+  assert key[1] in source
+  for flag in command.flags:
+    assert flag.startswith("config") or f"--{flag}" in source, f"{_ELSEWHERE[key]} does not try --{flag}"
+
+
+def test_no_excuse_is_stale():
+  found = {_is_in(_ELSEWHERE | _NOT_RUN, command) for command in commands()}
+  assert found - {None} == set(_ELSEWHERE | _NOT_RUN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "page", [p for p in PAGES if python_blocks(p) and p.name != "extending.md"], ids=lambda page: page.name
+)
+def test_python(page, place):
+  """All blocks of a page, one after the other."""
+  names = {}
+  for code in python_blocks(page):
+    exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.slow
+def test_what_extending_adds(place, tmp_path):
+  """The model trains on the dataset; the augmentation and the evaluator do what they say."""
+  config = runpy.run_path("configs/tiny.py")["get_config"]()
+  config.data.update(name="photographs", batch_size=16, workers=0)
+  config.optim.schedule.warmup, config.duration = "1 step", "2 steps"
+  assert loop.train_and_evaluate(config, tmp_path).metrics["val/images"] == 40
+  trained = trained_lib.load(tmp_path, sharding=NamedSharding(sharding.make_mesh(), P()))
+  model, params = trained
+  split = datasets.open_split("photographs", "test")
+  batch = next(loader.eval_batches(split, config))
+  (features,) = model.apply({"params": params}, np.ones((1, 28, 28, 3)), method="features")
+  assert features.shape == (1, 7, 7, 64)
+
+  from mlpvision.evaluation import calibration
+
+  found = calibration.Calibration(model, split, trained.config, sharding.make_mesh()).run(params)["ece"]
+  logits = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
+  probabilities = np.asarray(jax.nn.softmax(logits))[batch["mask"]]
+  hits = probabilities.argmax(1) == batch["label"][batch["mask"]]
+  tenths = np.digitize(probabilities.max(1), np.arange(1, 10) / 10)
+  gaps = [abs(hits[tenths == t].sum() - probabilities.max(1)[tenths == t].sum()) for t in range(10)]
+  assert found == pytest.approx(sum(gaps) / 40, rel=1e-4)
+
+  names = {}
+  exec(next(code for code in python_blocks(REPO / "docs" / "extending.md") if "def invert" in code), names)
+  images = np.random.default_rng(0).random((64, 2, 2, 3))
+  inverted = np.asarray(names["invert"](jax.random.key(0), images, 0.5))
+  signs = np.sign(inverted[:, 0, 0, 0])
+  assert 16 < (signs < 0).sum() < 48
+  np.testing.assert_allclose(inverted, images * signs[:, None, None, None], rtol=1e-6)
