@@ -15,7 +15,7 @@ _FILL = {"places": "#F6CF8A", "channels": "#A9D8F2", "norm": "#E4E4E4", "frame":
 _GAP, _HEIGHT, _INK, _SOFT = 0.34, 0.62, "#222222", "#666666"
 
 
-def draw(family):
+def draw(family: str) -> Figure:
   """A matplotlib figure of a family in FAMILIES: Mixer-B/16, S2-MLP-wide or AS-MLP-T, at 224 pixels."""
   return FAMILIES[family]()
 
