@@ -24,4 +24,4 @@ def keep_freed_memory() -> None:
   # Blocks above 32 MiB are mapped whatever the threshold, and heaps of other arenas end at 64 MiB: so one arena.
   set_option(_M_ARENA_MAX, 1)
   set_option(_M_MMAP_MAX, 0)
-  set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+  set_option(_M_TRIM_THRESHOLD, -1)  # never; the largest threshold is 2 GiB, and models free more
