@@ -83,7 +83,7 @@ def _run(command, *more):
 
 def _start(program, arguments):
   """In this process, as `python` would; returns the exit code."""
-  argv = sys.argv
+  argv, others = sys.argv, _take_flags()
   sys.argv = [program, *arguments]
   try:
     if program.endswith(".py"):
@@ -94,10 +94,21 @@ def _start(program, arguments):
     return end.code or 0
   finally:
     sys.argv = argv
-    for name in list(flags.FLAGS):  # the command's own, which the next one may define again
-      if name.startswith("config") or flags.FLAGS.find_module_defining_flag(name).startswith(str(REPO)):
-        delattr(flags.FLAGS, name)
+    _take_flags()
+    for name, flag in others.items():
+      flags.FLAGS[name] = flag
   return 0
+
+
+def _take_flags():
+  """Takes out the flags of commands, which the next one may define again: those of one run here, or of one imported."""
+  taken = {}
+  for name in list(flags.FLAGS):
+    module = flags.FLAGS.find_module_defining_flag(name)  # None for those that were put back
+    if module is None or name.startswith("config") or module.startswith((str(REPO), "mlpvision.")):
+      taken[name] = flags.FLAGS[name]
+      delattr(flags.FLAGS, name)
+  return taken
 
 
 @pytest.fixture(scope="module")
