@@ -1,9 +1,11 @@
 """The notebooks, executed from top to bottom by a kernel, on small settings."""
 
 import pathlib
+import tomllib
 
 import nbclient
 import nbformat
+from packaging.requirements import Requirement
 import pytest
 
 _REPO = pathlib.Path(__file__).parent.parent
@@ -39,6 +41,18 @@ def test_all_notebooks_are_covered():
 def test_committed_notebooks_hold_no_output(name):
   cells = nbformat.read(_REPO / "notebooks" / f"{name}.ipynb", as_version=4).cells
   assert not any(cell.get("outputs") for cell in cells)
+
+
+def test_what_notebooks_install_is_pinned():
+  project = tomllib.loads((_REPO / "pyproject.toml").read_text())["project"]
+  needed = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["quickstart"]]
+  lines = (_REPO / "notebooks" / "constraints.txt").read_text().splitlines()
+  pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+  assert set(pinned) == {requirement.name for requirement in needed} - {"jax", "numpy"}
+  for requirement in needed:
+    assert requirement.name not in pinned or requirement.specifier.contains(pinned[requirement.name])
+  for name in _SMALL:
+    assert "-c notebooks/constraints.txt" in (_REPO / "notebooks" / f"{name}.ipynb").read_text()
 
 
 @pytest.mark.slow
