@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import signal
 import time
@@ -268,9 +267,3 @@ def test_the_network_really_is_blocked(command):
 
   with pytest.raises(RuntimeError, match="blocked"):
     socket.getaddrinfo("example.com", 80)
-
-
-def test_the_readme_names_these_files():
-  readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-  for path in re.findall(r"--config=(configs/\w+\.py)", readme):
-    assert (pathlib.Path(__file__).parent.parent / path).exists()
