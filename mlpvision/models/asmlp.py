@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
-from mlpvision.models.shift import axial_shift
+from mlpvision.models.shifted_product import shifted_product
 
 
-def _dense(features, fan_in, dtype, name):
+def _dense(features, fan_in, dtype, name, **kwargs):
   # The official code leaves its convolutions at PyTorch's default.
   init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-  return layers.Dense(features, **init, dtype=dtype, name=name)
+  return layers.Dense(features, **init, dtype=dtype, name=name, **kwargs)
 
 
 class AxialShift(nn.Module):
@@ -34,8 +34,10 @@ class AxialShift(nn.Module):
     channels = x.shape[-1]
 
     def shifted(y, axis, name):
-      y = axial_shift(y, self.shift_size, axis, self.padding, self.dilation)
-      return layers.gelu(_dense(channels, channels, self.dtype, name)(y))
+      def product(y, kernel, *_, **__):
+        return shifted_product(y, kernel, self.shift_size, axis, self.padding, self.dilation)
+
+      return layers.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(y))
 
     x = _dense(channels, channels, self.dtype, "conv1")(x)
     x = layers.gelu(norms.GroupNorm1(dtype=self.dtype, name="norm1")(x))

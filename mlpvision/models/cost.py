@@ -40,7 +40,9 @@ def _macs(jaxpr):
       features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
       total += equation.outvars[0].aval.size * kernel.size // features
     elif name == "cond":  # one of the branches runs
-      total += max(_macs(branch.jaxpr) for branch in equation.params["branches"])
+      macs = [_macs(branch.jaxpr) for branch in equation.params["branches"]]
+      # A platform's own form may do more, to be faster; the default, which is the last, is what the model asks for.
+      total += macs[-1] if equation.params.get("branches_platforms") else max(macs)
     else:
       total += equation.params.get("length", 1) * sum(_macs(inner) for inner in inner_jaxprs(equation))
   return total

@@ -43,7 +43,7 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
 
 
 @jax.custom_vjp
-def _product(x, kernel):
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """x [..., C] times kernel [C, F].
 
   On CPU as one product of [tokens, C], which XLA compiles to a faster one there. On TPU in the shape that x has: XLA
@@ -57,29 +57,33 @@ def _product(x, kernel):
   )
 
 
-def _product_backward(operands, g):
-  x, kernel = operands
+def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+  """[C, F], the gradient of `product(x, kernel)` with respect to the kernel; x [..., C], g [..., F] the result's."""
   leading = tuple(range(x.ndim - 1))
-  kernel_gradient = jax.lax.platform_dependent(
+  return jax.lax.platform_dependent(
     x,
     g,
     cpu=lambda x, g: _tokens(x).T @ _tokens(g),
     default=lambda x, g: jnp.tensordot(x, g, (leading, leading)),
   )
-  return _product(g, kernel.T), kernel_gradient
+
+
+def _product_backward(operands, g):
+  x, kernel = operands
+  return product(g, kernel.T), kernel_gradient(x, g)
 
 
 def _tokens(x):
   return x.reshape(-1, x.shape[-1])
 
 
-_product.defvjp(lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward)
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
 class Dense(nn.Dense):
   """nn.Dense, its product in the shape that the platform is fastest with; the result is marked for `remat`."""
 
-  dot_general: Any = lambda x, kernel, *_, **__: _product(x, kernel)
+  dot_general: Any = lambda x, kernel, *_, **__: product(x, kernel)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., C_in] -> [..., features]."""

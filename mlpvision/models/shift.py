@@ -1,4 +1,4 @@
-"""The parameter-free shifts of S2-MLP and AS-MLP: the only place where shifting is written.
+"""The parameter-free shifts of S2-MLP and AS-MLP; `shifted_product` has a faster form for a product behind one.
 
 Both cut the channels of x [B, H, W, C] into contiguous groups and move each group as a whole over the
 map. The definition is `jnp.roll` plus a mask (which channels, and which positions have a source inside
@@ -98,16 +98,20 @@ def axial_shift(x: jax.Array, size: int, axis: int, padding: str = "zero", dilat
     raise ValueError(f"axis must be 1 (vertical) or 2 (horizontal), got {axis}")
   if dilation < 1:
     raise ValueError(f"dilation must be positive, got {dilation}")
-  channels = x.shape[-1]
-  width = math.ceil(channels / size)
-  groups = []
-  for g in range(math.ceil(channels / width)):
-    step = (g - size // 2) * dilation
+  groups = axial_groups(x.shape[-1], size, axis, dilation)
+  for step in (step for offset, _ in groups for step in offset):
     if padding == "reflect" and abs(step) >= x.shape[axis]:
       raise ValueError(f"cannot reflect {abs(step)} positions into a map of {x.shape[axis]} along axis {axis}")
-    offset = (step, 0) if axis == 1 else (0, step)
-    groups.append((offset, min(width, channels - g * width)))
-  return _shift(x, tuple(groups), padding)
+  return _shift(x, groups, padding)
+
+
+def axial_groups(channels: int, size: int, axis: int, dilation: int) -> tuple[tuple[tuple[int, int], int], ...]:
+  """((dy, dx), number of channels) of each group of `axial_shift`, in the order of the channels."""
+  width = math.ceil(channels / size)
+  steps = [(g - size // 2) * dilation for g in range(math.ceil(channels / width))]
+  return tuple(
+    ((step, 0) if axis == 1 else (0, step), min(width, channels - g * width)) for g, step in enumerate(steps)
+  )
 
 
 def _shift(x, groups, fill):

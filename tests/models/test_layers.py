@@ -38,7 +38,7 @@ def test_dense_is_that_of_flax(shape):
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
 def test_products_of_a_map_are_by_tokens_on_cpu_only(platform):
   def gradient(x, kernel):
-    return jax.grad(lambda x, kernel: jnp.sin(layers._product(x, kernel)).sum(), (0, 1))(x, kernel)
+    return jax.grad(lambda x, kernel: jnp.sin(layers.product(x, kernel)).sum(), (0, 1))(x, kernel)
 
   arguments = jnp.zeros((2, 3, 4, 8)), jnp.zeros((8, 6))
   text = jax.jit(gradient).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()

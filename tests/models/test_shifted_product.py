@@ -1,0 +1,59 @@
+"""The convolution that TPUs get is the shift and the product that others get, in value and gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision.models import shift, shifted_product
+
+
+def _value_and_gradients(function, x, kernel, g):
+  value, pull_back = jax.vjp(function, x, kernel)
+  return value, *pull_back(g)
+
+
+# Five channels in groups of seven: fewer groups than offsets. 40 with 7: the last group is smaller.
+@pytest.mark.parametrize(("channels", "size"), [(24, 5), (40, 7), (5, 7), (16, 3)])
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_both_forms_equal_the_product_behind_the_shift(channels, size, axis, dilation):
+  random = np.random.default_rng(0)
+  x, kernel = random.standard_normal((2, 6, 9, channels)), random.standard_normal((channels, 8))
+  g = random.standard_normal((2, 6, 9, 8))
+
+  def plain(x, kernel):
+    return shift.axial_shift(x, size, axis, dilation=dilation) @ kernel
+
+  def as_used(x, kernel):
+    return shifted_product.shifted_product(x, kernel, size, axis, dilation=dilation)
+
+  def convolution(x, kernel):
+    return shifted_product._convolution(x, kernel, size, axis, dilation)
+
+  with jax.enable_x64(True):  # so that the order in which products are added does not count
+    expected = _value_and_gradients(plain, x, kernel, g)
+    for function in (as_used, jax.jit(as_used), convolution):
+      for result, right in zip(_value_and_gradients(function, x, kernel, g), expected, strict=True):
+        np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-12)
+
+
+def _lowered_for(platform, channels, padding="zero"):
+  x = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.bfloat16)
+  kernel = jax.ShapeDtypeStruct((channels, channels), jnp.bfloat16)
+
+  def step(x, kernel):
+    function = lambda x, kernel: shifted_product.shifted_product(x, kernel, 5, 1, padding)  # noqa: E731
+    return _value_and_gradients(function, x, kernel, x)
+
+  return jax.jit(step).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(
+  ("platform", "channels", "padding", "convolutions"),
+  [("tpu", 96, "zero", 2), ("tpu", 768, "zero", 0), ("tpu", 96, "circular", 0), ("cpu", 96, "zero", 0)],
+)
+def test_narrow_maps_become_convolutions_on_tpu_alone(platform, channels, padding, convolutions):
+  text = _lowered_for(platform, channels, padding)
+  assert text.count("stablehlo.convolution") == convolutions  # the value and the map's gradient
+  assert text.count("stablehlo.dot_general") == 3 - convolutions
