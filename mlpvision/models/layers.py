@@ -180,15 +180,22 @@ class DropPath(nn.Module):
   rate: float
   rescale: bool = True
 
-  @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     if not train or self.rate == 0.0:
       return x
-    keep = 1.0 - self.rate
+    kept = x / (1.0 - self.rate) if self.rescale else x
+    return jnp.where(self._mask(x), kept, jnp.zeros_like(x))
+
+  def factor(self, x: jax.Array, train: bool = False) -> jax.Array | float:
+    """What a call multiplies x [B, ...] by, float32 [B, 1, ...]: for a norm at the end of the branch to apply."""
+    if not train or self.rate == 0.0:
+      return 1.0
+    return jnp.where(self._mask(x), 1.0 / (1.0 - self.rate) if self.rescale else 1.0, 0.0)
+
+  def _mask(self, x):
     part, parts = _part.get()
-    mask = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0], parts))[:, part]
-    mask = mask.reshape(-1, *[1] * (x.ndim - 1))
-    return jnp.where(mask, x / keep if self.rescale else x, jnp.zeros_like(x))
+    mask = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, (x.shape[0], parts))[:, part]
+    return mask.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def drop_path_rates(rate: float, num_blocks: int) -> list[float]:

@@ -1,4 +1,8 @@
-"""Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for `remat`."""
+"""Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for `remat`.
+
+Those that may end a branch take a factor of the result, such as drop path's: as a product of its own, that would cost
+TPUs a third of what the pass over the map costs.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +17,22 @@ from mlpvision.models.remat import saved
 class LayerNorm(nn.Module):
   """Layer normalisation (arXiv 1607.06450) over the last axis; [..., C] -> [..., C] in `dtype`.
 
-  The same numbers and parameters as nn.LayerNorm: the variance is E[x^2] - E[x]^2 in float32, one pass.
+  The same numbers and parameters as nn.LayerNorm: the variance is E[x^2] - E[x]^2 in float32, one pass. The result is
+  multiplied by factor, which broadcasts against it.
   """
 
   epsilon: float = 1e-6
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1])
     wide = x.astype(jnp.float32)
     mean = saved(wide.mean(-1, keepdims=True))
     square = saved(jnp.square(wide).mean(-1, keepdims=True))
     variance = jnp.maximum(0.0, square - jnp.square(mean))
-    return ((wide - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias).astype(self.dtype)
+    gain = jax.lax.rsqrt(variance + self.epsilon) * factor
+    return ((wide - mean) * (gain * scale) + bias * factor).astype(self.dtype)
 
 
 class GroupNorm1(nn.Module):
@@ -60,15 +66,15 @@ class GroupNorm1(nn.Module):
 
 
 class Affine(nn.Module):
-  """ResMLP's Aff(x) = alpha * x + beta per channel (arXiv 2105.03404, Eq. 1); no statistics."""
+  """ResMLP's Aff(x) = alpha * x + beta per channel (arXiv 2105.03404, Eq. 1), times factor; no statistics."""
 
   init_value: float = 1.0
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
-    return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
+    return x.astype(self.dtype) * (scale * factor).astype(self.dtype) + (bias * factor).astype(self.dtype)
 
 
 def _scale_and_bias(module, channels, init_value=1.0):

@@ -21,7 +21,7 @@ def _norm(kind, affine_init, dtype, name):
     return norms.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
   if kind == "affine":
     return norms.Affine(affine_init, dtype=dtype, name=name)
-  return lambda x: x
+  return lambda x, factor=1.0: (x * factor).astype(dtype)
 
 
 class S2Block(nn.Module):
@@ -48,7 +48,9 @@ class S2Block(nn.Module):
 
     def branch(y, inner, name):
       norm = _norm(self.norm, self.affine_init, self.dtype, name)
-      return drop_path(norm(inner(y)) if self.norm_position == "post" else inner(norm(y)), train)
+      if self.norm_position == "pre":
+        return drop_path(inner(norm(y)), train)
+      return norm(inner(y), drop_path.factor(y, train))
 
     def spatial(y):
       y = layers.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))

@@ -1,12 +1,13 @@
 """All variants: exact size, parity with the originals, and the contract that they share."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import asmlp, cost, mixer, s2mlp
+from mlpvision.models import asmlp, cost, layers, mixer, norms, s2mlp
 
 # With a head of 1,000 classes, at 224; from the papers' tables and the original code, exactly.
 SIZES = {
@@ -236,15 +237,35 @@ def test_drop_path_and_dropout_only_act_in_training(name):
 
 
 def test_drop_path_keeps_the_mean_and_drops_whole_samples():
-  from mlpvision.models.layers import DropPath
-
   x = jnp.ones((4000, 2, 3))
   for rescale, kept in ((True, 1 / 0.75), (False, 1.0)):
-    out = DropPath(0.25, rescale).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
+    out = layers.DropPath(0.25, rescale).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
     per_sample = out.reshape(4000, -1)
     assert set(np.unique(per_sample)) == {0.0, np.float32(kept)}
     assert (per_sample.min(1) == per_sample.max(1)).all()
     assert abs((per_sample[:, 0] == 0).mean() - 0.25) < 0.03
+
+
+@pytest.mark.parametrize("norm", [norms.LayerNorm(), norms.Affine(0.5), s2mlp._norm("none", 0.0, jnp.float32, None)])
+@pytest.mark.parametrize("rescale", [True, False])
+def test_drop_path_as_a_norms_factor_drops_the_same_samples(norm, rescale):
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((32, 2, 3, 16)), jnp.float32)
+
+  class Branch(nn.Module):
+    by_factor: bool
+
+    @nn.compact
+    def __call__(self, x):
+      end = norm.copy() if isinstance(norm, nn.Module) else norm
+      drop_path = layers.DropPath(0.4, rescale)
+      return end(x, drop_path.factor(x, True)) if self.by_factor else drop_path(end(x), True)
+
+  plain, folded = (
+    Branch(by_factor).init_with_output({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)[0]
+    for by_factor in (False, True)
+  )
+  assert 0 < (np.asarray(plain) == 0.0).all((1, 2, 3)).sum() < 32
+  np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("s2mlp_wide", (8, 24)), ("asmlp_tiny", (64, 32)), ("mixer_b16", (8, 32))])
