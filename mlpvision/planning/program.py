@@ -105,9 +105,11 @@ def compile_step(
   parts = setup.make_parts(config, num_images=num_images, num_classes=num_classes, devices=chips.devices(topology))
   lowered = setup.lower_step(parts)
   versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu")]
-  key = hashlib.sha256("\n".join([topology, *versions, lowered.as_text()]).encode()).hexdigest()[:32]
+  options = setup.compiler_options(parts.mesh)
+  told = [f"{name}={value}" for name, value in options.items()]
+  key = hashlib.sha256("\n".join([topology, *versions, *told, lowered.as_text()]).encode()).hexdigest()[:32]
   if key not in store.programs:
-    store.put(key, {"versions": versions, **_compile(lowered)})
+    store.put(key, {"versions": versions, **_compile(lowered, options)})
   leaves = jax.tree.leaves(parts.abstract)
   return Program(
     topology,
@@ -131,9 +133,9 @@ def needed_bytes(message: str) -> tuple[float, float] | None:
   return tuple(float(number) * 2 ** _UNITS[unit] for number, unit in (match.group(1, 2), match.group(3, 4)))
 
 
-def _compile(lowered):
+def _compile(lowered, options):
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise UserError(f"the TPU compiler failed: {str(error)[:2000]}") from error
