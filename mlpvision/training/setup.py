@@ -179,11 +179,10 @@ def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
   """What the compiler is told about a step on this mesh.
 
-  Where weights are cut, XLA on TPU would take a matrix product apart into a loop over the parts, to hide their transfer
-  behind products that are too narrow for the matrix units. Gathered as a whole, they are fetched behind other work.
+  Where weights are cut over fsdp, XLA on TPU would take their matrix products apart into loops over the parts, to hide
+  the transfer behind products that are too narrow for the matrix units. As a whole, they are fetched behind other work.
   """
-  cut = mesh.shape["fsdp"] > 1 or mesh.shape["model"] > 1
-  if mesh.devices.flat[0].platform != "tpu" or not cut:
+  if mesh.devices.flat[0].platform != "tpu" or mesh.shape["fsdp"] == 1:
     return {}
   return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
