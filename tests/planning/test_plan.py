@@ -8,6 +8,7 @@ from conftest import SMALL
 import ml_collections
 import pytest
 
+from configs import s2mlp_wide
 from mlpvision.errors import UserError
 from mlpvision.planning import chips, images, page, program
 
@@ -113,6 +114,19 @@ def test_a_small_model_is_planned_twice_alike_and_an_absurd_batch_does_not_fit(c
   assert code == 0, output
   assert_line(output, r"  RESOURCE_EXHAUSTED: .* exceeds available HBM \(15.75G\)")
   assert "--config.accumulation_steps=N" in output
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_weights_that_are_cut_are_gathered_whole(tmp_path):
+  """Not product by product in loops, which send the parts around by collective-permute."""
+  config = s2mlp_wide.get_config()
+  config.model.num_blocks = 1
+  config.data.batch_size = 256
+  config.mesh.fsdp = 4
+  options = dict(num_images=2560, num_classes=1000, store=program.Store(tmp_path / "programs.json"))
+  collectives = program.compile_step(config, "v5e:2x2", **options).found["collectives"]
+  assert set(collectives) == {"all-gather", "all-reduce"}
 
 
 def assert_line(output, pattern):
