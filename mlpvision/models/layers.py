@@ -183,8 +183,8 @@ class DropPath(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     if not train or self.rate == 0.0:
       return x
-    kept = x / (1.0 - self.rate) if self.rescale else x
-    return jnp.where(self._mask(x), kept, jnp.zeros_like(x))
+    mask = self._mask(x)
+    return jnp.where(mask, x / (1.0 - self.rate) if self.rescale else x, jnp.zeros_like(x))
 
   def factor(self, x: jax.Array, train: bool = False) -> jax.Array | float:
     """What a call multiplies x [B, ...] by, float32 [B, 1, ...]: for a norm at the end of the branch to apply."""

@@ -25,14 +25,16 @@ class LayerNorm(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
+  def __call__(self, x: jax.Array, factor: jax.Array | float | None = None) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1])
     wide = x.astype(jnp.float32)
     mean = saved(wide.mean(-1, keepdims=True))
     square = saved(jnp.square(wide).mean(-1, keepdims=True))
     variance = jnp.maximum(0.0, square - jnp.square(mean))
-    gain = jax.lax.rsqrt(variance + self.epsilon) * factor
-    return ((wide - mean) * (gain * scale) + bias * factor).astype(self.dtype)
+    centred, gain = wide - mean, jax.lax.rsqrt(variance + self.epsilon)
+    if factor is not None:
+      gain, bias = gain * factor, bias * factor
+    return (centred * (gain * scale) + bias).astype(self.dtype)
 
 
 class GroupNorm1(nn.Module):
@@ -72,9 +74,11 @@ class Affine(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, factor: jax.Array | float = 1.0) -> jax.Array:
+  def __call__(self, x: jax.Array, factor: jax.Array | float | None = None) -> jax.Array:
     scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
-    return x.astype(self.dtype) * (scale * factor).astype(self.dtype) + (bias * factor).astype(self.dtype)
+    if factor is not None:
+      scale, bias = scale * factor, bias * factor
+    return x.astype(self.dtype) * scale.astype(self.dtype) + bias.astype(self.dtype)
 
 
 def _scale_and_bias(module, channels, init_value=1.0):
