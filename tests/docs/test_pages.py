@@ -9,6 +9,7 @@ import tomllib
 from documented import PAGES, REPO, commands
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 import pytest
 
 from mlpvision import models
@@ -106,7 +107,7 @@ def test_drawings_have_the_models_sizes(family, name):
 
   def note(next_function, arguments, keywords, context):
     result = next_function(*arguments, **keywords)
-    shapes.update(" x ".join(map(str, leaf.shape[1:])) for leaf in jax.tree.leaves(result))
+    shapes.update(" x ".join(map(str, jnp.shape(leaf)[1:])) for leaf in jax.tree.leaves(result))
     return result
 
   def run(key, images):
