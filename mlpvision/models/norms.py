@@ -1,7 +1,7 @@
 """Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for `remat`.
 
-Those that may end a branch take a factor of the result, such as drop path's: as a product of its own, that would cost
-TPUs a third of what the pass over the map costs.
+Those that may end a branch take a factor of the result, such as drop path's: as a product of its own, it is a third of
+the pass over the map, by the TPU compiler's estimate.
 """
 
 from collections.abc import Callable
