@@ -13,8 +13,27 @@ def saved(x: jax.Array) -> jax.Array:
   return checkpoint_name(x, _SAVED)
 
 
+@jax.custom_vjp
+def _own_gradient(x):
+  """x; on CPU its gradient is stored, however cheap it looks.
+
+  The gradient of a residual stream is a sum with a term from every block behind. XLA on CPU takes that for cheap: each
+  block's kernels would compute the whole sum once more, so the backward pass would grow with the square of the depth.
+  """
+  return x
+
+
+def _stored(_, g):
+  return (jax.lax.platform_dependent(g, cpu=jax.lax.optimization_barrier, default=lambda g: g),)
+
+
+_own_gradient.defvjp(lambda x: (x, None), _stored)
+
+
 def wrap(block: type[nn.Module], policy: str) -> type[nn.Module]:
   """A block module, called as block(x, train), whose backward pass follows the policy; the numbers are the same.
+
+  Whatever the policy, blocks share no work in the backward pass on CPU: compile with `setup.compiler_options`.
 
   Args:
     block: a linen module class.
@@ -27,8 +46,19 @@ def wrap(block: type[nn.Module], policy: str) -> type[nn.Module]:
   """
   if policy not in POLICIES:
     raise ValueError(f"unknown remat {policy!r}; one of {', '.join(POLICIES)}")
-  if policy == "none":
-    return block
+  if policy != "none":
+    block = _computed_again(block, policy)
+
+  class Block(block):
+    """`block`, its x with a gradient of its own."""
+
+    def __call__(self, x, train):
+      return super().__call__(_own_gradient(x), train)
+
+  return Block
+
+
+def _computed_again(block, policy):
   keep = jax.checkpoint_policies.save_only_these_names(_SAVED) if policy == "preactivations" else None
 
   class Block(block):

@@ -179,10 +179,15 @@ def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
   """What the compiler is told about a step on this mesh.
 
+  On CPU, not to drop the barriers between blocks (`models.remat`) before it decides what to compute together.
+
   Where weights are cut over fsdp, XLA on TPU would take their matrix products apart into loops over the parts, to hide
   the transfer behind products that are too narrow for the matrix units. As a whole, they are fetched behind other work.
   """
-  if mesh.devices.flat[0].platform != "tpu" or mesh.shape["fsdp"] == 1:
+  platform = mesh.devices.flat[0].platform
+  if platform == "cpu":
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+  if platform != "tpu" or mesh.shape["fsdp"] == 1:
     return {}
   return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 

@@ -1,5 +1,7 @@
 """The training step on meshes of virtual devices: one mathematics, however it is split."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +67,20 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
   memory, flops = cost(1, "none")
   assert cost(4, "none")[0] < 0.5 * memory
   assert 1.2 < cost(1, "block")[1] / flops < 1.4
+
+
+def test_blocks_share_no_work_in_the_backward_pass(config):
+  """Left to itself, XLA on CPU computes the residual stream's gradient anew in every block, a longer sum each time."""
+  config.model = dict(name="mixer_b16", patch_size=4, hidden_dim=16, dtype="float32")
+
+  def operands(num_blocks):
+    config.model.num_blocks = num_blocks
+    compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
+    # Arrays only: the norms of gradient and update are sums over all parameters.
+    kernels = re.findall(r" = \w+\[\d[^ ]* fusion\((.*)\), kind", compiled.as_text())
+    return max(kernel.count("%") for kernel in kernels)
+
+  assert operands(6) <= operands(3) < 30
 
 
 def test_bfloat16_keeps_parameters_and_state_in_float32(config):
