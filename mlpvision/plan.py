@@ -1,11 +1,13 @@
-"""Know before you rent: compiles a config's real train step for TPU slices, without a TPU, and says what it will need.
+"""Know before you rent: compiles a config's real train step for TPUs or GPUs that are not there: what will it need?
 
   python -m mlpvision.plan --config=configs/s2mlp_wide.py --topology=v5e:16x16
   python -m mlpvision.plan --config=configs/mixer_b16.py --topology=v5e:4x4,v5e:8x8,v5p:2x2x2 --fit
+  python -m mlpvision.plan --config=configs/s2mlp_wide.py --topology=h100:8
   python -m mlpvision.plan --all --topology=v5e:4x4,v5p:2x2x2 --fit --json=plan.json --write=docs/performance.md
 
-Takes libtpu (pip install 'mlpvision[plan]'), some minutes and some GB of memory for each slice, and no dataset. With
---json, an interrupted call continues where it was: what the file already has of the same program is not compiled again.
+Takes libtpu (pip install 'mlpvision[plan]') or JAX's CUDA plugin (mlpvision[cuda]), some minutes and some GB of memory
+for each slice, and no dataset. For GPUs there is no estimate of time, only of memory and traffic. With --json, an
+interrupted call continues where it was: what the file already has of the same program is not compiled again.
 """
 
 import datetime
@@ -21,7 +23,7 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 _ALL = flags.DEFINE_bool("all", False, "Instead of --config: every recipe of configs/.")
-_TOPOLOGY = flags.DEFINE_list("topology", None, "Slices such as v5e:4x4, separated by commas.", required=True)
+_TOPOLOGY = flags.DEFINE_list("topology", None, "Slices such as v5e:4x4 or h100:8, separated by commas.", required=True)
 _FIT = flags.DEFINE_bool("fit", False, "Where a step is out of memory, find out with which flags it fits.")
 _KERNELS = flags.DEFINE_integer("kernels", 0, "Also list this many of the most expensive kernels.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", None, "Training images, of a dataset that is not prepared.", lower_bound=1)

@@ -1,7 +1,7 @@
-"""What a TPU chip can do at most, and the descriptions of slices that libtpu gives without a TPU.
+"""What a chip can do at most, and descriptions of slices and machines that are not there, to compile for.
 
-Published per chip (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}): peak in bfloat16, memory, bandwidth, largest
-pod; tpu7x's bandwidth is the one that jax 0.10.2 has in its Pallas tables.
+TPUs. Published per chip (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}): peak in bfloat16, memory, bandwidth,
+largest pod; tpu7x's bandwidth is the one that jax 0.10.2 has in its Pallas tables.
 
 The memory that a program may use is what libtpu 0.0.42.1 names when one does not fit ("exceeds
 available HBM (15.75G)"); the rest is the runtime's.
@@ -11,6 +11,10 @@ published and each does 128 x 128 multiply-adds a cycle: v5e 197 T = 4 x 128 x 1
 459 T = 8 x 128 x 128 x 2 x 1.75 GHz, v4 275 T = 8 x 128 x 128 x 2 x 1.05 GHz (which its paper, arXiv 2304.01433,
 states as well). For v6e and tpu7x it does not: libtpu itself estimates a large matrix product with more multiply-adds a
 cycle than two published 256 x 256 units have. So there the clock is None, and no time is estimated from cycles.
+
+GPUs. Peaks in bfloat16 without sparsity and bandwidths: NVIDIA's data sheets of the SXM versions with 80 GB (A100,
+H100) and 141 GB (H200). The memory that a program may use is the share that JAX takes unless it is told otherwise
+(XLA_PYTHON_CLIENT_MEM_FRACTION). XLA estimates no cycles for them.
 """
 
 from collections.abc import Sequence
@@ -22,13 +26,14 @@ import re
 from typing import Any
 
 from mlpvision.errors import UserError
+from mlpvision.planning import gpus
 
 _INSTALL = "pip install 'mlpvision[plan]'"
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One JAX device: a chip, or, where devices_per_chip is 2, half of one.
+  """One JAX device: a TPU chip, or, where devices_per_chip is 2, half of one; or a GPU.
 
   Attributes:
     name: "v5e".
@@ -36,9 +41,10 @@ class Chip:
     tflops: peak in bfloat16, 10^12 floating-point operations a second.
     bandwidth: of the memory, 10^9 bytes a second.
     clock: GHz, or None.
-    dims: of a slice.
-    pod: chips in the largest slice.
+    dims: of a slice; of GPUs (hosts, GPUs of each).
+    pod: chips in the largest slice; of GPUs, those that are planned for.
     devices_per_chip: 1 or 2.
+    kind: "TPU" or "GPU".
   """
 
   name: str
@@ -49,8 +55,11 @@ class Chip:
   dims: int
   pod: int
   devices_per_chip: int = 1
+  kind: str = "TPU"
 
 
+_GPU = dict(clock=None, dims=2, pod=1024, kind="GPU")
+_JAX_TAKES = 0.75
 CHIPS = {
   chip.name: chip
   for chip in (
@@ -59,16 +68,20 @@ CHIPS = {
     Chip("v5p", hbm=95.74, tflops=459, bandwidth=2765, clock=1.75, dims=3, pod=8960),
     Chip("v6e", hbm=31.25, tflops=918, bandwidth=1638, clock=None, dims=2, pod=256),
     Chip("tpu7x", hbm=94.75, tflops=2307 / 2, bandwidth=7400 / 2, clock=None, dims=3, pod=9216, devices_per_chip=2),
+    Chip("a100", hbm=gpus.memory_gib("a100", _JAX_TAKES), tflops=312, bandwidth=2039, **_GPU),
+    Chip("h100", hbm=gpus.memory_gib("h100", _JAX_TAKES), tflops=989, bandwidth=3352, **_GPU),
+    Chip("h200", hbm=gpus.memory_gib("h200", _JAX_TAKES), tflops=989, bandwidth=4800, **_GPU),
   )
 }
 
-# By what JAX calls a device. The GPUs' peaks: NVIDIA's data sheets, dense bfloat16.
+# By what JAX calls a device.
 _KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
-_GPU_TFLOPS = {"NVIDIA H100 80GB HBM3": 989, "NVIDIA H200": 989}
+_KINDS |= {"NVIDIA A100-SXM4-80GB": "a100", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200"}
 
 _FORMS = """Give one or more of, separated by commas:
   v5e:1x1  v5e:2x2  v5e:2x4  v5e:4x4  v5e:4x8  v5e:8x8  v5e:8x16  v5e:16x16, and the same of v6e
-  v4:2x2x1  v5p:2x2x2  v5p:2x2x4  v5p:2x4x4  v5p:4x4x4  tpu7x:2x2x1 and so on, larger ones in multiples of 4"""
+  v4:2x2x1  v5p:2x2x2  v5p:2x2x4  v5p:2x4x4  v5p:4x4x4  tpu7x:2x2x1 and so on, larger ones in multiples of 4
+  a100:1  a100:8  a100:2x8 (two machines of eight GPUs), and the same of h100 and h200"""
 # Several plans may be at work, and there is no server that could tell which TPU this is; the rest quietens warnings.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -77,32 +90,25 @@ _ENVIRONMENT = {
   "TPU_WORKER_HOSTNAMES": "localhost",
   "TPU_WORKER_ID": "0",
 }
-_GPUS = ("a100", "b200", "cuda", "gb200", "gpu", "h100", "h200", "rtx")
 
 
 def peak_flops(device_kind: str) -> float | None:
   """Floating-point operations a second in bfloat16 that a device can do at most; None where that is not known."""
-  tflops = CHIPS[_KINDS[device_kind]].tflops if device_kind in _KINDS else _GPU_TFLOPS.get(device_kind)
-  return tflops and tflops * 1e12
+  return CHIPS[_KINDS[device_kind]].tflops * 1e12 if device_kind in _KINDS else None
 
 
 def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
-  """(the Chip, (4, 4)) of "v5e:4x4".
+  """(the Chip, (4, 4)) of "v5e:4x4"; (the Chip, (1, 8)) of "h100:8".
 
   Raises:
-    UserError: no TPU slice of this kind, with the forms that work.
+    UserError: no slice of this kind, with the forms that work.
   """
   match = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", topology)
-  name = topology.lower().partition(":")[0]
-  if name.startswith(_GPUS):
-    raise UserError(
-      f"--topology={topology}: GPUs are not planned for. Compiling for one without having it takes jax-cuda13-plugin"
-      " and a description of the GPU (a GpuTargetConfigProto), and the result has neither cycles nor XLA's cost"
-      " analysis, so only its memory would be known. On the GPU itself, train.py prints what the step needs."
-    )
   if not match or match[1] not in CHIPS:
-    raise UserError(f"--topology={topology!r}: no known TPU slice. {_FORMS}")
+    raise UserError(f"--topology={topology!r}: no known TPU slice or GPUs. {_FORMS}")
   chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
+  if chip.kind == "GPU" and len(shape) == 1:
+    shape = (1, *shape)
   if len(shape) != chip.dims or not 1 <= math.prod(shape) <= chip.pod:
     raise UserError(
       f"--topology={topology}: slices of {chip.name} have {chip.dims} dimensions and at most {chip.pod:,} chips."
@@ -115,9 +121,11 @@ def devices(topology: str) -> Sequence[Any]:
   """The device descriptions of a slice, for a mesh; nothing can run on them.
 
   Raises:
-    UserError: no such slice, or libtpu is not installed.
+    UserError: no such slice, or libtpu or the CUDA plugin is not installed.
   """
   chip, shape = parse(topology)
+  if chip.kind == "GPU":
+    return gpus.devices(chip.name, shape)
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(
       f"compiling for a TPU takes libtpu, which is not installed (no TPU is needed): {_INSTALL}\n"

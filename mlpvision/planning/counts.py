@@ -151,15 +151,20 @@ def _of_tuple(module, computation, name, index):
   return op.operands[index] if op and op.opcode == "tuple" else None
 
 
+def _moves_nothing(op):
+  # What XLA on GPU leaves to cuDNN and cuBLAS.
+  return op.opcode in _MOVES_NOTHING and 'custom_call_target="__cu' not in op.attributes
+
+
 def _bytes(module, computation, op):
-  if op.opcode in _MOVES_NOTHING:
+  if _moves_nothing(op):
     return 0
   operands = (module.computations[computation].get(name) for name in op.operands)
   return hlo.num_bytes(op.type) + sum(hlo.num_bytes(operand.type) for operand in operands if operand)
 
 
 def _hbm_bytes(module, computation, op):
-  if op.opcode in _MOVES_NOTHING:
+  if _moves_nothing(op):
     return 0
   operands = [module.computations[computation].get(name) for name in op.operands]
   types = [operand.type for operand in operands if operand]

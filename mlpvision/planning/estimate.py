@@ -16,8 +16,9 @@ class Estimate:
 
   Attributes:
     model_flops: per device: matrix products of forward and backward pass, recomputation not counted.
-    flops, bytes: per device: what XLA's sums say, loops counted as often as they run.
-    compute_seconds, memory_seconds: these flops at the chip's peak, the bytes of main memory at its bandwidth.
+    flops, bytes: per device: what XLA's sums say, loops counted as often as they run; None where it has none.
+    compute_seconds, memory_seconds: these flops (without them, the model's) at the chip's peak, the bytes of main
+      memory at its bandwidth.
     seconds: cycles over clock.
     images_per_second: of the whole slice.
     mfu: model_flops over what the device could do in `seconds`.
@@ -27,8 +28,8 @@ class Estimate:
   """
 
   model_flops: float
-  flops: float
-  bytes: float
+  flops: float | None
+  bytes: float | None
   compute_seconds: float
   memory_seconds: float
   seconds: float | None
@@ -49,8 +50,8 @@ def estimate(program: Program, chip: Chip) -> Estimate:
   found, total_steps = program.found, program.total_steps
   # Two for each multiply-accumulate; a backward pass takes twice as many as a forward pass.
   model_flops = 6 * program.macs * program.batch_size / program.devices
-  flops, num_bytes = found["flops"] * found["flops_factor"], found["bytes"] * found["bytes_factor"]
-  compute, memory = flops / (chip.tflops * 1e12), found["hbm_bytes"] / (chip.bandwidth * 1e9)
+  flops, num_bytes = (found[kind] and found[kind] * found[f"{kind}_factor"] for kind in ("flops", "bytes"))
+  compute, memory = (flops or model_flops) / (chip.tflops * 1e12), found["hbm_bytes"] / (chip.bandwidth * 1e9)
   refused = _why_refused(found, chip)
   seconds = None if refused else found["cycles"] / (chip.clock * 1e9)
   return Estimate(
@@ -69,6 +70,8 @@ def estimate(program: Program, chip: Chip) -> Estimate:
 
 
 def _why_refused(found, chip):
+  if chip.kind == "GPU":
+    return "XLA estimates no cycles for GPUs"
   if chip.clock is None:
     return f"the clock of {chip.name} is not published, so cycles give no time"
   unknown = found["unknown_cycles"]

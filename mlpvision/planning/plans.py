@@ -46,7 +46,7 @@ def make(name: str, config: ml_collections.ConfigDict, topology: str, **options:
     try:
       return process.submit(plan_here, name, config, topology, **options).result()
     except concurrent.futures.process.BrokenProcessPool as error:
-      raise UserError("the TPU compiler's process died: perhaps this machine's memory is too small for it") from error
+      raise UserError("the compiler's process died: perhaps this machine's memory is too small for it") from error
 
 
 def plan_here(

@@ -17,12 +17,13 @@ import ml_collections
 
 from mlpvision.errors import UserError
 from mlpvision.models import cost
-from mlpvision.planning import chips, counts, hlo
+from mlpvision.planning import chips, counts, gpus, hlo
 from mlpvision.training import setup
 
 _MEMORY = ("argument", "output", "alias", "temp", "generated_code")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _KEPT_KERNELS = 200
+_PACKAGES = {"TPU": ("jax", "libtpu"), "GPU": ("jax", "jax-cuda13-plugin")}
 
 
 class Store:
@@ -64,8 +65,8 @@ class Program:
     total_steps: of the recipe.
     parameters, macs: of the model; multiply-accumulates of one image, forward.
     state_bytes: of parameters, their average and the optimizer's state on one device; arithmetic.
-    found: {"versions"} and either {"out_of_memory": the compiler's message}, or "memory" {kind: bytes}, "flops" and
-      "bytes" (XLA's sums, loops once) and the fields of counts.Counts.
+    found: {"versions"} and either {"out_of_memory": a message}, the compiler's for a TPU, ours for a GPU; or "memory"
+      {kind: bytes}, "flops" and "bytes" (XLA's sums, loops once; None for a GPU) and the fields of counts.Counts.
   """
 
   topology: str
@@ -104,12 +105,13 @@ def compile_step(
   """
   parts = setup.make_parts(config, num_images=num_images, num_classes=num_classes, devices=chips.devices(topology))
   lowered = setup.lower_step(parts)
-  versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "libtpu")]
-  options = setup.compiler_options(parts.mesh)
+  chip, _ = chips.parse(topology)
+  versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES[chip.kind]]
+  options = setup.compiler_options(parts.mesh) | (gpus.COMPILER_OPTIONS if chip.kind == "GPU" else {})
   told = [f"{name}={value}" for name, value in options.items()]
   key = hashlib.sha256("\n".join([topology, *versions, *told, lowered.as_text()]).encode()).hexdigest()[:32]
   if key not in store.programs:
-    store.put(key, {"versions": versions, **_compile(lowered, options)})
+    store.put(key, {"versions": versions, **_compile(lowered, options, chip)})
   leaves = jax.tree.leaves(parts.abstract)
   return Program(
     topology,
@@ -133,19 +135,30 @@ def needed_bytes(message: str) -> tuple[float, float] | None:
   return tuple(float(number) * 2 ** _UNITS[unit] for number, unit in (match.group(1, 2), match.group(3, 4)))
 
 
-def _compile(lowered, options):
+def set_aside(memory: Mapping[str, int]) -> int:
+  """Bytes that the runtime allocates for a step, which is more than what lives at any one time."""
+  return sum(memory[kind] for kind in ("argument", "output", "temp", "generated_code")) - memory["alias"]
+
+
+def _compile(lowered, options, chip):
   try:
     compiled = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
-      raise UserError(f"the TPU compiler failed: {str(error)[:2000]}") from error
+      raise UserError(f"the compiler failed: {str(error)[:2000]}") from error
     return {"out_of_memory": str(error)[:4000]}
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+  analysis, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
+  memory["peak"] = getattr(analysis, "peak_memory_in_bytes", 0)
+  if chip.kind == "GPU" and set_aside(memory) > chip.hbm * 2**30:  # which does not stop this compiler
+    return {
+      "out_of_memory": f"({set_aside(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G): arithmetic on"
+      f" what the compiler says; of the {chip.name}'s memory, JAX takes three quarters by default"
+    }
   found = counts.count(hlo.parse(compiled.as_text()))
   return {
-    "memory": {name: getattr(memory, f"{name}_size_in_bytes") for name in _MEMORY}
-    | {"peak": getattr(memory, "peak_memory_in_bytes", 0)},
-    "flops": cost["flops"],
-    "bytes": cost["bytes accessed"],
+    "memory": memory,
+    "flops": cost.get("flops"),
+    "bytes": cost.get("bytes accessed"),
     **dataclasses.asdict(dataclasses.replace(found, kernels=found.kernels[:_KEPT_KERNELS])),
   }

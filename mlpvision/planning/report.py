@@ -7,10 +7,11 @@ from typing import Any
 
 from mlpvision.planning import counts, fit
 from mlpvision.planning.plans import Plan
+from mlpvision.planning.program import set_aside
 
 LEGEND = """Nothing was measured. Each line ends with where it is from:
   arithmetic  counted from the config, the model and the chip's published figures
-  compiler    what the TPU compiler says of the compiled step
+  compiler    what XLA's compiler for the chip says of the compiled step
   estimate    arithmetic on what the compiler says: its cycles over the clock, without waiting for collectives and
               input; its sums times the passes of loops, which it counts once"""
 
@@ -29,19 +30,21 @@ _COLUMNS = (
 def text(plan: Plan, num_kernels: int = 0) -> str:
   """A plan in full, for one slice."""
   final, chip = plan.final, plan.chip
-  each = "device, which is half a chip" if chip.devices_per_chip == 2 else "chip"
+  noun = "GPU" if chip.kind == "GPU" else "chip"
+  each = "device, which is half a chip" if chip.devices_per_chip == 2 else noun
   axes = " ".join(f"{name}={size}" for name, size in final.mesh.items() if size > 1) or "one device"
   lines = [
-    f"{plan.name} on {plan.first.topology}: {final.devices // chip.devices_per_chip} chips, mesh {axes},"
+    f"{plan.name} on {plan.first.topology}: {final.devices // chip.devices_per_chip} {noun}s, mesh {axes},"
     f" {final.batch_size:,} images a step; all figures per {each}"
   ]
   if plan.first.is_out_of_memory:
-    lines += ["out of memory, says the compiler:", *_indented(_first_lines(plan.first.found["out_of_memory"]))]
+    says = "out of memory, by what the compiler says:" if chip.kind == "GPU" else "out of memory, says the compiler:"
+    lines += [says, *_indented(_first_lines(plan.first.found["out_of_memory"]))]
     if plan.fitted is None:
       return "\n".join([*lines, fit.ADVICE])
     lines.append(f"With {fit.as_flags(plan.fitted[1])} it fits:")
   lines += _figures(plan)
-  if num_kernels:
+  if num_kernels and plan.final.found["cycles"]:
     lines += _kernels(plan.final.found, num_kernels)
   return "\n".join(lines)
 
@@ -58,18 +61,20 @@ def _figures(plan):
   add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
   add("temporaries", _gib(memory["temp"]), "compiler")
   add("peak of HBM", _gib(memory["peak"]), "compiler")
-  add("HBM to be set aside", f"{_gib(_set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
-  sums = "compiler" if figures.flops == found["flops"] else "estimate"
-  add("work", f"{_short(figures.flops / 1e9)} GFLOP", sums)
-  add("bytes accessed", f"{_short(figures.bytes / 1e9)} GB, on-chip memory included", sums)
+  add("HBM to be set aside", f"{_gib(set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
+  if figures.flops is not None:
+    sums = "compiler" if figures.flops == found["flops"] else "estimate"
+    add("work", f"{_short(figures.flops / 1e9)} GFLOP", sums)
+    add("bytes accessed", f"{_short(figures.bytes / 1e9)} GB, on-chip memory included", sums)
   add("traffic of HBM", f"{_short(found['hbm_bytes'] / 1e9)} GB, counted in the compiled step", "arithmetic")
   for kind, (number, size) in found["collectives"].items():
     add(kind, f"{number} with {_short(size / 2**20)} MiB", "compiler")
   if not found["collectives"]:
     add("collectives", "none", "compiler")
-  for loop in _known_loops(found):
+  for loop in _known_loops(found) if found["cycles"] else ():
     add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles: {counts.shorten(loop['op_name'])[-30:]}", "compiler")
-  add("cycles", f"{found['cycles']:,}", "compiler")
+  if found["cycles"]:
+    add("cycles", f"{found['cycles']:,}", "compiler")
   add("model's own work", f"{_short(figures.model_flops / 1e9)} GFLOP, no recomputation", "arithmetic")
   roofline = f"{_ms(figures.compute_seconds)} at {chip.tflops:g} TFLOP/s, {_ms(figures.memory_seconds)} at"
   add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
@@ -128,9 +133,9 @@ def _row(plan):
   return [
     *start,
     f"{plan.final.batch_size * chip.devices_per_chip / plan.final.devices:g}",
-    f"{_short(found['memory']['peak'] / 2**30)}, {_short(_set_aside(found['memory']) / 2**30)} of {chip.hbm:.2f}",
-    _short(figures.flops / 1e9),
-    f"{_short(figures.bytes / 1e9)}, {_short(found['hbm_bytes'] / 1e9)}",
+    f"{_short(found['memory']['peak'] / 2**30)}, {_short(set_aside(found['memory']) / 2**30)} of {chip.hbm:.2f}",
+    _giga(figures.flops),
+    f"{_giga(figures.bytes)}, {_giga(found['hbm_bytes'])}",
     moved or "none",
     _short(1e3 * figures.seconds) if known else "–",
     f"{_short(1e3 * figures.compute_seconds)}, {_short(1e3 * figures.memory_seconds)}",
@@ -184,13 +189,12 @@ def _indented(lines):
   return [f"  {line}" for line in lines]
 
 
-def _set_aside(memory):
-  """Bytes that the runtime allocates, which is more than what lives at any one time."""
-  return sum(memory[kind] for kind in ("argument", "output", "temp", "generated_code")) - memory["alias"]
-
-
 def _gib(size):
   return f"{_short(size / 2**30)} GiB"
+
+
+def _giga(number):
+  return "–" if number is None else _short(number / 1e9)
 
 
 def _ms(seconds):

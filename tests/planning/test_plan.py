@@ -13,22 +13,31 @@ from mlpvision.errors import UserError
 from mlpvision.planning import chips, images, page, program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+_HAS_CUDA = importlib.util.find_spec("jax_cuda13_plugin") is not None
 
 
 @pytest.mark.parametrize(
   ("topology", "message"),
   [
-    ("v5e-16", "no known TPU slice. Give one or more of"),
+    ("v5e-16", "no known TPU slice or GPUs. Give one or more of"),
     ("v9:2x2", "no known TPU slice"),
     ("v5e:4x4x4", "have 2 dimensions and at most 256 chips. Give one"),
     ("v5e:32x32", "at most 256 chips"),
     ("v5p:2x2", "have 3 dimensions"),
-    ("h100:8", "GPUs are not planned for.*jax-cuda13-plugin"),
+    ("rtx4090:8", "no known TPU slice or GPUs"),
+    ("h100:2x4x8", "have 2 dimensions"),
   ],
 )
 def test_what_is_no_slice_is_refused(topology, message):
   with pytest.raises(UserError, match=message):
     chips.parse(topology)
+
+
+def test_gpus_are_counted_by_host():
+  assert chips.parse("h100:8")[1] == (1, 8)
+  chip, shape = chips.parse("h200:2x8")
+  assert (chip.kind, shape) == ("GPU", (2, 8))
+  assert chip.hbm == pytest.approx(0.75 * 141, rel=0.01)
 
 
 def test_mistakes_are_told_before_anything_is_compiled(command):
@@ -47,6 +56,14 @@ def test_without_libtpu_the_extra_is_named(command):
   assert code == 2
   assert "error: compiling for a TPU takes libtpu" in output
   assert "pip install 'mlpvision[plan]'" in output
+
+
+@pytest.mark.skipif(_HAS_CUDA, reason="the CUDA plugin is installed")
+def test_without_the_cuda_plugin_the_extra_is_named(command):
+  code, output = command("-m", "mlpvision.plan", "--config=configs/s2mlp_wide.py", "--topology=h100:8")
+  assert code == 2
+  assert "error: compiling for a GPU takes JAX's CUDA plugin" in output
+  assert "pip install 'mlpvision[cuda]'" in output
 
 
 @pytest.mark.parametrize(
@@ -113,6 +130,24 @@ def test_a_small_model_is_planned_twice_alike_and_an_absurd_batch_does_not_fit(c
   code, output = command(*plan, "--config.data.batch_size=4000000", "--config.duration=100 steps")
   assert code == 0, output
   assert_line(output, r"  RESOURCE_EXHAUSTED: .* exceeds available HBM \(15.75G\)")
+  assert "--config.accumulation_steps=N" in output
+
+
+@pytest.mark.skipif(not _HAS_CUDA, reason="needs the extra `cuda`")
+def test_a_small_model_is_planned_for_gpus_and_an_absurd_batch_does_not_fit(command):
+  plan = ("-m", "mlpvision.plan", *SMALL, "--topology=h100:2")
+  code, output = command(*plan, "--kernels=3")
+  assert code == 0, output
+  for line in (
+    "2 GPUs, mesh data=2",
+    "peak of HBM .* compiler",
+    "all-reduce .* compiler",
+    "no estimate: XLA .* refused",
+  ):
+    assert_line(output, line)
+  code, output = command(*plan, "--config.data.batch_size=8000000", "--config.duration=100 steps")
+  assert code == 0, output
+  assert_line(output, r"  \(.*G\) exceeds available memory \(59.33G\): arithmetic on what the compiler says")
   assert "--config.accumulation_steps=N" in output
 
 
