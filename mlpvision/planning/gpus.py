@@ -11,40 +11,32 @@ from typing import Any
 from mlpvision.errors import UserError
 
 # What differs between them, in the fields of XLA's GpuTargetConfigProto.
+_H100 = dict(
+  shared_memory_per_core=233472,
+  core_count=132,
+  fpus_per_core=128,
+  memory_bandwidth=3352320000000,
+  l2_cache_size=52428800,
+  clock_rate_ghz=1.98,
+  device_memory_size=84942979072,
+  shared_memory_per_block_optin=232448,
+  cuda_compute_capability="{ major: 9 }",
+)
+_A100 = dict(
+  shared_memory_per_core=167936,
+  core_count=108,
+  fpus_per_core=64,
+  memory_bandwidth=2039040000000,
+  l2_cache_size=41943040,
+  clock_rate_ghz=1.41,
+  device_memory_size=85100068864,
+  shared_memory_per_block_optin=166912,
+  cuda_compute_capability="{ major: 8 }",
+)
 _DIFFERENT = {
-  "a100": dict(
-    shared_memory_per_core=167936,
-    core_count=108,
-    fpus_per_core=64,
-    memory_bandwidth=2039040000000,
-    l2_cache_size=41943040,
-    clock_rate_ghz=1.41,
-    device_memory_size=85100068864,
-    shared_memory_per_block_optin=166912,
-    cuda_compute_capability="{ major: 8 }",
-  ),
-  "h100": dict(
-    shared_memory_per_core=233472,
-    core_count=132,
-    fpus_per_core=128,
-    memory_bandwidth=3352320000000,
-    l2_cache_size=52428800,
-    clock_rate_ghz=1.98,
-    device_memory_size=84942979072,
-    shared_memory_per_block_optin=232448,
-    cuda_compute_capability="{ major: 9 }",
-  ),
-  "h200": dict(
-    shared_memory_per_core=233472,
-    core_count=132,
-    fpus_per_core=128,
-    memory_bandwidth=4800000000000,
-    l2_cache_size=52428800,
-    clock_rate_ghz=1.98,
-    device_memory_size=151397597184,
-    shared_memory_per_block_optin=232448,
-    cuda_compute_capability="{ major: 9 }",
-  ),
+  "a100": _A100,
+  "h100": _H100,
+  "h200": _H100 | dict(memory_bandwidth=4800000000000, device_memory_size=151397597184),
 }
 _SAME = dict(
   threads_per_block_limit=1024,
