@@ -155,7 +155,7 @@ def mixer_21k(config):
   """The Mixer paper's pre-training of B models on ImageNet-21K (arXiv 2105.01601, Table 4).
 
   For L models it names randaug(2,20) and mixup 0.5. The head's initial bias is that of big_vision's ViT on the same
-  images. The held-out images are not the paper's: see mlpvision.data.builders.imagenet21k.
+  images. The held-out images are not the paper's: see mlpvision.prepare.builders.imagenet21k.
   """
   mixer(config)
   config.data.name = "imagenet21k/fall11"

@@ -9,6 +9,46 @@ model, params = trained
 ```
 """
 
-from mlpvision.library import list_models, list_weights, load
+from __future__ import annotations
+
+import fnmatch
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from mlpvision.trained import Trained
+
 
 __all__ = ["list_models", "list_weights", "load"]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+  """Names for `mlpvision.models.create`, e.g. of list_models("s2mlp*")."""
+  from mlpvision import models
+
+  return fnmatch.filter(models.MODELS, pattern)
+
+
+def list_weights(pattern: str = "*") -> list[str]:
+  """Names of published weights for `load`, e.g. of list_weights("mixer*")."""
+  from mlpvision import weights
+
+  return fnmatch.filter(weights.KNOWN, pattern)
+
+
+def load(source: str | os.PathLike, *, ema: bool = False) -> Trained:
+  """A trained model with its preprocessing and class names.
+
+  Args:
+    source: a run's workdir or one of its checkpoints, a weight file, or a name of `list_weights`.
+    ema: the moving average of the parameters; runs only.
+
+  Returns:
+    `mlpvision.trained.Trained`: predict("photo.jpg"), preprocess("photo.jpg"); `model, params = load(...)`.
+
+  Raises:
+    mlpvision.errors.UserError: nothing usable there.
+  """
+  from mlpvision import trained
+
+  return trained.load(source, ema=ema)

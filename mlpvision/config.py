@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 import functools
 import json
+import re
 from typing import Any
 
 import ml_collections
 
-from mlpvision import durations
 from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
+
+# A number and a unit, such as "20 epochs" or "10000 steps".
+_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*")
 
 _REMAT = ("none", "block", "preactivations")
 _CROPS = ("random_resized", "affine", "center")
@@ -80,7 +83,7 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
     problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
   if config.optim.nonfinite not in ("stop", "skip"):
     problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
-  if durations.to_seconds(config.hang_timeout) is None:
+  if to_seconds(config.hang_timeout) is None:
     problems.append(f'hang_timeout={config.hang_timeout!r}: write "30 minutes" or "1 hour"')
   metrics = ["val/top1", "val/top5", "val/loss"]
   metrics += ["val/ema_top1", "val/ema_top5", "val/ema_loss"] if config.ema_decay else []
@@ -130,3 +133,18 @@ def _flatten(tree, prefix=""):
   for key, value in tree.items():
     flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
   return flat
+
+
+def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> int:
+  """The whole number of steps in `duration`; `field` names the config's field in the error."""
+  match = _DURATION.fullmatch(str(duration))
+  if not match:
+    raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
+  number = float(match[1])
+  return round(number if match[2] == "step" else number * num_images / batch_size)
+
+
+def to_seconds(duration: str) -> float | None:
+  """The seconds of a duration in minutes or hours, or None for any other."""
+  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(minute|hour)s?\s*", str(duration))
+  return match and float(match[1]) * {"minute": 60, "hour": 3600}[match[2]]

@@ -18,8 +18,8 @@ def main(argv: list[str]) -> None:
   """Reads all pictures first, so that a bad one is named before the model is loaded."""
   if len(argv) < 2:
     raise app.UsageError("name at least one picture")
+  from mlpvision import trained
   from mlpvision.data import transforms
-  from mlpvision.evaluation import trained
 
   pictures = transforms.open_all(argv[1:])
   for path, ranking in zip(argv[1:], trained.load(_WEIGHTS.value).predict(pictures, _TOP.value), strict=True):

@@ -16,9 +16,9 @@ _TESTS = pathlib.Path(__file__).parent
 REPO = _TESTS.parent
 sys.path[:0] = [str(REPO), str(_TESTS / "nonetwork")]
 
-from mlpvision import host_memory  # noqa: E402
+from mlpvision import commands  # noqa: E402
 
-host_memory.keep_freed_memory()
+commands.keep_freed_memory()
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

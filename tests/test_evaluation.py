@@ -7,7 +7,7 @@ import pytest
 from mlpvision import models, sharding
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
-from mlpvision.evaluation.classification import Evaluator, make_eval_step
+from mlpvision.evaluate.evaluator import Evaluator, make_eval_step
 
 
 @pytest.mark.parametrize("batch_size", [13, 300, 1000])
@@ -48,7 +48,7 @@ def test_two_classes_have_no_top_5(small_config):
 
 
 def test_classes_are_matched_by_name():
-  from mlpvision.evaluation.classes import match
+  from mlpvision.evaluate.classes import match
 
   names = dict(weights="w", dataset="d")
   assert match("abc", "abc", **names) == (None, None)

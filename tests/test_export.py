@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import mlpvision
-from mlpvision import augment, exporting, models, weights
+from mlpvision import augment, models, weights
+from mlpvision.export import formats
 
 # One variant of a family of each kind: of maps in stages, with token mixing, with attention in windows.
 _SMALL = {
@@ -37,7 +38,7 @@ def _logits(trained):
 @pytest.mark.parametrize("name", _SMALL)
 def test_stablehlo(name, tmp_path):
   trained = _trained(name, tmp_path)
-  exporting.to_stablehlo(trained, tmp_path / "model")
+  formats.to_stablehlo(trained, tmp_path / "model")
   call = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call
   for count in (1, 3):
     np.testing.assert_allclose(call(_IMAGES[:count]), _logits(trained)[:count], rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from mlpvision import models, sharding
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.evaluation import fewshot
+from mlpvision.fewshot import linear_probe
 from mlpvision.training import loop
 
 
@@ -21,7 +21,7 @@ def _blobs(n, noise, seed):
 
 
 def test_ridge_separates_what_a_line_can():
-  weights, bias = fewshot.ridge(*_blobs(60, 0.3, 0), 3)
+  weights, bias = linear_probe.ridge(*_blobs(60, 0.3, 0), 3)
   features, labels = _blobs(300, 0.3, 1)
   assert ((features @ weights + bias).argmax(1) == labels).mean() > 0.98
 
@@ -32,7 +32,7 @@ def test_the_strength_is_the_one_that_is_best_without_each_image():
   standard = (features - features.mean(0)) / (features.std(0) + 1e-6)
   targets = np.eye(3)[labels]
   scores = []
-  for strength in fewshot._STRENGTHS * (standard**2).sum() / 4:
+  for strength in linear_probe._STRENGTHS * (standard**2).sum() / 4:
     left_out = np.empty((30, 3))
     for i in range(30):
       kept = np.arange(30) != i
@@ -44,18 +44,18 @@ def test_the_strength_is_the_one_that_is_best_without_each_image():
   penalty = np.diag([best] * 4 + [0.0])
   x = np.c_[standard, np.ones(30)]
   expected = x @ np.linalg.solve(x.T @ x + penalty, x.T @ targets)
-  weights, bias = fewshot.ridge(features, labels, 3)
+  weights, bias = linear_probe.ridge(features, labels, 3)
   np.testing.assert_allclose(features @ weights + bias, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_images_of_every_class_are_drawn(data_dir):
   split = datasets.open_split("mnist5k", "train[:500]", str(data_dir))
-  chosen = fewshot._choose(split, 7, seed=0)
+  chosen = linear_probe._choose(split, 7, seed=0)
   labels = [int(chosen.source[i]["label"]) for i in range(len(chosen))]
   assert np.bincount(labels).tolist() == [7] * 10
-  assert fewshot._choose(split, 7, seed=1).source.indices != chosen.source.indices
+  assert linear_probe._choose(split, 7, seed=1).source.indices != chosen.source.indices
   with pytest.raises(UserError, match="not 400"):
-    fewshot._choose(split, 400, seed=0)
+    linear_probe._choose(split, 400, seed=0)
 
 
 def test_on_several_devices_it_is_the_same(small_config, data_dir):
@@ -67,7 +67,7 @@ def test_on_several_devices_it_is_the_same(small_config, data_dir):
     import jax
 
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    results.append(fewshot.FewShot(model, *splits, small_config, mesh, (5, 0)).run(params))
+    results.append(linear_probe.FewShot(model, *splits, small_config, mesh, (5, 0)).run(params))
   assert results[0] == results[1]
   assert list(results[0]) == ["top1_5shot", "top1_probe"]
   assert results[0]["top1_probe"] > 0.3  # of untrained features; chance is 0.1

@@ -19,7 +19,7 @@ _COMMANDS = {
   "mlpvision.predict",
   "mlpvision.prepare",
   "mlpvision.preview",
-  "mlpvision.study",
+  "studies",
 }
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
 _NONE = set()
@@ -32,20 +32,20 @@ _RULES = {
     _HEAVY | {"torch", "pickle.loads"},
   ),
   "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
-  "mlpvision.benchmarking": (
+  "mlpvision.benchmark": (
     {
       *(
         f"mlpvision.{name}"
         for name in ("augment", "benchmarking", "data", "errors", "host_memory", "models", "sharding", "weights")
       ),
       *(f"mlpvision.training.{name}" for name in ("setup", "state")),
-      "mlpvision.planning.chips",
+      "mlpvision.plan.chips",
     },
     {"clu", "flax", "orbax", "optax"},
   ),
-  "mlpvision.planning": (
+  "mlpvision.plan": (
     {
-      "mlpvision.planning",
+      "mlpvision.plan",
       "mlpvision.training.setup",
       "mlpvision.models.cost",
       "mlpvision.data",

@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from mlpvision import models, weights
+from mlpvision import models, trained as trained_lib, weights
 from mlpvision.errors import UserError
-from mlpvision.evaluation import trained as trained_lib
 
 _VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0, interpolation="bilinear", image_size=28)
 

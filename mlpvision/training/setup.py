@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 import ml_collections
 import optax
 
-from mlpvision import durations, models, sharding
+from mlpvision import config as config_lib, models, sharding
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.training import losses, optim, rates, state as state_lib
@@ -81,7 +81,7 @@ def make_parts(
   _check_batch(config, sharding.batch_parts(mesh))
 
   counts = dict(batch_size=data.batch_size, num_images=num_images)
-  total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
   if not total_steps:
     raise UserError(
       f"duration={config.duration!r} is not even one step: the training split has {num_images:,} images, a step takes"
@@ -90,10 +90,10 @@ def make_parts(
   intervals = {"eval": config.eval.every, "log": config.log_every}
   if config.fewshot.every:
     intervals["fewshot"] = config.fewshot.every
-  save_seconds = durations.to_seconds(config.checkpoint.every)
+  save_seconds = config_lib.to_seconds(config.checkpoint.every)
   if save_seconds is None:
     intervals["checkpoint"] = config.checkpoint.every
-  every = {name: max(1, durations.to_steps(value, field=f"{name} interval", **counts))
+  every = {name: max(1, config_lib.to_steps(value, field=f"{name} interval", **counts))
            for name, value in intervals.items()}  # fmt: skip
 
   optimizer, schedule = make_optimizer(config.optim, total_steps, counts)
@@ -131,9 +131,9 @@ def make_model(options: Mapping[str, Any], num_classes: int | None) -> nn.Module
 def make_optimizer(
   config: ml_collections.ConfigDict, total_steps: int, counts: Mapping[str, int]
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """(optimizer, schedule) that config.optim describes; counts as `durations.to_steps` takes them."""
+  """(optimizer, schedule) that config.optim describes; counts as `config_lib.to_steps` takes them."""
   steps = {
-    f"{name}_steps": durations.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
+    f"{name}_steps": config_lib.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
     for name in ("warmup", "every", "delay")
   }
   schedule = optim.make_schedule(

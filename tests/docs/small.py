@@ -31,7 +31,7 @@ _SMALL = {
     "--config.data.batch_size": 16,
     **_NO_MIXING,
   },
-  "mlpvision.study": {"--seeds": 1, "--duration": "1 epoch"},
+  "studies": {"--seeds": 1, "--duration": "1 epoch"},
   "mlpvision.preview": {"--images": 4, **_NO_MIXING},
   "mlpvision.plan": {"--config.data.batch_size": 16, **_NO_MIXING},
 }
@@ -47,7 +47,7 @@ def small_arguments(command):
   added = dict(_SMALL.get(command.program, ()))
   arguments = [argument for argument in arguments if argument.partition("=")[0] not in added]
   text = " ".join(arguments)
-  if command.program == "mlpvision.study" and "--config=" in text:
+  if command.program == "studies" and "--config=" in text:
     added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
   if "--config=" in text and command.program != "mlpvision.cost":
     defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}

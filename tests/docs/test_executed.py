@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import numpy as np
 import pytest
 
-from mlpvision import augment, evaluation, models, sharding, weights
-from mlpvision.data import builders, datasets, loader
-from mlpvision.evaluation import trained as trained_lib
-from mlpvision.studies import grids
+from mlpvision import augment, evaluate, models, sharding, trained as trained_lib, weights
+from mlpvision.data import datasets, loader
+from mlpvision.prepare import builders
 from mlpvision.training import loop
+from studies import grids
 
 sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input", "weights")]
 import goldens  # noqa: E402
@@ -28,9 +28,9 @@ from tars import photographs  # noqa: E402
 
 # Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
 _ELSEWHERE = {
-  ("mlpvision.benchmark", "data"): "benchmarking/test_data.py",
-  ("mlpvision.benchmark", "step"): "benchmarking/test_step_benchmark.py",
-  ("mlpvision.benchmark", "train"): "benchmarking/test_step_benchmark.py benchmarking/test_data.py",
+  ("mlpvision.benchmark", "data"): "benchmark/test_data.py",
+  ("mlpvision.benchmark", "step"): "benchmark/test_step_benchmark.py",
+  ("mlpvision.benchmark", "train"): "benchmark/test_step_benchmark.py benchmark/test_data.py",
   ("mlpvision.prepare", "imagenet2012"): "input/test_preparation.py",
   ("mlpvision.prepare", "imagenet21k/fall11"): "input/test_imagenet21k.py input/test_preparation.py",
   ("mlpvision.prepare", "imagenet21k/winter21_256"): "input/test_preparation.py",
@@ -158,12 +158,12 @@ def _extend(root, patch):
   for path, code in files(REPO / "docs" / "extending.md").items():
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(code)
-  for package in (models, builders, evaluation):
+  for package in (models, builders, evaluate):
     patch.setattr(package, "__path__", [*package.__path__, str(root / package.__name__.replace(".", "/"))])
   from mlpvision.models import tiny
 
   patch.setitem(models.MODELS, "tiny", (tiny.Tiny, tiny.VARIANTS["tiny"]))
-  patch.setitem(datasets.OWN, "photographs", ("mlpvision.data.builders.photographs", "Photographs", "sklearn"))
+  patch.setitem(datasets.OWN, "photographs", ("mlpvision.prepare.builders.photographs", "Photographs", "sklearn"))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def short_studies(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", _distinct(), ids=str)
 def test_command(command, place, tmp_path, short_studies):
-  has_workdir = command.program in ("train.py", "mlpvision.study")
+  has_workdir = command.program in ("train.py", "studies")
   _run(command, *((f"--workdir={tmp_path}/run",) if has_workdir else ()))
   output = next((part.partition("=")[2] for part in command.arguments if part.startswith("--output=")), None)
   assert output is None or os.path.getsize(place / output)
@@ -237,7 +237,7 @@ def test_what_extending_adds(place, tmp_path):
   (features,) = model.apply({"params": params}, np.ones((1, 28, 28, 3)), method="features")
   assert features.shape == (1, 7, 7, 64)
 
-  from mlpvision.evaluation import calibration
+  from mlpvision.evaluate import calibration
 
   found = calibration.Calibration(model, split, trained.config, sharding.make_mesh()).run(params)["ece"]
   logits = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from docs.tools import architecture
 from mlpvision import models
-from mlpvision.pictures import architecture
-from mlpvision.studies import grids
+from studies import grids
 
 _OURS = [command for command in commands() if command.program.startswith("mlpvision.") or command.program == "train.py"]
 

@@ -10,8 +10,9 @@ from PIL import Image
 import pytest
 from tars import photographs
 
-from mlpvision.data import datasets, loader, preparation
+from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
+from mlpvision.prepare import preparation
 
 
 def _write(root, counts, start=0):

@@ -13,8 +13,8 @@ from tars import encode, photographs, tar, tar_bytes
 import tensorflow_datasets as tfds
 
 from mlpvision.data import datasets, transforms
-from mlpvision.data.builders import imagenet21k, wordnet_tars
 from mlpvision.errors import UserError
+from mlpvision.prepare.builders import imagenet21k, wordnet_tars
 
 _A, _B, _EMPTY = "n00004475", "n12345678", "n99999999"
 _HELD_OUT = [1040, 1200, 1240, 1542]  # of n00004475_0.JPEG to n00004475_1999.JPEG

@@ -15,7 +15,7 @@ from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
 from mlpvision import models, weights
 from mlpvision.data import datasets, imagenet, transforms
 from mlpvision.errors import UserError
-from mlpvision.evaluation import run
+from mlpvision.evaluate import run
 from mlpvision.weights import known
 
 _WNIDS = tuple(imagenet_common.label_names_file().read_text().split())
@@ -188,7 +188,7 @@ def test_real_counts_a_prediction_that_is_among_the_labels(prepared, published, 
 
 def _evaluate_params(model, params, split, config):
   from mlpvision import sharding
-  from mlpvision.evaluation.classification import Evaluator
+  from mlpvision.evaluate.evaluator import Evaluator
 
   config.data.update(dict(image_size=16, mean=_VIEW.mean, std=_VIEW.std))
   config.eval.update(dict(batch_size=5, crop_ratio=1.0, interpolation="bicubic"))

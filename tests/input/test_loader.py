@@ -130,7 +130,7 @@ def test_a_prepared_directory_is_found_by_name_version_and_path(train_split, dat
 
 
 def test_tfrecord_is_refused_with_the_way_to_convert_it(tmp_path):
-  from mlpvision.data.builders.mnist5k import Mnist5k
+  from mlpvision.prepare.builders.mnist5k import Mnist5k
 
   Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
   (tmp_path / "digits").symlink_to(tmp_path / "mnist5k")

@@ -11,8 +11,9 @@ import pytest
 from tars import encode, photographs, tar, tar_bytes
 from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
 
-from mlpvision.data import datasets, preparation
+from mlpvision.data import datasets
 from mlpvision.errors import UserError
+from mlpvision.prepare import preparation
 
 _SYNSETS = ("n01440764", "n02105855", "n15075141")
 
@@ -117,7 +118,7 @@ def test_other_names(tmp_path, capsys):
 
 
 def test_a_copy_as_tfrecord_is_not_taken_for_done(tmp_path):
-  from mlpvision.data.builders.mnist5k import Mnist5k
+  from mlpvision.prepare.builders.mnist5k import Mnist5k
 
   Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
   with pytest.raises(UserError, match="tfrecord files"):

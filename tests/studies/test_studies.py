@@ -7,7 +7,7 @@ import pytest
 
 from mlpvision import models
 from mlpvision.errors import UserError
-from mlpvision.studies import grids, report, runs
+from studies import grids, report, runs
 
 _TINY = grids.Study(
   "A title",

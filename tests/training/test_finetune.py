@@ -11,7 +11,7 @@ import pytest
 from mlpvision import models, weights
 from mlpvision.checkpoints import load_weights
 from mlpvision.errors import UserError
-from mlpvision.training import initial, loop, state as state_lib
+from mlpvision.training import loop, state as state_lib, warm_start
 from mlpvision.training.setup import set_up
 
 _MIXER = dict(name="mixer_b16", num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=4)
@@ -60,7 +60,7 @@ def vit_file(tmp_path):
 def _start(config):
   """(flat parameters of step 0, state, what read says, Setup)."""
   setup = set_up(config)
-  given, text = initial.read(config.init_from, setup) if config.init_from else (None, "")
+  given, text = warm_start.read(config.init_from, setup) if config.init_from else (None, "")
   state = state_lib.create(setup.init, setup.abstract, config.seed, given)
   return flatten_dict(jax.device_get(state.params), sep="/"), state, text, setup
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from configs import default, recipes
-from mlpvision import durations, models
+from mlpvision import config as config_lib, models
 from mlpvision.errors import UserError
 from mlpvision.training import optim
 from mlpvision.training.setup import make_optimizer
@@ -67,7 +67,7 @@ def _recipe_schedule(recipe, steps_per_epoch=1251):
   config = default.get_config()
   recipe(config)
   counts = dict(batch_size=config.data.batch_size, num_images=steps_per_epoch * config.data.batch_size)
-  total_steps = durations.to_steps(config.duration, field="duration", **counts)
+  total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
   return make_optimizer(config.optim, total_steps, counts)[1]
 
 

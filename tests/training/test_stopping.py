@@ -2,7 +2,7 @@
 
 import time
 
-from mlpvision import durations
+from mlpvision.config import to_seconds
 from mlpvision.training.stopping import SaveClock
 
 
@@ -18,8 +18,8 @@ def test_the_clock_is_due_once_per_interval():
 
 
 def test_minutes_and_hours():
-  assert durations.to_seconds("10 minutes") == 600
-  assert durations.to_seconds("1.5 hours") == 5400
-  assert durations.to_seconds("1 minute") == 60
-  assert durations.to_seconds("10 steps") is None
-  assert durations.to_seconds("minutes") is None
+  assert to_seconds("10 minutes") == 600
+  assert to_seconds("1.5 hours") == 5400
+  assert to_seconds("1 minute") == 60
+  assert to_seconds("10 steps") is None
+  assert to_seconds("minutes") is None

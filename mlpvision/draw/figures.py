@@ -1,0 +1,142 @@
+"""Figures of `maps`, of shifts, of confusions and of the published results, for matplotlib."""
+
+from collections.abc import Mapping, Sequence
+import textwrap
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+
+from mlpvision.draw import maps
+from mlpvision.models import published, shift
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; viridis and cividis for maps, for the same reason.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+
+
+def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
+  """One panel for each of {label: [H, W]}, on one logarithmic scale, with the squares that hold half and 95 %."""
+  figure, panels = _grid(len(fields), side=2.6)
+  largest = max(field.max() for field in fields.values())
+  for axes, (label, field) in zip(panels, fields.items(), strict=True):
+    shown = axes.imshow(np.log10(field / largest + 1e-5), cmap="cividis", vmin=-4, vmax=0)
+    sides = [maps.radius(field, share) for share in (0.5, 0.95)]
+    for side, style in zip(sides, ("-", "--"), strict=True):
+      y, x = field.shape[0] // 2, field.shape[1] // 2
+      corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * side / 2
+      axes.plot(x + corners[:, 0], y + corners[:, 1], style, color="white", linewidth=1.2)
+    axes.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))
+    axes.set_title(f"{label}\n50 % in {sides[0]} px, 95 % in {sides[1]} px", fontsize=9)
+  figure.colorbar(shown, ax=panels, shrink=0.7, label="gradient, log10 of the share of the largest")
+  return figure
+
+
+def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", steps: int = 3) -> Figure:
+  """What S²-MLP's shift does to the channel groups: a picture in each group, after 0 to `steps` shifts.
+
+  Args:
+    picture: float [H, W, 3] in [0, 1], small, e.g. 14 x 14.
+    directions, border: as `shift.spatial_shift` takes them.
+    steps: how often the shift is applied.
+  """
+  offsets = shift.resolve_directions(directions)
+  maps_ = np.tile(picture, (1, 1, len(offsets)))[None]
+  figure, panels = _grid(len(offsets) * (steps + 1), columns=steps + 1, side=1.9)
+  rows = []
+  for _ in range(steps + 1):
+    rows.append(np.split(np.asarray(maps_[0]), len(offsets), axis=-1))
+    maps_ = shift.spatial_shift(maps_, directions, border)
+  for group, offset in enumerate(offsets):
+    for step in range(steps + 1):
+      axes = panels[group * (steps + 1) + step]
+      axes.imshow(rows[step][group], interpolation="nearest")
+      axes.set_title(f"channel group {group + 1}" if step == 0 else f"{step} x {offset}", fontsize=9)
+  figure.suptitle(f"spatial shift, directions {directions!r} as (dy, dx), border {border!r}")
+  return figure
+
+
+def features(picture: np.ndarray, colours: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
+  """A picture beside its feature maps, from `maps.feature_colours`."""
+  figure, panels = _grid(len(colours) + 1, columns=len(colours) + 1, side=2.6)
+  panels[0].imshow(picture)
+  panels[0].set_title("the picture", fontsize=9)
+  for i, (axes, colour, stride) in enumerate(zip(panels[1:], colours, strides, strict=True)):
+    axes.imshow(colour, interpolation="nearest")
+    axes.set_title(f"stage {i + 1}: {colour.shape[0]} x {colour.shape[1]}, stride {stride}", fontsize=9)
+  figure.suptitle("feature maps, first three principal components as colours", fontsize=10)
+  return figure
+
+
+def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
+  """A picture, its saliency, and the one over the other."""
+  figure, panels = _grid(3, columns=3, side=3.0)
+  heat = np.clip(heat / np.percentile(heat, 99), 0, 1)
+  for axes, shown, name in zip(panels, (picture, heat, None), (title, "input gradient", "both"), strict=True):
+    axes.imshow(picture if shown is None else shown, **({} if shown is picture else dict(cmap="cividis")))
+    if shown is None:
+      axes.imshow(heat, cmap="cividis", alpha=0.65)
+    axes.set_title(name, fontsize=9)
+  return figure
+
+
+def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
+  """The confusion matrix int [K, K] (row: true class), each row as shares; numbers up to 20 classes."""
+  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+  side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
+  figure, (axes,) = _grid(1, side=side)
+  shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+  if len(names) <= 40:
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+  if len(names) <= 20:
+    for i, j in zip(*np.nonzero(counts), strict=True):
+      axes.text(
+        j, i, counts[i, j], ha="center", va="center", fontsize=7, color="black" if shares[i, j] > 0.5 else "white"
+      )
+  axes.set(xlabel="predicted", ylabel="true")
+  # A dataset's name may be a long path: about twelve such letters take an inch.
+  figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
+  figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
+  return figure
+
+
+def published_results(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
+  """The papers' top-1 against our counts of parameters and multiply-accumulates.
+
+  Args:
+    counts: {(name, image_size): {"parameters": int, "macs": int}} from `models.cost.count`.
+  """
+  figure = Figure(figsize=(11, 4.6), layout="constrained")
+  FigureCanvasAgg(figure)
+  families = sorted({row.name.split("_")[0] for row in published.ROWS if row.top1})
+  kinds = (("parameters", 1e6, "parameters (M)"), ("macs", 1e9, "multiply-accumulates (G)"))
+  for axes, (key, unit, label) in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
+    for family, colour, marker in zip(families, _COLOURS, _MARKERS, strict=False):
+      rows = [
+        row for row in published.ROWS if row.top1 and row.name.split("_")[0] == family and "Pre-trained" not in row.note
+      ]
+      points = [(counts[row.name, row.image_size][key] / unit, float(row.top1)) for row in rows]
+      if points:
+        axes.plot(*zip(*sorted(points), strict=True), marker + ":", color=colour, label=family, linewidth=1)
+    axes.set(xscale="log", xlabel=label)
+    axes.grid(alpha=0.25, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+  figure.axes[0].set_ylabel("ImageNet-1K top-1 (%), as published")
+  figure.axes[0].legend(frameon=False)
+  figure.suptitle("published, without further images; none reproduced here yet", fontsize=10)
+  return figure
+
+
+def _grid(count, *, side, columns=None):
+  columns = columns or min(count, 4)
+  lines = -(-count // columns)
+  figure = Figure(figsize=(side * columns + 0.8, (side + 0.35) * lines + 0.3), layout="constrained")
+  FigureCanvasAgg(figure)
+  panels = figure.subplots(lines, columns, squeeze=False).ravel()
+  for axes in panels[count:]:
+    axes.set_visible(False)
+  if count > 1:
+    for axes in panels:
+      axes.set(xticks=[], yticks=[])
+  return figure, panels[:count]

@@ -1,0 +1,54 @@
+"""Exact accuracy of a run or of published weights.
+
+  python -m mlpvision.evaluate --weights=WORKDIR
+  python -m mlpvision.evaluate --weights=mixer_b16.goog_in1k --config=configs/mixer_b16.py
+
+Other datasets, prepared once (python -m mlpvision.prepare NAME), or folders of images:
+
+  ... --config.data.name=imagenet_v2/matched-frequency --config.data.eval_split=test   (also threshold-0.7, topimages)
+  ... --config.data.name=imagenet2012_real --config.data.eval_split=validation
+  ... --config.data.name=imagenet_a --config.data.eval_split=test   (also imagenet_r, imagenet_sketch)
+  ... --config.data.name=folder:/path/to/images --config.data.eval_split=val
+
+Classes are matched by name: where the dataset has only some of the weights' classes, the score is over those. An image
+with several right classes (ImageNet-ReaL) is a hit where one of them is predicted; images without any do not count.
+
+Model and preprocessing belong to the weights; so does the dataset of a run, unless --config names another. From
+--config come data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
+"""
+
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlpvision import commands
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_EMA = flags.DEFINE_bool("ema", False, "Evaluate the moving average of the parameters.")
+_JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
+
+
+def main(argv: list[str]) -> None:
+  """Loads, evaluates, prints."""
+  del argv
+  config = commands.read_config(_CONFIG)
+  from mlpvision import sharding
+  from mlpvision.evaluate import run
+
+  sharding.initialize_processes()
+  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value)
+  if _JSON.value:
+    print(json.dumps(results))
+    return
+  step = "" if results["step"] is None else f", step {results['step']}"
+  print(f"{results['weights']}{step}, on {results['dataset']}: {results['images']:,} images")
+  for note in results["notes"]:
+    print(f"note: {note}")
+  print(f"top-1 {results['top1']:.4%}  top-5 {results['top5']:.4%}  loss {results['loss']:.6f}")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("weights")
+  commands.run(main)

@@ -1,0 +1,53 @@
+"""Few-shot accuracy and linear probe of any weights: python -m mlpvision.fewshot --weights=RUN --shots=1,5,10,0
+
+0 shots takes all training images: the linear probe. --config names the dataset; default: the run's own.
+"""
+
+import json
+
+from absl import flags
+from ml_collections import config_flags
+
+from mlpvision import commands
+from mlpvision.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to train and test on; default: the run's own.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 takes all.")
+_JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
+
+
+def main(argv: list[str]) -> None:
+  """Loads, fits, prints."""
+  del argv
+  config = commands.read_config(_CONFIG)
+  try:
+    shots = [int(count) for count in _SHOTS.value]
+  except ValueError as error:
+    raise UserError(f"--shots={','.join(_SHOTS.value)}: numbers of images, such as 1,5,10") from error
+  import jax
+  from jax.sharding import NamedSharding, PartitionSpec as P
+
+  from mlpvision import sharding, trained as trained_lib
+  from mlpvision.data import datasets
+  from mlpvision.evaluate import run
+  from mlpvision.fewshot import linear_probe
+
+  sharding.initialize_processes()
+  mesh = sharding.make_mesh()
+  trained = trained_lib.load(_WEIGHTS.value, sharding=NamedSharding(mesh, P()))
+  merged = run.with_dataset(trained, config)
+  data = merged.data
+  splits = [datasets.open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split)]
+  results = linear_probe.FewShot(trained.model, *splits, merged, mesh, shots).run(trained.params)
+  if jax.process_index() == 0:
+    if _JSON.value:
+      print(json.dumps({"weights": _WEIGHTS.value, "dataset": splits[1].name, **results}))
+    else:
+      print(f"{_WEIGHTS.value}, on {splits[1].name}: {len(splits[1]):,} images")
+      print("  ".join(f"{name.removeprefix('top1_')} {value:.2%}" for name, value in results.items()))
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("weights")
+  commands.run(main)

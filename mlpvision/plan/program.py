@@ -1,0 +1,164 @@
+"""The compiler's word on a config's train step, for devices that are not there; kept, since it takes minutes."""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+import jax
+import ml_collections
+
+from mlpvision.errors import UserError
+from mlpvision.models import cost
+from mlpvision.plan import chips, counts, gpus, hlo
+from mlpvision.training import setup
+
+_MEMORY = ("argument", "output", "alias", "temp", "generated_code")
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_KEPT_KERNELS = 200
+_PACKAGES = {"TPU": ("jax", "libtpu"), "GPU": ("jax", "jax-cuda13-plugin")}
+
+
+class Store:
+  """What the compiler said about programs, in a JSON file; without a path, in memory alone."""
+
+  def __init__(self, path: str | os.PathLike | None = None) -> None:
+    self._path = path and pathlib.Path(path)
+    self.plans = []  # what a report adds for other programs to read
+    self.programs = {}
+    if self._path and self._path.exists():
+      try:
+        self.programs = json.loads(self._path.read_text())["programs"]
+      except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is there and was not written by this command: take another --json") from error
+
+  def put(self, key: str, found: Mapping[str, Any]) -> None:
+    """Adds one and writes the file."""
+    self.programs[key] = found
+    self.write()
+
+  def write(self) -> None:
+    """Writes the file, whole or not at all."""
+    if not self._path:
+      return
+    text = json.dumps({"plans": self.plans, "programs": self.programs}, indent=1)
+    with tempfile.NamedTemporaryFile("w", dir=self._path.absolute().parent, delete=False) as file:
+      file.write(f"{text}\n")
+    os.replace(file.name, self._path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A train step, and what the compiler found.
+
+  Attributes:
+    topology: "v5e:4x4".
+    mesh: {axis: size}.
+    batch_size: images per step, over all devices.
+    total_steps: of the recipe.
+    parameters, macs: of the model; multiply-accumulates of one image, forward.
+    state_bytes: of parameters, their average and the optimizer's state on one device; arithmetic.
+    found: {"versions"} and either {"out_of_memory": a message}, the compiler's for a TPU, ours for a GPU; or "memory"
+      {kind: bytes}, "flops" and "bytes" (XLA's sums, loops once; None for a GPU) and the fields of counts.Counts.
+  """
+
+  topology: str
+  mesh: dict[str, int]
+  batch_size: int
+  total_steps: int
+  parameters: int
+  macs: int
+  state_bytes: int
+  found: dict
+
+  @property
+  def is_out_of_memory(self) -> bool:
+    return "out_of_memory" in self.found
+
+  @property
+  def devices(self) -> int:
+    return math.prod(self.mesh.values())
+
+
+def compile_step(
+  config: ml_collections.ConfigDict, topology: str, *, num_images: int, num_classes: int, store: Store
+) -> Program:
+  """The `Program` of a config's real train step on a slice.
+
+  It is not compiled again if `store` has what the same compiler said of the same program.
+
+  Args:
+    config: as configs/default.py describes it.
+    topology: "v5e:4x4".
+    num_images, num_classes: of the training split.
+    store: `Store`.
+
+  Raises:
+    UserError: no such slice, no libtpu, a config that does not work on it, or one that the compiler cannot compile.
+  """
+  parts = setup.make_parts(config, num_images=num_images, num_classes=num_classes, devices=chips.devices(topology))
+  lowered = setup.lower_step(parts)
+  chip, _ = chips.parse(topology)
+  versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES[chip.kind]]
+  options = setup.compiler_options(parts.mesh) | (gpus.COMPILER_OPTIONS if chip.kind == "GPU" else {})
+  told = [f"{name}={value}" for name, value in options.items()]
+  key = hashlib.sha256("\n".join([topology, *versions, *told, lowered.as_text()]).encode()).hexdigest()[:32]
+  if key not in store.programs:
+    store.put(key, {"versions": versions, **_compile(lowered, options, chip)})
+  leaves = jax.tree.leaves(parts.abstract)
+  return Program(
+    topology,
+    mesh=dict(parts.mesh.shape),
+    batch_size=config.data.batch_size,
+    total_steps=parts.total_steps,
+    **cost.count(parts.model, config.data.image_size),
+    state_bytes=sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves),
+    found=store.programs[key],
+  )
+
+
+def needed_bytes(message: str) -> tuple[float, float] | None:
+  """(bytes that a program needs, bytes that there are) from the compiler's message, or None."""
+  amount = r"(\d+(?:\.\d+)?)([KMGT]?)"
+  match = re.search(rf"Used {amount} of {amount}", message) or re.search(
+    rf"\({amount}\) exceeds available \w+ \({amount}\)", message
+  )
+  if not match:
+    return None
+  return tuple(float(number) * 2 ** _UNITS[unit] for number, unit in (match.group(1, 2), match.group(3, 4)))
+
+
+def set_aside(memory: Mapping[str, int]) -> int:
+  """Bytes that the runtime allocates for a step, which is more than what lives at any one time."""
+  return sum(memory[kind] for kind in ("argument", "output", "temp", "generated_code")) - memory["alias"]
+
+
+def _compile(lowered, options, chip):
+  try:
+    compiled = lowered.compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise UserError(f"the compiler failed: {str(error)[:2000]}") from error
+    return {"out_of_memory": str(error)[:4000]}
+  analysis, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
+  memory["peak"] = getattr(analysis, "peak_memory_in_bytes", 0)
+  if chip.kind == "GPU" and set_aside(memory) > chip.hbm * 2**30:  # which does not stop this compiler
+    return {
+      "out_of_memory": f"({set_aside(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G): arithmetic on"
+      f" what the compiler says; of the {chip.name}'s memory, JAX takes three quarters by default"
+    }
+  found = counts.count(hlo.parse(compiled.as_text()))
+  return {
+    "memory": memory,
+    "flops": cost.get("flops"),
+    "bytes": cost.get("bytes accessed"),
+    **dataclasses.asdict(dataclasses.replace(found, kernels=found.kernels[:_KEPT_KERNELS])),
+  }

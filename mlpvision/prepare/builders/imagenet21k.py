@@ -1,0 +1,192 @@
+"""ImageNet-21K from the archives of image-net.org, which are read as streams and never unpacked.
+
+Three releases, each a config: fall11 (fall11_whole.tar), winter21 (winter21_whole.tar.gz), and p
+(imagenet21k_resized.tar.gz: 21K-P, Ridnik et al., arXiv 2104.10972). "winter21_256" is winter21 with the shorter side
+of every image at most 256 pixels; any number will do.
+
+Splits. fall11 and winter21 have none of their own: an image is in `validation` if the first 8 hexadecimal digits of the
+SHA-256 of its file name, as a number, are below 2^32 x 51,200 / 14,197,122, and otherwise in `train`. So about 51,200
+images of fall11 are held out, as many as big_vision holds out (others, though), and an image is in the same split in
+both releases. 21K-P has its own: its folder val is `validation`. Its small classes are left out, as in the paper.
+
+Labels. The WordNet ids in the archive, sorted. Listing them is a pass of its own before the first image: quick in the
+plain tar, a whole gunzip in the others. The list is therefore kept in DATA_DIR/imagenet21k/ARCHIVE.classes.txt; in the
+manual directory that file is found too. Each split is one more pass over the archive.
+
+Images. A grey or RGB JPEG is stored byte for byte, unless it is to be resized. Anything else that decodes, such as PNG
+and CMYK, becomes an RGB JPEG of quality 95. What does not decode is skipped. report_SPLIT.txt, beside the dataset's
+files, names every skipped and re-encoded image.
+
+Preparing starts again from the first image when it was interrupted, because tfds writes into a directory
+incomplete.*, which becomes the dataset only at the end. tfds sorts by a hash, for which it needs the dataset's size
+once more on disk.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import re
+
+from etils import epath
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from mlpvision.data import transforms
+from mlpvision.errors import UserError
+from mlpvision.prepare import archives
+from mlpvision.prepare.builders import wordnet_tars
+
+_HELD_OUT = 2**32 * 51_200 // 14_197_122
+_CLASSES = {"fall11": 21_841, "winter21": 19_167, "p": 10_450}  # as published
+_QUALITY = 95
+_CHUNK = 256  # images that are checked at a time, in threads
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(tfds.core.BuilderConfig):
+  """A release, and the number of pixels of the shorter side to which larger images are resized (None: never)."""
+
+  release: str
+  shorter_side: int | None = None
+
+
+_REGISTERED = {name: Config(name=name, release=name) for name in _CLASSES}
+
+
+def config(name: str) -> Config | None:
+  """The Config of "fall11", "winter21", "p", or of the first two with a shorter side, as in "winter21_256".
+
+  Raises:
+    UserError: another name.
+  """
+  match = re.fullmatch(r"(fall11|winter21)(?:_([1-9]\d*))?|p", name)
+  if not match:
+    raise UserError(f"imagenet21k has no {name!r}; choose fall11, winter21, winter21_256 (shorter side in pixels) or p")
+  # tfds wants its own objects for the registered names.
+  return _REGISTERED.get(name) or Config(name=name, release=match[1], shorter_side=int(match[2]))
+
+
+def is_held_out(file_name: str) -> bool:
+  """Whether an image of fall11 or winter21 is in the validation split."""
+  return int(hashlib.sha256(file_name.encode()).hexdigest()[:8], 16) < _HELD_OUT
+
+
+def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
+  """Checks an encoded image, and re-encodes it where needed.
+
+  Args:
+    data: encoded image, in any format that Pillow reads.
+    shorter_side: pixels; a larger image is scaled down to it. None: never.
+
+  Returns:
+    The bytes of a grey or RGB JPEG, and why they were re-encoded ("" if they were not, or only resized).
+
+  Raises:
+    Exception: of any kind: the image does not decode.
+  """
+  image = Image.open(io.BytesIO(data))
+  is_fine = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+  is_small = shorter_side is None or min(image.size) <= shorter_side
+  if is_fine and is_small:
+    # Reads all of the file, so that a truncated one raises, but computes only every eighth pixel.
+    image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
+    image.load()
+    return data, ""
+  reason = "" if is_fine else f"{image.format} {image.mode}"
+  image = transforms.open_image(data)
+  if not is_small:
+    scale = shorter_side / min(image.size)
+    image = image.resize([max(shorter_side, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+  encoded = io.BytesIO()
+  image.save(encoded, "JPEG", quality=_QUALITY)
+  return encoded.getvalue(), reason
+
+
+class Imagenet21k(tfds.core.GeneratorBasedBuilder):
+  """ImageNet-21K: fall11, winter21 or 21K-P; see the module's description."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  BUILDER_CONFIGS = list(_REGISTERED.values())
+  MANUAL_DOWNLOAD_INSTRUCTIONS = "fall11_whole.tar, winter21_whole.tar.gz or imagenet21k_resized.tar.gz"
+
+  def _info(self):
+    return self.dataset_info_from_configs(
+      description=__doc__,
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(encoding_format="jpeg"),
+          "label": tfds.features.ClassLabel(),  # its names are known when the archive has been listed
+          "file_name": tfds.features.Text(),
+        }
+      ),
+      supervised_keys=("image", "label"),
+      homepage="https://image-net.org/",
+    )
+
+  def _split_generators(self, dl_manager):
+    release = self.builder_config.release
+    archive = dl_manager.manual_dir / archives.RELEASES[f"imagenet21k/{release}"].archives[0].name
+    names = self._list_classes(archive)
+    if len(names) != _CLASSES[release]:
+      print(f"{archive} has {len(names):,} classes; the published one has {_CLASSES[release]:,}. Is it complete?")
+    self.info.features["label"].names = names
+    if release == "p":
+      return {
+        "train": self._generate_examples(archive, "train", lambda folder, name: folder == "train"),
+        "validation": self._generate_examples(archive, "validation", lambda folder, name: folder == "val"),
+      }
+    return {
+      "train": self._generate_examples(archive, "train", lambda folder, name: not is_held_out(name)),
+      "validation": self._generate_examples(archive, "validation", lambda folder, name: is_held_out(name)),
+    }
+
+  def _list_classes(self, archive):
+    """The archive's classes, from the list of an earlier pass where its first line names this archive and size."""
+    first_line = f"# {archive.name}, {os.path.getsize(archive)} bytes"
+    file_name = f"{archive.name}.classes.txt"
+    own = epath.Path(self.data_dir_root) / self.name / file_name
+    for path in (own, epath.Path(archive.parent) / file_name):
+      if path.exists():
+        found, *names = path.read_text().splitlines()
+        if found == first_line:
+          return names
+    print(f"listing the classes of {archive} ...", flush=True)
+    names = wordnet_tars.classes(archive)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("\n".join([first_line, *names]) + "\n")
+    return names
+
+  def _generate_examples(self, archive, split, wanted):
+    counts = {"stored": 0, "re-encoded": 0, "skipped": 0}
+    path = epath.Path(self.data_dir) / f"report_{split}.txt"
+    with path.open("w") as report, concurrent.futures.ThreadPoolExecutor() as pool:
+
+      def note(kind, name, reason):
+        counts[kind] += 1
+        report.write(f"{kind}\t{name}\t{reason}\n")
+
+      files = wordnet_tars.images(archive, wanted, lambda name, reason: note("skipped", name, reason))
+      for wnid, of_class in itertools.groupby(files, key=lambda file: file[0]):
+        seen = set()  # tfds refuses a key that comes twice, but only after the last image
+        while chunk := list(itertools.islice(of_class, _CHUNK)):
+          for (_, name, _), (data, reason) in zip(chunk, pool.map(self._check, chunk), strict=True):
+            if data is None or name in seen:
+              note("skipped", name, reason if data is None else "a second file of this name")
+              continue
+            if reason:
+              note("re-encoded", name, reason)
+            seen.add(name)
+            counts["stored"] += 1
+            yield name, {"image": data, "label": wnid, "file_name": name}
+      total = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+      report.write(f"# {split}: {total}\n")
+    print(f"{self.info.full_name}, {split}: {total}; names in {path.name}", flush=True)
+
+  def _check(self, file):
+    try:
+      return as_jpeg(file[2], self.builder_config.shorter_side)
+    except Exception as error:  # Of 14 million files, some raise what no list would have; none may end the work.
+      return None, " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,136 @@
+"""A study's table, picture and JSON."""
+
+from collections.abc import Mapping, Sequence
+import itertools
+import json
+import os
+import pathlib
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+
+from mlpvision.reporting.curves import to_png
+from studies.grids import Study
+
+_BLUE, _ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
+
+
+def write(
+  name: str,
+  study: Study,
+  results: Mapping[str, Sequence[float]],
+  folder: str | os.PathLike,
+  *,
+  images: str,
+  made_by: str,
+) -> pathlib.Path:
+  """Writes FOLDER/NAME.{md,png,json}.
+
+  Args:
+    name, study: of `grids.STUDIES`.
+    results: as `runs.run` returns them.
+    folder: a local directory, made if it is missing.
+    images: what was trained on, in words.
+    made_by: the command, the hardware and the date, in words.
+
+  Returns:
+    The path of the .md file.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  facts = dict(study=name, images=images, made_by=made_by, paper={row.label: row.paper for row in study.rows})
+  (folder / f"{name}.json").write_text(json.dumps({**facts, "top1": results}, indent=1) + "\n")
+  (folder / f"{name}.png").write_bytes(to_png(_draw(study, results, images)))
+  path = folder / f"{name}.md"
+  path.write_text(markdown(name, study, results, images=images, made_by=made_by))
+  return path
+
+
+def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *, images: str, made_by: str) -> str:
+  """The page: table, order, picture."""
+  seeds = len(next(iter(results.values())))
+  lines = [
+    f"# {study.title}",
+    "",
+    f"Top-1 in percent on {images}, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''},",
+  ]
+  lines += [f"beside the paper's ({study.source}). The two are different images and", "model sizes: compare the order."]
+  lines += ["", made_by, "", "| setting | measured here | the paper |", "|---|---|---|"]
+  for row in study.rows:
+    lines.append(f"| {row.label} | {_spread(results[row.label])} | {_printed(row.paper)} |")
+  if study.order:
+    lines += ["", "| equivalent settings together | measured here | the paper |", "|---|---|---|"]
+    for group in study.order:
+      rows = [row for row in study.rows if row.group == group]
+      printed = [row.paper for row in rows if row.paper is not None]
+      lines.append(f"| {group} | {_spread(_pooled(rows, results))} | {np.mean(printed):.1f} |")
+  lines += ["", "## The order", "", *order(study, results), "", f"![{study.title}]({name}.png)", ""]
+  return "\n".join(lines)
+
+
+def order(study: Study, results: Mapping[str, Sequence[float]]) -> list[str]:
+  """Sentences on where the measured order is the paper's.
+
+  Two settings count as apart where their means differ by more than the standard error of the difference, twice.
+  """
+  means = {}
+  if study.order:
+    for group in study.order:
+      rows = [row for row in study.rows if row.group == group]
+      means[group] = (_pooled(rows, results), np.mean([row.paper for row in rows]))
+  else:
+    means = {row.label: (results[row.label], row.paper) for row in study.rows if row.paper is not None}
+  same, other, open_ = [], [], []
+  for (a, (ours_a, paper_a)), (b, (ours_b, paper_b)) in itertools.combinations(means.items(), 2):
+    if paper_a == paper_b:
+      continue
+    better, worse = (a, b) if paper_a > paper_b else (b, a)
+    difference = (np.mean(ours_a) - np.mean(ours_b)) * np.sign(paper_a - paper_b)
+    error = np.sqrt(sum(np.var(x, ddof=1) / len(x) for x in (ours_a, ours_b))) if len(ours_a) > 1 else np.inf
+    pair = f"{better} over {worse} ({difference:+.1f} here, {abs(paper_a - paper_b):+.1f} in the paper)"
+    (open_ if abs(difference) <= 2 * error else same if difference > 0 else other).append(pair)
+  total = len(same) + len(other) + len(open_)
+  lines = [f"Of {total} pairs, {len(same)} are ordered as in the paper, {len(other)} the other way round, and"]
+  lines.append(f"{len(open_)} are too close to tell with these seeds (means within two standard errors).")
+  for title, pairs in (("As in the paper", same), ("The other way round", other), ("Too close", open_)):
+    if pairs:
+      lines += ["", f"{title}:", "", *(f"- {pair}" for pair in pairs)]
+  return lines
+
+
+def _pooled(rows, results):
+  return [top1 for row in rows for top1 in results[row.label]]
+
+
+def _spread(values):
+  return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def _printed(value):
+  return "–" if value is None else f"{value:g}"
+
+
+def _draw(study, results, images):
+  rows = study.rows[::-1]
+  figure = Figure(figsize=(10, 1.4 + 0.36 * len(rows)), layout="constrained")
+  FigureCanvasAgg(figure)
+  ours, paper = figure.subplots(1, 2, sharey=True)
+  places = np.arange(len(rows))
+  for place, row in zip(places, rows, strict=True):
+    values = results[row.label]
+    ours.plot(values, [place] * len(values), "o", color=_BLUE, alpha=0.35, markersize=4)
+    ours.errorbar(
+      np.mean(values), place, xerr=np.std(values, ddof=1) if len(values) > 1 else None, fmt="D", color=_BLUE, capsize=3
+    )
+    if row.paper is not None:
+      paper.plot(row.paper, place, "s", color=_ORANGE)
+  ours.set_title(f"here: {images}", fontsize=10)
+  paper.set_title(f"the paper: {study.source}", fontsize=10)
+  ours.set_yticks(places, [row.label for row in rows])
+  for axes in (ours, paper):
+    axes.set_xlabel("top-1 (%)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+  figure.suptitle(study.title)
+  return figure
