@@ -30,7 +30,7 @@ def main(argv):
   if not result.is_main:
     return
   if result.finished:
-    print(f"done: {loop.summary(result.metrics)}\nsee {workdir}/curves.png")
+    print(f"done: {result.summary}\nsee {workdir}/curves.png")
   else:
     print(f"stopped after step {result.step}; to continue: python {shlex.join(sys.argv)}")
 

@@ -15,6 +15,8 @@ def get_config():
   # docs/weights.md. Positions are adapted to data.image_size; another number of classes gets a new head; options that
   # config.model does not name are the weights'. "": none.
   config.init_from = ""
+  # What is learnt: a name of mlpvision.tasks.TASKS.
+  config.task = "classification"
   # The seed of everything: initial parameters, order of the images, augmentation, drop path.
   config.seed = 0
   # How long to train.
@@ -132,23 +134,24 @@ def get_config():
   # Pillow's antialiased "bicubic" or "bilinear".
   config.eval.interpolation = "bicubic"
 
-  # Few-shot accuracy: a linear classifier on the pooled features, from few images per class (evaluation/fewshot.py).
-  config.fewshot = ml_collections.ConfigDict()
-  # In steps or epochs; "" is never.
-  config.fewshot.every = ""
-  # Images per class; 0 takes all of the split: the linear probe.
-  config.fewshot.shots = (5, 10)
-  # Another dataset for it, with these splits; "" is data.name, with its splits.
-  config.fewshot.name = ""
-  config.fewshot.train_split = "train"
-  config.fewshot.eval_split = "test"
+  # Evaluators that run during training, by name. A name begins the metrics, "val/top1"; with an EMA they are reported
+  # for it too, "val/ema_top1". Each entry has
+  #   type: "accuracy" (the task's metrics: top-1, top-5, loss), "calibration" (expected calibration error) or "fewshot"
+  #     (a linear classifier on the pooled features, from few images per class);
+  #   every: in steps or epochs; "" is eval.every, "never" turns it off. All run at the end;
+  #   name, split, train_split: another dataset, or other splits; "" are data.name, data.eval_split, data.train_split;
+  #   shots, of fewshot: images per class; 0 takes all of train_split: the linear probe.
+  config.evals = ml_collections.ConfigDict()
+  config.evals.val = dict(type="accuracy", every="", name="", split="")
+  config.evals.calibration = dict(type="calibration", every="never", name="", split="")
+  config.evals.fewshot = dict(type="fewshot", every="never", name="", train_split="", split="", shots=(5, 10))
 
   config.checkpoint = ml_collections.ConfigDict()
   # In steps or epochs; or in minutes or hours, which are looked at whenever metrics are logged.
   config.checkpoint.every = "1 epoch"
   # The newest this many stay.
   config.checkpoint.keep = 3
-  # A metric of the evaluation, e.g. "val/top1": of the checkpoints saved at an evaluation's step, the best stays too.
+  # A metric of an evaluator, e.g. "val/top1": of the checkpoints saved at a step where it ran, the best stays too.
   config.checkpoint.best = ""
 
   # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp, the hidden channels of the
@@ -162,6 +165,9 @@ def get_config():
 
   # A process ends itself with a message when nothing was completed for so long, because another one is dead or hangs.
   config.hang_timeout = "30 minutes"
+
+  # "100:110" writes a trace of these steps to WORKDIR/profile, for TensorBoard's profile plugin and xprof; "": none.
+  config.profile = ""
 
   # Between two lines of metrics.
   config.log_every = "50 steps"

@@ -28,24 +28,24 @@ _FOLDER = "checkpoints"
 class Checkpoints:
   """Saves and restores the `TrainState` of one run. Every process calls every method, with the same steps."""
 
-  def __init__(self, workdir: epath.PathLike, keep: int, best: str = "") -> None:
+  def __init__(self, workdir: epath.PathLike, keep: int, best: str = "", direction: str = "max") -> None:
     """
     Args:
       workdir: a local or gs:// directory.
       keep: how many checkpoints stay, the newest.
       best: a metric, such as "val/top1": of the checkpoints saved with it, the best one stays as well.
+      direction: "max" where a larger value of that metric is better, or "min".
     """
-    self._directory = _absolute(workdir) / _FOLDER
-    self._best, smaller_is_better = best, best.endswith("loss")
+    self._directory, self._best = _absolute(workdir) / _FOLDER, best
     logging.get_absl_logger().addFilter(_is_not_raised_again)
     policies = [ocp.checkpoint_managers.LatestN(keep)]
     if best:
-      rank = dict(get_metric_fn=lambda metrics: metrics[best], reverse=smaller_is_better)
+      rank = dict(get_metric_fn=lambda metrics: metrics[best], reverse=direction == "min")
       policies.append(ocp.checkpoint_managers.BestN(n=1, keep_checkpoints_without_metrics=False, **rank))
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
       best_fn=(lambda metrics: metrics[best]) if best else None,
-      best_mode="min" if smaller_is_better else "max",
+      best_mode=direction,
       cleanup_tmp_directories=True,
       step_prefix=None,
       enable_async_checkpointing=True,
@@ -54,10 +54,6 @@ class Checkpoints:
 
   def _open(self):
     return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
-
-  def latest_step(self) -> int | None:
-    """The newest saved step, or None."""
-    return self._manager.latest_step()
 
   def read_meta(self) -> dict[str, Any] | None:
     """The meta of the newest checkpoint whose meta can be read, or None."""
@@ -87,7 +83,7 @@ class Checkpoints:
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     # A copy: it is written later, when the caller may have changed its own.
     args["meta"] = ocp.args.JsonSave(copy.deepcopy({**meta, "checksums": checksums}))
-    metrics = {self._best: metrics[self._best]} if self._best and metrics else None
+    metrics = {self._best: metrics[self._best]} if self._best and self._best in (metrics or {}) else None
     self._is_saving = True
     with self._readable_errors():
       self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)

@@ -43,11 +43,12 @@ _FREE = (
   "data.prefetch",
   "data.workers",
   "eval",
-  "fewshot",
+  "evals",
   "hang_timeout",
   "log_every",
   "mesh",
   "model.remat",
+  "profile",
 )
 
 
@@ -85,11 +86,9 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
     problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
   if to_seconds(config.hang_timeout) is None:
     problems.append(f'hang_timeout={config.hang_timeout!r}: write "30 minutes" or "1 hour"')
-  metrics = ["val/top1", "val/top5", "val/loss"]
-  metrics += ["val/ema_top1", "val/ema_top5", "val/ema_loss"] if config.ema_decay else []
-  if config.checkpoint.best and config.checkpoint.best not in metrics:
-    problems.append(f"checkpoint.best={config.checkpoint.best!r}: one of {', '.join(metrics)}, or '' for none")
   parts = config.accumulation_steps
+  if config.profile and profiled_steps(config) is None:
+    problems.append(f'profile={config.profile!r}: write "FIRST:LAST", two steps of the run, such as "100:110"')
   if config.data.batch_size < 1:
     problems.append(f"data.batch_size={config.data.batch_size}: must be positive")
   elif parts < 1 or config.data.batch_size % parts:
@@ -100,6 +99,13 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
     problems.append(str(error))
   if problems:
     raise UserError("\n\n".join(problems))
+
+
+def profiled_steps(config: ml_collections.ConfigDict) -> tuple[int, int] | None:
+  """(first, last) step of config.profile; None where it is empty, or not two steps in order."""
+  match = re.fullmatch(r"(\d+):(\d+)", config.profile)
+  steps = match and (int(match[1]), int(match[2]))
+  return steps if steps and 1 <= steps[0] <= steps[1] else None
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -10,6 +10,7 @@ from absl import app, flags
 from mlpvision import commands
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
 _TOP = flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per picture.")
 
@@ -22,13 +23,12 @@ def main(argv: list[str]) -> None:
   from mlpvision.data import transforms
 
   pictures = transforms.open_all(argv[1:])
-  for path, ranking in zip(argv[1:], trained.load(_WEIGHTS.value).predict(pictures, _TOP.value), strict=True):
+  found = trained.load(_WEIGHTS.value, ema=_EMA.value)
+  for path, prediction in zip(argv[1:], found.predict(pictures, _TOP.value), strict=True):
     if _JSON.value:
-      print(json.dumps({"image": path, "classes": [prediction._asdict() for prediction in ranking]}))
-      continue
-    print(path)
-    for name, probability, words in ranking:
-      print(f"  {probability:7.2%}  {f'{words} ({name})' if words else name}")
+      print(json.dumps({"image": path, **found.task.as_json(prediction)}))
+    else:
+      print(path, found.task.as_text(prediction), sep="\n")
 
 
 if __name__ == "__main__":

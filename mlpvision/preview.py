@@ -26,20 +26,22 @@ def main(argv: list[str]) -> None:
   import jax
   import numpy as np
 
+  from mlpvision import tasks
   from mlpvision.data import datasets, loader
   from mlpvision.reporting import contact_sheet
   from mlpvision.training import step as step_lib
 
+  task = tasks.of(config)
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   batch = next(loader.train_batches(split, config, start_step=_STEP.value))
   key, _ = step_lib.step_keys(config.seed, _STEP.value)
-  images, targets = jax.jit(lambda key, batch: step_lib.augmented(key, batch, len(split.class_names), config))(
-    key, batch
-  )
-  images = np.asarray(images) * np.asarray(config.data.std) + np.asarray(config.data.mean)
+  augmented = jax.jit(lambda key, batch: task.augmented(key, batch, len(split.class_names), config))
+  images, targets = jax.device_get(augmented(key, batch))
+  captions = [task.caption(jax.tree.map(lambda x, i=i: x[i], targets), split.class_names) for i in range(len(images))]
+  images = images * np.asarray(config.data.std) + np.asarray(config.data.mean)
   title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, as the training step gets it"
   try:
-    contact_sheet.draw(_OUTPUT.value, images, np.asarray(targets), split.class_names, title=title)
+    contact_sheet.draw(_OUTPUT.value, images, captions, title=title)
   except OSError as error:
     raise UserError(f"cannot write {_OUTPUT.value}: {error}") from error
   print(f"{_IMAGES.value} images of {split.name}: {_OUTPUT.value}")

@@ -1,28 +1,21 @@
-"""A trained model, from a run or from published weights, with all that its images and its answers need."""
+"""A trained model, from a run or from a weight file, with all that its images and its answers need."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import difflib
 import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, checkpoints, weights
-from mlpvision.data import imagenet, loader, transforms
+from mlpvision import augment, checkpoints, preprocessing as preprocessing_lib, tasks, weights
+from mlpvision.data import crops, imagenet, transforms
 from mlpvision.errors import UserError
-from mlpvision.training.setup import make_model
-
-
-class Prediction(NamedTuple):
-  """A class, as the dataset names it, how probable it is, and WordNet's words where the name is one of its ids."""
-
-  name: str
-  probability: float
-  words: str | None
+from mlpvision.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +23,38 @@ class Trained:
   """A model with its parameters and what they expect of an image. `model, params = trained` works too.
 
   Attributes:
-    model: a linen module: model.apply({"params": params}, images) gives logits [B, K] of normalised images.
+    model: a linen module: model.apply({"params": params}, images) gives outputs of normalised images; of a classifier,
+      logits [B, K].
     params: nested dict of float32 arrays.
-    config: a run's whole config; published weights have a part of one: data, eval and loss, without a dataset.
+    preprocessing: what the parameters expect of an image; None where a weight file does not say it.
     class_names: of the K classes. Published weights have ImageNet's WordNet ids; files without names, numbers.
-    step: of the checkpoint; None for weights that are not a run's.
+    model_name: a key of `models.MODELS`.
+    config: a run's config; None for a weight file.
+    step: of a run's checkpoint; None for a weight file.
+    info: `weights.Info` of a weight file; None for a run.
   """
 
   model: nn.Module
   params: Mapping[str, Any]
-  config: ml_collections.ConfigDict
+  preprocessing: Preprocessing | None
   class_names: tuple[str, ...]
-  step: int | None
+  model_name: str
+  config: ml_collections.ConfigDict | None = None
+  step: int | None = None
+  info: weights.Info | None = None
 
   def __iter__(self) -> Iterator[Any]:
     return iter((self.model, self.params))
+
+  @property
+  def task(self) -> Any:
+    """The module of `tasks`; of a weight file, classification."""
+    return tasks.of(self.config) if self.config else tasks.by_name("classification")
+
+  @property
+  def loss(self) -> str:
+    """The loss that the parameters were trained with; of a weight file, "softmax"."""
+    return self.config.loss if self.config else "softmax"
 
   def preprocess(self, picture: Any) -> np.ndarray:
     """What the model takes of a picture: resized, cropped and normalised as the weights were evaluated.
@@ -58,73 +68,84 @@ class Trained:
     Raises:
       UserError: no such file, or not a picture.
     """
-    data = self.config.data
-    pixels = loader.preprocess(transforms.open_image(picture), self.config)
-    return np.asarray(augment.normalize(pixels, data.mean, data.std))
+    view = self.preprocessing
+    options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
+    pixels = crops.center_crop(transforms.open_image(picture), view.image_size, **options)
+    return np.asarray(augment.normalize(pixels, view.mean, view.std))
 
-  def predict(self, pictures: Any, top: int = 5) -> list[list[Prediction]]:
-    """The most probable classes of each picture.
+  def predict(self, pictures: Any, top: int = 5) -> list[Any]:
+    """The task's answer for each picture; of a classifier, its most probable classes.
 
     Args:
       pictures: one of what `preprocess` takes, or a sequence of them.
       top: how many classes, at most.
 
     Returns:
-      For each picture its classes, most probable first. Probabilities are the softmax's, or for a model trained with
-      the sigmoid loss the sigmoid's.
+      For each picture, a classifier's list of `tasks.classification.Prediction`, most probable first. Probabilities
+      are the softmax's, or for a model trained with the sigmoid loss the sigmoid's.
 
     Raises:
       UserError: pictures that cannot be read: all of them are listed.
     """
     several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
-    opened = transforms.open_all(pictures if several else [pictures])
-    rankings = []
-    for picture in opened:
-      probabilities = np.asarray(self._probabilities(self.params, self.preprocess(picture)[None])[0])
-      best = np.argsort(-probabilities, kind="stable")[:top]
-      names = [self.class_names[i] for i in best]
-      rankings.append(
-        [Prediction(name, float(probabilities[i]), imagenet.words(name)) for i, name in zip(best, names, strict=True)]
-      )
-    return rankings
+    found = []
+    for picture in transforms.open_all(pictures if several else [pictures]):
+      values = jax.device_get(self._probabilities(self.params, self.preprocess(picture)[None]))
+      found.append(self.task.predictions(values[0], self.class_names, top))
+    return found
 
   @functools.cached_property
   def _probabilities(self):
-    activation = jax.nn.sigmoid if self.config.loss == "sigmoid" else jax.nn.softmax
-    return jax.jit(lambda params, images: activation(self.model.apply({"params": params}, images)))
+    return jax.jit(
+      lambda params, images: self.task.probabilities(self.model.apply({"params": params}, images), self.loss)
+    )
 
 
 def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False) -> Trained:
-  """Reads a trained model.
-
-  Args:
-    source: a run's workdir or one of its checkpoints; or weights: a file, or a name in `weights.KNOWN`, which is
-      downloaded once.
-    sharding: where each array goes; default: this process's first device.
-    ema: the moving average instead of the parameters; runs only.
+  """Reads a trained model that is ready for images; see `open_source`.
 
   Raises:
-    UserError: nothing usable there, or a file of weights that does not say what images it expects.
+    UserError: nothing usable there, or a weight file that does not say what images it expects.
   """
-  source = os.fspath(source)
-  if os.path.isfile(source) or source in weights.KNOWN:
-    return _from_weights(source, sharding)
-  params, meta, step = checkpoints.load_weights(source, sharding, ema)
-  config = ml_collections.ConfigDict(meta["config"])
-  model = make_model(config.model, len(meta["class_names"]))
-  return Trained(model, params, config, tuple(meta["class_names"]), step)
-
-
-def _from_weights(source, sharding):
-  model, params, info = weights.load(source)
-  if info.preprocessing is None:
+  trained = open_source(source, sharding=sharding, ema=ema)
+  if trained.preprocessing is None:
     raise UserError(
       f"{source} does not say what images it expects; load it by mlpvision.weights.load, and give weights.save a"
       " Preprocessing"
     )
-  view = dataclasses.asdict(info.preprocessing)
-  data = {key: view.pop(key) for key in ("mean", "std", "image_size")}
-  config = ml_collections.ConfigDict({"data": data, "eval": view, "loss": "softmax"})
-  names = imagenet.head_classes(model.num_classes) if info.entry else None
-  names = names or info.class_names or tuple(str(i) for i in range(model.num_classes))
-  return Trained(model, jax.device_put(params, sharding), config, names, None)
+  return trained
+
+
+def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False, **overrides: Any) -> Trained:
+  """Opens whatever holds parameters: the only place that tells a run from a weight file.
+
+  Args:
+    source: a run's workdir or one of its checkpoints; or a weight file, or a name in `weights.KNOWN`, which is
+      downloaded once.
+    sharding: where each array goes; default: this process's first device.
+    ema: the EMA instead of the parameters; runs only.
+    **overrides: as `weights.load` takes them, for weight files: num_classes and attributes of the module.
+
+  Raises:
+    UserError: nothing usable there.
+  """
+  source = os.fspath(source)
+  if os.path.isfile(source) or source in weights.KNOWN:
+    return _from_weights(source, sharding, overrides)
+  if "://" not in source and not os.path.isdir(source):
+    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"{source} is no run, no weight file and no name of published weights{hint}")
+  params, meta, step = checkpoints.load_weights(source, sharding, ema)
+  config = ml_collections.ConfigDict(meta["config"])
+  model = tasks.make_model(config, len(meta["class_names"]))
+  view = preprocessing_lib.of_config(config)
+  return Trained(model, params, view, tuple(meta["class_names"]), config.model.name, config=config, step=step)
+
+
+def _from_weights(source, sharding, overrides):
+  model, params, info = weights.load(source, **overrides)
+  count = model.num_classes or 0
+  names = imagenet.head_classes(count) if info.entry else None
+  names = names or info.class_names or tuple(str(i) for i in range(count))
+  return Trained(model, jax.device_put(params, sharding), info.preprocessing, names, info.model_name, info=info)

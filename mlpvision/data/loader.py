@@ -14,9 +14,8 @@ from absl import flags
 import grain
 import ml_collections
 import numpy as np
-from PIL import Image
 
-from mlpvision.data import datasets, randaugment, transforms
+from mlpvision.data import datasets, rows, transforms
 from mlpvision.data.order import Order
 from mlpvision.errors import UserError
 
@@ -36,23 +35,18 @@ def train_batches(
 
   Args:
     split: datasets.Split.
-    config: the whole config; data, augment and seed are read.
+    config: of a run; task, data, augment and seed are read.
     start_step: the first batch's index.
     process_index, process_count: this host among all.
 
   Returns:
-    An iterator of {"image": uint8 [b, size, size, 3], "label": int32 [b], "mask": bool [b], "replaced": bool [b]},
-    b = batch_size / hosts. Where an image could not be decoded, replaced is True and another one stands in its place.
+    An iterator of the task's rows, stacked, and "replaced": bool [b], b = batch_size / hosts; for classification
+    {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where an image could not be decoded,
+    replaced is True and another one stands in its place.
   """
-  rows = config.data.batch_size // process_count
-  load = functools.partial(
-    _load_train,
-    split=split,
-    order=_order(split, config),
-    randaugment=make_randaugment(config),
-    config=config,
-  )
-  dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(rows)
+  count = config.data.batch_size // process_count
+  load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
+  dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(count)
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
 
 
@@ -72,56 +66,36 @@ def eval_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
   """This host's part of one pass over the split, in order; all hosts get equally many batches of one shape.
 
-  Args and batches as `train_batches`; rows that fill the last batch up are zero and have mask False. The batch size is
+  Args as `train_batches`. A batch has the task's rows, stacked, and "mask": bool [b]. Rows that fill the last batch up
+  are zero and have mask False, and so have images without a label, which are not part of a score. The batch size is
   rounded up to a multiple of device_count, the number of devices over all hosts. For a split with several labels per
-  image "label" is bool [b, classes]. Images without a label are not part of a score: zero, mask False.
+  image, classification's "label" is bool [b, classes].
 
   Raises:
     UserError: an image cannot be read or decoded: its dataset, split, index and file name. It is skipped nowhere.
   """
-  rows = -(-config.eval.batch_size // device_count) * device_count // process_count
-  num_batches = -(-len(split) // (rows * process_count))
-  load = functools.partial(_load_eval, split=split, config=config)
-  dataset = grain.MapDataset.range(num_batches * process_count * rows).map(load).batch(rows)
+  count = -(-config.eval.batch_size // device_count) * device_count // process_count
+  num_batches = -(-len(split) // (count * process_count))
+  load = functools.partial(_load_eval, split=split, task_rows=rows.of(config))
+  dataset = grain.MapDataset.range(num_batches * process_count * count).map(load).batch(count)
   return _iterate(dataset[process_index::process_count], config)
-
-
-def preprocess(image: Image.Image, config: ml_collections.ConfigDict) -> np.ndarray:
-  """Evaluation's preprocessing on the host: PIL image -> uint8 [size, size, 3]."""
-  view = dict(crop_ratio=config.eval.crop_ratio, interpolation=config.eval.interpolation)
-  return transforms.center_crop(image, config.data.image_size, **view)
-
-
-def make_randaugment(config: ml_collections.ConfigDict) -> randaugment.RandAugment | None:
-  """What config.augment.randaugment names, filling with the mean colour; None without."""
-  spec = config.augment.randaugment
-  return randaugment.parse(spec, fill=tuple(round(255 * mean) for mean in config.data.mean)) if spec else None
 
 
 def _order(split, config):
   return Order(len(split), seed=config.seed, batch_size=config.data.batch_size, repeats=config.augment.repeats)
 
 
-def _load_train(position, rng, *, split, order, randaugment, config):
+def _load_train(position, rng, *, split, order, task_rows):
   index, replaced = order(position), False
   for _ in range(_TRIES):
     example = split.source[index]
     try:
-      image = crop(example["image"], rng, config)
-      break
+      row = task_rows.train(example, rng)
+      return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
       _warn_once(f"warning: replaced by another: {_key(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
-  else:
-    raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
-  if randaugment is not None:
-    image = randaugment(image, rng)
-  return {
-    "image": image,
-    "label": np.int32(example["label"]),
-    "mask": np.True_,
-    "replaced": np.bool_(replaced),
-  }
+  raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
 
 
 @functools.cache
@@ -130,40 +104,17 @@ def _warn_once(message):
   print(message, file=sys.stderr, flush=True)
 
 
-def crop(data: bytes, rng: np.random.Generator, config: ml_collections.ConfigDict) -> np.ndarray:
-  """A training image at image_size, as config.augment.crop says: encoded bytes -> uint8 [size, size, 3]."""
-  augment, size = config.augment, config.data.image_size
-  if augment.crop == "center":
-    return preprocess(transforms.open_image(data), config)
-  if augment.crop == "random_resized":
-    return transforms.random_resized_crop(data, size, rng, scale=augment.crop_scale, ratio=augment.crop_ratio)
-  moves = dict(rotation=augment.rotation, zoom=augment.zoom, shift=augment.shift)
-  return transforms.random_affine(transforms.decode(data), size, rng, **moves)
-
-
-def _load_eval(index, *, split, config):
-  size, num_classes = config.data.image_size, len(split.class_names)
-  label = np.zeros(num_classes, np.bool_) if split.multi_label else np.int32(0)
-  nothing = {"image": np.zeros((size, size, 3), np.uint8), "label": label, "mask": np.False_}
-  if index >= len(split):
-    return nothing
-  example = {}
+def _load_eval(index, *, split, task_rows):
+  row, example = None, {}
   try:
-    example = split.source[index]
-    right = np.atleast_1d(example["label"])
-    right = right[right >= 0]  # tfds marks a test image whose label is secret with -1
-    if not right.size:
-      return nothing
-    if split.multi_label:
-      label[right] = True
-    else:
-      label = np.int32(right[0])
-    image = preprocess(transforms.open_image(example["image"]), config)
+    if index < len(split):
+      example = split.source[index]
+      row = task_rows.evaluation(example, split)
   except UserError as error:
     raise UserError(
       f"{_key(split, index, example)}: {error}. Repair or remove it: no score leaves out an image"
     ) from error
-  return {"image": image, "label": label, "mask": np.True_}
+  return {**(task_rows.blank(split) if row is None else row), "mask": np.bool_(row is not None)}
 
 
 def _key(split, index, example):

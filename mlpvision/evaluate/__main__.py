@@ -26,7 +26,8 @@ from mlpvision import commands
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
-_EMA = flags.DEFINE_bool("ema", False, "Evaluate the moving average of the parameters.")
+_EMA = flags.DEFINE_bool("ema", False, "Evaluate the EMA of the parameters.")
+_EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names of config.evals.")
 _JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
 
 
@@ -34,19 +35,25 @@ def main(argv: list[str]) -> None:
   """Loads, evaluates, prints."""
   del argv
   config = commands.read_config(_CONFIG)
+  import jax
+
   from mlpvision import sharding
-  from mlpvision.evaluate import run
+  from mlpvision.evaluate import evaluators, run
 
   sharding.initialize_processes()
-  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value)
+  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value, evals=_EVALS.value)
+  if jax.process_index():
+    return
   if _JSON.value:
     print(json.dumps(results))
     return
   step = "" if results["step"] is None else f", step {results['step']}"
-  print(f"{results['weights']}{step}, on {results['dataset']}: {results['images']:,} images")
+  count = f": {results['images']:,} images" if "images" in results else ""
+  print(f"{results['weights']}{step}, on {results['dataset']}{count}\npreprocessing: {results['preprocessing']}")
   for note in results["notes"]:
     print(f"note: {note}")
-  print(f"top-1 {results['top1']:.4%}  top-5 {results['top5']:.4%}  loss {results['loss']:.6f}")
+  numbers = {f"/{name}": value for name, value in results.items() if isinstance(value, float)}
+  print(evaluators.summary(numbers, digits=4))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def match(
     weights, dataset: for the message.
 
   Returns:
-    (classes, note): `classes` as `make_eval_step` takes them; `note` says what was done, or is None where the two
-    have the same classes in the same order.
+    (classes, note): `classes` is int [k], the model's class for each of the dataset's; `note` says what was done. Both
+    are None where the two have the same classes in the same order.
 
   Raises:
     UserError: the dataset has classes that the weights have not.

@@ -1,12 +1,12 @@
 """Which classes are taken for which."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mlpvision import augment
-from mlpvision.data import datasets, loader
+from mlpvision import augment, sharding
+from mlpvision.data import datasets
 from mlpvision.errors import UserError
+from mlpvision.evaluate import one_pass
 from mlpvision.trained import Trained
 
 
@@ -25,14 +25,14 @@ def count(trained: Trained, split: datasets.Split) -> np.ndarray:
   """
   if split.multi_label or split.class_names != trained.class_names:
     raise UserError(f"{split.name}: a confusion matrix needs the weights' own classes, one for each image")
-  data, size = trained.config.data, len(trained.class_names)
+  preprocessing, size = trained.preprocessing, len(trained.class_names)
 
   @jax.jit
-  def predicted(params, images):
-    return trained.model.apply({"params": params}, augment.normalize(images, data.mean, data.std)).argmax(-1)
+  def pairs(batch):
+    images = augment.normalize(batch["image"], preprocessing.mean, preprocessing.std)
+    return batch["label"], trained.model.apply({"params": trained.params}, images).argmax(-1), batch["mask"]
 
   counts = np.zeros((size, size), np.int64)
-  for batch in loader.eval_batches(split, trained.config):
-    found = np.asarray(predicted(trained.params, jnp.asarray(batch["image"])))
-    np.add.at(counts, (batch["label"][batch["mask"]], found[batch["mask"]]), 1)
+  for labels, found, mask in one_pass.over(split, trained.config, sharding.make_mesh(devices=jax.devices()[:1]), pairs):
+    np.add.at(counts, (labels[mask], found[mask]), 1)
   return counts

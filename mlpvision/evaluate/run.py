@@ -1,25 +1,28 @@
 """Evaluation of a trained model on a dataset."""
 
+from collections.abc import Sequence
 import os
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 
-from mlpvision import config as config_lib, sharding, trained as trained_lib
-from mlpvision.data import datasets
+from mlpvision import config as config_lib, preprocessing, sharding, trained as trained_lib
 from mlpvision.errors import UserError
-from mlpvision.evaluate import classes
-from mlpvision.evaluate.evaluator import Evaluator
+from mlpvision.evaluate import evaluators
 
 # What evaluation takes from a config that is given to it; all else belongs to the weights.
 _FROM_CONFIG = ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch")
 
 
 def evaluate(
-  source: str | os.PathLike, config: ml_collections.ConfigDict | None = None, *, ema: bool = False
+  source: str | os.PathLike,
+  config: ml_collections.ConfigDict | None = None,
+  *,
+  ema: bool = False,
+  evals: Sequence[str] = ("accuracy",),
 ) -> dict[str, Any]:
-  """Exact top-1, top-5 and loss.
+  """Exact metrics of a run or a weight file.
 
   Classes are matched by name. Where a dataset has only some of the weights' classes (ImageNet-A and -R, a folder with
   ten classes of ImageNet), the others' logits are left out before anything is scored.
@@ -27,44 +30,73 @@ def evaluate(
   Args:
     source: as `trained.load` takes it.
     config: names the dataset, split, batch size and mesh; default: the run's own.
-    ema: evaluate the moving average of the parameters.
+    ema: evaluate the EMA of the parameters.
+    evals: names of config.evals, or types of `evaluators.EVALUATORS`.
 
   Returns:
-    {"weights", "step", "dataset", "images", "top1", "top5", "loss", "notes"}: notes are sentences on how the classes
-    were matched and on images without a label, which are not among "images"; mostly there are none.
+    {"weights", "step", "dataset", "preprocessing", metrics of all evaluators such as "images", "top1", "top5", "loss",
+    "notes"}: notes are sentences on how the classes were matched and on images without a label, which are not among
+    "images"; mostly there are none.
 
   Raises:
-    UserError: no checkpoint or dataset there, a broken image, or a dataset with classes that the weights have not.
+    UserError: no checkpoint or dataset there, a broken image, a dataset with classes that the weights do not have, or
+      an unknown evaluator.
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
   merged = with_dataset(trained, config)
-  split = datasets.open_split(merged.data.name, merged.data.eval_split, merged.data.data_dir)
-  chosen, note = classes.match(trained.class_names, split.class_names, weights=source, dataset=split.name)
-  results = Evaluator(trained.model, split, merged, mesh, chosen).run(trained.params)
-  notes = [note] if note else []
-  if results["images"] < len(split):
-    notes.append(f"{len(split) - results['images']:,} of {len(split):,} images have no label and are left out")
-  return {"weights": str(source), "step": trained.step, "dataset": split.name, **results, "notes": notes}
+  found, notes, dataset = {}, [], ""
+  for name in evals:
+    entry = _entry(name, merged)
+    given = (trained.model, trained.class_names, merged, mesh)
+    evaluator, split, note = evaluators.make(entry, *given, weights=str(source))
+    results = evaluator.run(trained.params)
+    found |= results
+    dataset = dataset or split.name
+    notes += [note] if note and note not in notes else []
+    if results.get("images", len(split)) < len(split):
+      missing = len(split) - results["images"]
+      notes.append(f"{missing:,} of {len(split):,} images have no label and are left out")
+  about = {
+    "weights": str(source),
+    "step": trained.step,
+    "dataset": dataset,
+    "preprocessing": str(trained.preprocessing),
+  }
+  return {**about, **found, "notes": notes}
+
+
+def _entry(name, config):
+  if name in config.get("evals", ()):
+    return config.evals[name]
+  if name not in evaluators.EVALUATORS:
+    known = dict.fromkeys((*config.get("evals", ()), *evaluators.EVALUATORS))
+    raise UserError(f"--evals={name}: one of {', '.join(known)}")
+  return {"type": name}
 
 
 def with_dataset(
   trained: trained_lib.Trained, config: ml_collections.ConfigDict | None = None
 ) -> ml_collections.ConfigDict:
-  """The config of a `trained.Trained`, with the dataset, batch size and loader of another config where one is given.
+  """The config to evaluate a `trained.Trained` with.
+
+  It is the run's own, with the dataset, batch size, evaluators and loader of another config where one is given. For a
+  weight file it is the given one, with the preprocessing and loss of the weights.
 
   Raises:
     UserError: neither names a dataset.
   """
-  merged = trained.config.copy_and_resolve_references()
-  if config is not None:
-    with merged.unlocked():
-      merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
-      merged.seed = config.seed
-      merged.eval.batch_size = config.eval.batch_size
-  elif trained.step is None:
+  if config is None and trained.config is None:
     raise UserError(
       "these weights are not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py"
     )
+  merged = (config if trained.config is None else trained.config).copy_and_resolve_references()
+  with merged.unlocked():
+    if trained.config is None:
+      merged.loss = trained.loss
+    elif config is not None:
+      merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
+      merged.seed, merged.eval.batch_size, merged.evals = config.seed, config.eval.batch_size, config.evals
+    preprocessing.write_to(merged, trained.preprocessing)
   config_lib.check_evaluation(merged)
   return merged

@@ -1,5 +1,6 @@
 """Trained models as files that other programs run: StableHLO, and weights in safetensors."""
 
+import dataclasses
 import json
 import os
 
@@ -19,13 +20,13 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
   normalised, and gives float32 logits [b, K]; on CPU, GPU and TPU.
 
   Args:
-    trained: an `trained.Trained`.
+    trained: a `trained.Trained`.
     path: of the file.
   """
   (batch_size,) = jax.export.symbolic_shape("b")
-  size = trained.config.data.image_size
+  size = trained.preprocessing.image_size
   images = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8)
-  exported = jax.export.export(jax.jit(_logits_of(trained)), platforms=PLATFORMS)(images)
+  exported = jax.export.export(jax.jit(_outputs_of(trained)), platforms=PLATFORMS)(images)
   with open(path, "wb") as file:
     file.write(exported.serialize())
   _describe(trained, f"{path}.json")
@@ -33,32 +34,22 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
 
 def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
   """Writes the parameters under timm's or the official code's names, with all that `weights.save` notes beside them."""
-  weights.save(path, trained.model, trained.params, weights.Preprocessing(**_view(trained)), trained.class_names)
+  weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names)
 
 
 FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}
 
 
-def _logits_of(trained):
-  data = trained.config.data
+def _outputs_of(trained):
+  view = trained.preprocessing
 
-  def logits(images):
-    return trained.model.apply({"params": trained.params}, augment.normalize(images, data.mean, data.std))
+  def outputs(images):
+    return trained.model.apply({"params": trained.params}, augment.normalize(images, view.mean, view.std))
 
-  return logits
-
-
-def _view(trained):
-  data, view = trained.config.data, trained.config.eval
-  return dict(
-    mean=tuple(data.mean),
-    std=tuple(data.std),
-    image_size=data.image_size,
-    crop_ratio=view.crop_ratio,
-    interpolation=view.interpolation,
-  )
+  return outputs
 
 
 def _describe(trained, path):
+  about = {**dataclasses.asdict(trained.preprocessing), "class_names": trained.class_names, "loss": trained.loss}
   with open(path, "w") as file:
-    json.dump({**_view(trained), "class_names": trained.class_names, "loss": trained.config.loss}, file, indent=1)
+    json.dump(about, file, indent=1)

@@ -13,6 +13,7 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="What to train and test on; default: the run's own.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
 _SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 takes all.")
 _JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> None:
 
   sharding.initialize_processes()
   mesh = sharding.make_mesh()
-  trained = trained_lib.load(_WEIGHTS.value, sharding=NamedSharding(mesh, P()))
+  trained = trained_lib.load(_WEIGHTS.value, sharding=NamedSharding(mesh, P()), ema=_EMA.value)
   merged = run.with_dataset(trained, config)
   data = merged.data
   splits = [datasets.open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split)]

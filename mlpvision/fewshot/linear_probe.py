@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, sharding
-from mlpvision.data import datasets, loader
+from mlpvision import augment
+from mlpvision.data import datasets
 from mlpvision.errors import UserError
+from mlpvision.evaluate import one_pass
 
 # Times the mean eigenvalue of the features' covariance.
 _STRENGTHS = 10.0 ** np.arange(-5, 3)
@@ -51,13 +52,12 @@ class FewShot:
     self._eval_split, self._config, self._mesh = eval_split, config, mesh
     self._train = {count: _choose(train_split, count, config.seed) for count in shots}
     features, data = model.clone(num_classes=None), config.data
-    self._features = jax.jit(
-      lambda params, batch: {
-        **batch,
-        "image": features.apply({"params": params}, augment.normalize(batch["image"], data.mean, data.std)),
-      },
-      out_shardings=NamedSharding(mesh, P()),  # on every process
-    )
+
+    def extract(params, batch):
+      images = augment.normalize(batch["image"], data.mean, data.std)
+      return features.apply({"params": params}, images), batch["label"], batch["mask"]
+
+    self._features = jax.jit(extract, out_shardings=NamedSharding(mesh, P()))  # on every process
 
   def run(self, params: Mapping[str, Any]) -> dict[str, float]:
     """{"top1_5shot": accuracy on the evaluation split, ...}; "top1_probe" for the linear probe."""
@@ -67,30 +67,20 @@ class FewShot:
     for count, split in self._train.items():
       weights, bias = ridge(*self._extract(headless, split), len(split.class_names))
       predicted = (test[0] @ weights + bias).argmax(-1)
-      results[f"top1_{count}shot" if count else "top1_probe"] = float((predicted == test[1]).mean())
+      results[metric_name(count)] = float((predicted == test[1]).mean())
     return results
 
   def _extract(self, params, split):
     """(float64 [n, C], int [n]) of all images of a split."""
-    processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    batches = loader.eval_batches(split, self._config, device_count=sharding.batch_parts(self._mesh), **processes)
-    found = []
-    for batch in sharding.put_batches(batches, self._mesh):
-      batch = jax.device_get(self._features(params, batch))
-      found.append((batch["image"][batch["mask"]], batch["label"][batch["mask"]]))
+    batches = one_pass.over(split, self._config, self._mesh, lambda batch: self._features(params, batch))
+    found = [(features[mask], labels[mask]) for features, labels, mask in batches]
     features, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return features.astype(np.float64), labels
 
 
-def of_config(model: nn.Module, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> FewShot:
-  """The `FewShot` that config.fewshot describes.
-
-  Raises:
-    UserError: a dataset that is not there, or not fit for it.
-  """
-  own = config.fewshot if config.fewshot.name else config.data
-  splits = [datasets.open_split(own.name, split, config.data.data_dir) for split in (own.train_split, own.eval_split)]
-  return FewShot(model, *splits, config, mesh, config.fewshot.shots)
+def metric_name(count: int) -> str:
+  """The metric for `count` images per class; 0 takes all: the linear probe."""
+  return f"top1_{count}shot" if count else "top1_probe"
 
 
 def ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A sheet of training images, each under the classes that it counts for."""
+"""A contact sheet of training images, each under its target."""
 
 from collections.abc import Sequence
 import math
@@ -13,16 +13,13 @@ from mlpvision.reporting.curves import to_png
 _COLUMNS = 8
 
 
-def draw(
-  path: epath.PathLike, images: np.ndarray, targets: np.ndarray, class_names: Sequence[str], *, title: str
-) -> None:
+def draw(path: epath.PathLike, images: np.ndarray, captions: Sequence[str], *, title: str) -> None:
   """Writes the sheet as a PNG.
 
   Args:
     path: of the file.
     images: float [B, H, W, 3] in [0, 1]; what lies outside is clipped.
-    targets: float [B, K], the share of each class.
-    class_names: K names.
+    captions: a text for each image.
     title: over the whole sheet.
   """
   rows = math.ceil(len(images) / _COLUMNS)
@@ -33,11 +30,5 @@ def draw(
     axes.set_axis_off()
     if i < len(images):
       axes.imshow(np.clip(images[i], 0, 1), interpolation="nearest")
-      axes.set_title(_label(targets[i], class_names), fontsize=7)
+      axes.set_title(captions[i], fontsize=7)
   epath.Path(path).write_bytes(to_png(figure))
-
-
-def _label(target, class_names):
-  """Up to two classes with their shares, without the little that label smoothing gives to every class."""
-  best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
-  return "\n".join(f"{target[i]:.2f} {class_names[i][:24]}" for i in best)

@@ -11,12 +11,7 @@ from mlpvision.reporting import metrics
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-_SERIES = {"train/{}": ("train", _GREY), "val/{}": ("test", _BLUE), "val/ema_{}": ("test, EMA", _GREEN)}
-_PANELS = (  # title, factor, {metric: (label, colour)}
-  ("Loss", 1, {name.format("loss"): style for name, style in _SERIES.items()}),
-  ("Top-1 accuracy (%)", 100, {name.format("top1"): style for name, style in _SERIES.items()}),
-  ("Learning rate", 1, {"train/learning_rate": ("", _ORANGE)}),
-)
+_TITLES = {"loss": "Loss", "top1": "Top-1 accuracy (%)", "learning_rate": "Learning rate"}
 
 
 def draw(workdir: epath.PathLike) -> epath.Path | None:
@@ -26,13 +21,15 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
     return None
   figure = Figure(figsize=(13, 3.8), layout="constrained")
   FigureCanvasAgg(figure)
-  for axes, (title, factor, series) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+  panels = _panels(rows)
+  for axes, (metric, series) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    factor = 1 if metric in ("loss", "learning_rate") else 100
     for name, (label, colour) in series.items():
       points = [(row["step"], row[name] * factor) for row in rows if name in row]
       if points:
-        marker = "o" if name.startswith("val/") and len(points) < 50 else ""
+        marker = "o" if not name.startswith("train/") and len(points) < 50 else ""
         axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=3, linewidth=1.6)
-    axes.set_title(title)
+    axes.set_title(_TITLES.get(metric, f"{metric} (%)"))
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -41,6 +38,22 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
   path = epath.Path(workdir) / "curves.png"
   path.write_bytes(to_png(figure))
   return path
+
+
+def _panels(rows):
+  """{metric: {name in the rows: (label, colour)}}: the loss, the first evaluator's headline, the learning rate."""
+  names = dict.fromkeys(name for row in rows for name in row if "/" in name)
+  evaluated = [name for name in names if name.partition("/")[0] not in ("train", "perf")]
+  evaluator, _, headline = evaluated[0].partition("/") if evaluated else ("val", "", "top1")
+  series = {
+    metric: {
+      f"train/{metric}": ("train", _GREY),
+      f"{evaluator}/{metric}": ("test", _BLUE),
+      f"{evaluator}/ema_{metric}": ("test, EMA", _GREEN),
+    }
+    for metric in ("loss", headline)
+  }
+  return series | {"learning_rate": {"train/learning_rate": ("", _ORANGE)}}
 
 
 def to_png(figure: Figure) -> bytes:

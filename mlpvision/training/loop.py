@@ -1,6 +1,5 @@
-"""The one place where all parts meet: from a config to a trained model."""
+"""The one place where everything meets: from a config to a trained model."""
 
-from collections.abc import Mapping
 import dataclasses
 import time
 from typing import Any
@@ -11,16 +10,16 @@ import ml_collections
 import numpy as np
 
 from mlpvision import config as config_lib, sharding
-from mlpvision.checkpoints import Checkpoints, is_saved
+from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
-from mlpvision.evaluate.evaluator import Evaluator
-from mlpvision.fewshot import linear_probe
+from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
 from mlpvision.training import state as state_lib, warm_start
 from mlpvision.training.health import Health
+from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
 from mlpvision.training.stopping import SaveClock, StopRequest
 from mlpvision.training.watchdog import Watchdog
@@ -34,11 +33,12 @@ class Result:
   finished: bool  # False: stopped by a signal; the same call continues
   state: Any  # TrainState
   metrics: dict[str, float]  # of the last evaluation in this call
+  summary: str  # the same in words
   is_main: bool  # whether this is the process that reports
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
-  """Trains for config.duration, or continues the run in `workdir`, and evaluates.
+  """Trains for config.duration, or resumes the run in `workdir`, and evaluates.
 
   Args:
     config: as configs/default.py describes it.
@@ -51,30 +51,37 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     UserError: something given is wrong, before the first step; or the loss is no longer finite.
   """
   config_lib.check(config)
+  best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   _make_writable(workdir)
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep, config.checkpoint.best)
-  saved_meta = checkpoints.read_meta()
-  taken = {}  # fields of the model that the weights decide; once the run is saved, it does without them
-  if config.init_from:
-    taken = warm_start.options(config) if saved_meta is None else saved_meta.get("taken", {})
-    config = _with_model(config, taken)
-  setup = set_up(config)
-  meta = {"config": config_lib.to_json(config), "class_names": setup.train_split.class_names, "taken": taken}
+  checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
 
-  # Continue this workdir's own run where there is one, else start at step 0, from given weights or from scratch.
-  given, origin = None, ""
-  if config.init_from and not is_saved(workdir):
-    given, origin = warm_start.read(config.init_from, setup)
-  _check_same_run(saved_meta, meta, workdir)
-  state, saved_meta = checkpoints.restore(setup.abstract)
+  # What is wrong is refused first, what takes long comes last: another config, then data, devices and durations, then
+  # a warm start's source, which may be a download.
+  saved = checkpoints.read_meta()
+  if saved:
+    config = warm_start.with_model_options(config, saved["from_weights"])
+    _check_same_run(saved["config"], config_lib.to_json(config), workdir)
+  setup = set_up(config, warm=bool(config.init_from) and saved is None)
+  from_weights = saved["from_weights"] if saved else _added(config, setup.config)
+  config = setup.config
+  meta = {
+    "config": config_lib.to_json(config),
+    "class_names": setup.train_split.class_names,
+    "from_weights": from_weights,
+  }
+  # The state of the first step, from where there is one:
+  # 1. this run's newest intact checkpoint,
+  state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
-  if start_step:
-    origin = f"continuing from step {start_step}"
+  origin = f"continuing from step {start_step}" if start_step else ""
   if state is None:
-    if config.init_from and given is None:  # what is there was never completed
-      given, origin = warm_start.read(config.init_from, setup)
-    if taken:
-      origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in taken.items())}"
+    # 2. the parameters in config.init_from,
+    given = None
+    if setup.source:
+      given, origin = warm_start.parameters(config, setup.source, setup.abstract.params, meta["class_names"])
+    if from_weights:
+      origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
+    # 3. or random ones.
     state = state_lib.create(setup.init, setup.abstract, config.seed, given)
 
   is_main = jax.process_index() == 0
@@ -86,8 +93,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     batch_size=config.data.batch_size,
     quiet=not is_main,
   )
-  evaluator = Evaluator(setup.model, setup.eval_split, config, setup.mesh)
-  few_shot = linear_probe.of_config(setup.model, config, setup.mesh) if config.fewshot.every else None
+  evaluations = _make_evaluations(setup)
 
   def write(step, scalars):
     if writer and step > start_step:  # what came up to start_step is on disk
@@ -97,7 +103,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     skipped = sum(not m["finite"] for m in pending)
     replaced = sum(int(m["replaced"]) for m in pending)
     counted = [m for m in pending if m["finite"]] or pending
-    names = ("loss", "top1", "grad_norm", "update_norm")
+    names = counted[0].keys() - {"finite", "replaced"}
     means = {name: float(np.mean([float(m[name]) for m in counted])) for name in names}
     scalars = {f"train/{name}": value for name, value in means.items() if np.isfinite(value)}
     scalars |= {"train/skipped": skipped, "train/replaced": replaced}
@@ -108,26 +114,20 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     if replaced:
       progress.say(f"step {step}: {replaced} broken images since the last line were replaced by others")
 
-  def evaluate(step):
-    started = time.perf_counter()
-    results = {f"val/{name}": value for name, value in evaluator.run(state.params).items()}
-    if state.ema is not None:
-      results |= {f"val/ema_{name}": value for name, value in evaluator.run(state.ema).items()}
-    write(step, results)
-    progress.say(f"step {step}: {summary(results)}")
-    progress.pause(time.perf_counter() - started)
+  def evaluate(step, state, names):
+    results = {}
+    for name in names:
+      started = time.perf_counter()
+      found = evaluators.run(name, evaluations[name], state.params, state.ema)
+      write(step, found)
+      progress.say(f"step {step}: {evaluators.summary(found)}")
+      progress.pause(time.perf_counter() - started)
+      results |= found
     return results
-
-  def transfer(step):
-    started = time.perf_counter()
-    results = few_shot.run(state.params)
-    write(step, {f"fewshot/{name}": value for name, value in results.items()})
-    progress.say(f"step {step}: " + "  ".join(f"{name} {value:.2%}" for name, value in results.items()))
-    progress.pause(time.perf_counter() - started)
 
   _introduce(setup, origin, workdir, progress)
   step, stopped, results = start_step, False, {}
-  pending = saved_meta["pending"] if saved_meta else []  # metrics of the steps since the last logged one
+  pending = saved["pending"] if saved else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
     train_step, seconds = compile_step(setup)
     progress.say(f"compiled in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
@@ -142,15 +142,18 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
       is_main=is_main,
     )
     save_clock = SaveClock(setup.save_seconds)
+    profile = Profile(config_lib.profiled_steps(config), workdir)
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
-    with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog:
+    with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog, profile:
       while step < setup.total_steps and not stopped:
-        with progress.waiting():
+        with progress.waiting(), profile.part("wait for data"):
           batch = next(batches)
-        state, metrics = train_step(state, batch)
+        with profile.step(step + 1), jax.transfer_guard("disallow"):
+          state, metrics = train_step(state, batch)
         step += 1
+        profile.end_step(step, metrics)
         pending.append(metrics)
         health.watch(step, metrics)  # so this is one step ahead of the device, no further
 
@@ -162,19 +165,20 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         if due:
           health.settle()
         if "log" in due:
-          log(step, jax.device_get(pending))
-          pending = []
-        scores = evaluate(step) if "eval" in due else None
-        results = scores or results
-        if "fewshot" in due:
-          transfer(step)
+          with profile.part("log"):
+            log(step, jax.device_get(pending))
+            pending = []
+        with profile.part("evaluate"):
+          scores = evaluate(step, state, [name for name in evaluations if name in due])
+        results |= scores
         if "checkpoint" in due:
-          pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
-          checkpoints.save(step, state, meta | {"pending": pending}, scores)
+          with profile.part("save"):
+            pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
+            checkpoints.save(step, state, meta | {"pending": pending}, scores)
         checkpoints.check_for_errors()
         watchdog.beat(f"step {step}")
   else:
-    results = evaluate(step)
+    results = evaluate(step, state, evaluations)
 
   checkpoints.wait()
   if config.checkpoint.best and (best := checkpoints.best_step()):
@@ -183,16 +187,18 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   if writer:
     writer.close()
     curves.draw(workdir)
-  return Result(step, step == setup.total_steps, state, results, is_main)
+  summary = evaluators.summary(results)
+  return Result(step, step == setup.total_steps, state, results, summary, is_main)
 
 
-def summary(results: Mapping[str, float]) -> str:
-  """One line for an evaluation's {"val/top1": ..., ...}."""
-  averaged = f"  EMA top-1 {results['val/ema_top1']:.2%}" if "val/ema_top1" in results else ""
-  return (
-    f"top-1 {results['val/top1']:.2%}  top-5 {results['val/top5']:.2%}  loss {results['val/loss']:.4f}{averaged}"
-    f"  on {results['val/images']:,} test images"
-  )
+def _make_evaluations(setup):
+  """{name: evaluator} of config.evals."""
+  given = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
+  opened = (setup.train_split, setup.eval_split)
+  made = {}
+  for name, entry in evaluators.entries(setup.config).items():
+    made[name], _, _ = evaluators.make(entry, *given, opened=opened)
+  return made
 
 
 def _introduce(setup, origin, workdir, progress):
@@ -207,14 +213,10 @@ def _introduce(setup, origin, workdir, progress):
     progress.say(origin)
 
 
-def _with_model(config, fields):
-  """A copy of the config whose model has these fields too."""
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    for name, value in fields.items():
-      if name not in config.model:
-        config.model[name] = tuple(value) if isinstance(value, list) else value
-  return config
+def _added(config, completed):
+  """What the model of `completed` has, and that of `config` does not name, as JSON holds it."""
+  model = config_lib.to_json(completed)["model"]
+  return {name: value for name, value in model.items() if name not in config.model}
 
 
 def _make_writable(workdir):
@@ -228,10 +230,8 @@ def _make_writable(workdir):
     raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
 
 
-def _check_same_run(saved_meta, meta, workdir):
-  if saved_meta is None:
-    return
-  differences = config_lib.differences(saved_meta["config"], meta["config"])
+def _check_same_run(saved, config, workdir):
+  differences = config_lib.differences(saved, config)
   if differences:
     listed = "\n  ".join(differences)
     raise UserError(

@@ -5,17 +5,16 @@ import dataclasses
 import time
 from typing import Any
 
-from flax import linen as nn
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 import ml_collections
 import optax
 
-from mlpvision import config as config_lib, models, sharding
+from mlpvision import config as config_lib, sharding, tasks, trained as trained_lib
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.training import losses, optim, rates, state as state_lib
+from mlpvision.evaluate import evaluators
+from mlpvision.training import optim, rates, state as state_lib, warm_start
 from mlpvision.training.step import make_train_step
 
 
@@ -23,8 +22,8 @@ from mlpvision.training.step import make_train_step
 class Parts:
   """The parts of a run that are known without its images: all that its step is compiled from.
 
-  every: the steps between evaluations, few-shot evaluations, checkpoints and logged metrics; no "checkpoint" where
-    save_seconds counts, no "fewshot" where there is none.
+  every: the steps between logged metrics ("log"), checkpoints ("checkpoint"; absent where save_seconds counts) and runs
+    of each evaluator, by its name in config.evals.
   save_seconds: the seconds between checkpoints, or None.
   """
 
@@ -43,24 +42,33 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Setup(Parts):
-  """All parts of a run."""
+  """All parts of a run. source: the `trained.Trained` of a warm start, or None."""
 
   train_split: datasets.Split
   eval_split: datasets.Split
+  source: trained_lib.Trained | None
 
 
-def set_up(config: ml_collections.ConfigDict) -> Setup:
+def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
   """Builds a `Setup` for the devices that JAX has.
 
+  warm: open config.init_from for a warm start, after all else that can be refused, because that may be a download. A
+    model that the config does not describe in full then takes the rest from there: see `Setup.config`.
+
   Raises:
-    UserError: a dataset, mesh, batch size, duration, optimizer or model that does not work.
+    UserError: a dataset, mesh, batch size, duration, optimizer, model or source of a warm start that does not work.
   """
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
   _check_classes(train_split, eval_split)
-  parts = make_parts(config, num_images=len(train_split), num_classes=len(train_split.class_names))
-  return Setup(**vars(parts), train_split=train_split, eval_split=eval_split)
+  basis = _basis(config, len(train_split))
+  source = None
+  if warm:
+    source = warm_start.open_source(config, basis["mesh"], train_split.class_names)
+    config = warm_start.completed(config, source)
+  parts = _with_model(config, basis, len(train_split.class_names))
+  return Setup(**vars(parts), train_split=train_split, eval_split=eval_split, source=source)
 
 
 def make_parts(
@@ -76,56 +84,48 @@ def make_parts(
   Raises:
     UserError: a mesh, batch size, duration, optimizer or model that does not work.
   """
-  data = config.data
+  return _with_model(config, _basis(config, num_images, devices), num_classes)
+
+
+def _basis(config, num_images, devices=None):
+  """The fields of `Parts` that do not depend on the model."""
+  tasks.of(config).check(config)
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices=devices)
   _check_batch(config, sharding.batch_parts(mesh))
-
-  counts = dict(batch_size=data.batch_size, num_images=num_images)
+  batch_size = config.data.batch_size
+  counts = dict(batch_size=batch_size, num_images=num_images)
   total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
   if not total_steps:
     raise UserError(
       f"duration={config.duration!r} is not even one step: the training split has {num_images:,} images, a step takes"
-      f" {data.batch_size:,}. Train longer, or take a smaller data.batch_size"
+      f" {batch_size:,}. Train longer, or take a smaller data.batch_size"
     )
-  intervals = {"eval": config.eval.every, "log": config.log_every}
-  if config.fewshot.every:
-    intervals["fewshot"] = config.fewshot.every
+  intervals = [("log", "log_every", config.log_every)]
+  for name, entry in evaluators.entries(config).items():
+    own = entry.get("every")
+    intervals.append((name, f"evals.{name}.every" if own else "eval.every", own or config.eval.every))
   save_seconds = config_lib.to_seconds(config.checkpoint.every)
   if save_seconds is None:
-    intervals["checkpoint"] = config.checkpoint.every
-  every = {name: max(1, config_lib.to_steps(value, field=f"{name} interval", **counts))
-           for name, value in intervals.items()}  # fmt: skip
-
+    intervals.append(("checkpoint", "checkpoint.every", config.checkpoint.every))
+  every = {name: max(1, config_lib.to_steps(value, field=field, **counts)) for name, field, value in intervals}
   optimizer, schedule = make_optimizer(config.optim, total_steps, counts)
-  model = make_model(config.model, num_classes)
-  init = state_lib.make_init(model, optimizer, image_size=data.image_size, ema=config.ema_decay > 0)
-  if config.loss not in losses.LOSSES:
-    raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
-  try:
-    abstract = state_lib.abstract_state(init, mesh, config.mesh.rules)
-  except ValueError as error:
-    raise UserError(f"model {config.model.name} with data.image_size={data.image_size}: {error}") from error
-  rates.factors(abstract.params, config.optim.rates, config.optim.layer_decay)  # refuses what matches nothing
-  return Parts(
-    config, mesh, model, optimizer, schedule, init, abstract, total_steps, num_images / data.batch_size, every,
-    save_seconds,
+  return dict(
+    mesh=mesh, optimizer=optimizer, schedule=schedule, total_steps=total_steps, every=every, save_seconds=save_seconds,
+    steps_per_epoch=num_images / batch_size,
   )  # fmt: skip
 
 
-def make_model(options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
-  """The module that config.model describes.
-
-  Raises:
-    UserError: unknown model, option or dtype.
-  """
-  options = dict(options)
-  name, dtype = options.pop("name"), options.pop("dtype")
-  if dtype not in ("float32", "bfloat16"):
-    raise UserError(f"model.dtype={dtype!r}: 'float32' or 'bfloat16'")
+def _with_model(config, basis, num_classes):
+  """`Parts` from the fields of `_basis`."""
+  model = tasks.make_model(config, num_classes)
+  image_size = config.data.image_size
+  init = state_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
   try:
-    return models.create(name, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    abstract = state_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
   except ValueError as error:
-    raise UserError(f"model: {error}") from error
+    raise UserError(f"model {config.model.name} with data.image_size={image_size}: {error}") from error
+  rates.factors(abstract.params, config.optim.rates, config.optim.layer_decay)  # refuses what matches nothing
+  return Parts(config=config, model=model, init=init, abstract=abstract, **basis)
 
 
 def make_optimizer(
@@ -156,13 +156,10 @@ def lower_step(parts: Parts) -> jax.stages.Lowered:
 
   Compile it with `compiler_options(parts.mesh)`.
   """
-  size, batch_size = parts.config.data.image_size, parts.config.data.batch_size
-  rows = NamedSharding(parts.mesh, sharding.BATCH)
+  rows, batch_size = NamedSharding(parts.mesh, sharding.BATCH), parts.config.data.batch_size
   batch = {
-    "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=rows),
-    "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=rows),
-    "mask": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
-    "replaced": jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=rows),
+    name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
+    for name, (shape, dtype) in tasks.batch_spec(parts.config).items()
   }
   step = make_train_step(parts.model, parts.optimizer, parts.config)
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from mlpvision import augment
+from mlpvision import tasks
 from mlpvision.models import layers
-from mlpvision.training import losses
 
 
 def make_train_step(
@@ -24,18 +23,17 @@ def make_train_step(
   replaced, the number of images that could not be read. top1 counts the class with the largest share of the target.
   All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
   """
-  loss_fn = losses.LOSSES[config.loss]
+  task = tasks.of(config)
 
   def mean_loss(params, key, images, targets):
-    logits = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
-    hits = logits.argmax(-1) == targets.argmax(-1)
-    return loss_fn(logits, targets).mean(), hits.mean(dtype=jnp.float32)
+    outputs = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
+    return task.loss(outputs, targets, config)
 
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
-    images, targets = augmented(augment_key, batch, model.num_classes, config)
+    images, targets = task.augmented(augment_key, batch, model.num_classes, config)
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
-    (loss, top1), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
+    (loss, means), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -43,7 +41,7 @@ def make_train_step(
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
     # Not the norm of `updates`: XLA would compute the update a second time for it, but sums this up along the way.
     change = optax.tree.sub(params, state.params)
-    metrics = {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(change)}
+    metrics = {"loss": loss, **means, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(change)}
     metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
     return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
@@ -56,28 +54,18 @@ def step_keys(seed: int, step: jax.typing.ArrayLike) -> jax.Array:
   return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
 
 
-def augmented(
-  key: jax.Array, batch: Mapping[str, jax.Array], num_classes: int, config: ml_collections.ConfigDict
-) -> tuple[jax.Array, jax.Array]:
-  """What the model learns from: (float32 images [B, H, W, 3], float32 targets [B, num_classes])."""
-  flip_key, erase_key, mix_key = jax.random.split(key, 3)
-  images = augment.normalize(batch["image"], config.data.mean, config.data.std)
-  images = augment.random_flip(flip_key, images, config.augment.flip)
-  images = augment.random_erasing(erase_key, images, config.augment.random_erasing)
-  targets = losses.smooth_one_hot(batch["label"], num_classes, config.label_smoothing)
-  mixing = dict(mixup=config.augment.mixup, cutmix=config.augment.cutmix)
-  return augment.mixup_cutmix(mix_key, images, targets, **mixing)
-
-
 def accumulate(
   gradient: Callable[..., Any],
   parts: int,
   params: Mapping[str, Any],
   key: jax.Array,
   images: jax.Array,
-  targets: jax.Array,
+  targets: Any,
 ) -> Any:
-  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, one part at a time."""
+  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, one part at a time.
+
+  targets: a tree of arrays [B, ...].
+  """
   if parts == 1:
     return gradient(params, key, images, targets)
 
@@ -91,7 +79,7 @@ def accumulate(
       result = gradient(params, key, images, targets)
     return jax.tree.map(jnp.add, total, result), None
 
-  scanned = (jnp.arange(parts), split(images), split(targets))
+  scanned = (jnp.arange(parts), *jax.tree.map(split, (images, targets)))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, key, images, targets))
   total, _ = jax.lax.scan(add, zeros, scanned)
   return jax.tree.map(lambda x: x / parts, total)

@@ -4,23 +4,10 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
+from mlpvision.preprocessing import Preprocessing
+
 _IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _INCEPTION = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-  """From a picture to what the weights were evaluated with.
-
-  The picture's shorter side is scaled to image_size / crop_ratio, the central square of image_size is cut out, and
-  values from 0 to 1 are normalised by mean and std (red, green, blue).
-  """
-
-  mean: tuple[float, float, float]
-  std: tuple[float, float, float]
-  crop_ratio: float = 0.875
-  interpolation: str = "bicubic"
-  image_size: int | tuple[int, int] = 224
 
 
 def preprocessing_to(preprocessing: Preprocessing) -> dict[str, Any]:

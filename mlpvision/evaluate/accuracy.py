@@ -1,0 +1,52 @@
+"""The task's own metrics over a split, exact: padded rows are masked, sums are divided once at the end."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import linen as nn
+import jax
+import ml_collections
+import numpy as np
+
+from mlpvision import augment, tasks
+from mlpvision.data import datasets
+from mlpvision.errors import UserError
+from mlpvision.evaluate import one_pass
+
+
+class Accuracy:
+  """Evaluates parameters on one split; compiled once.
+
+  classes: int [k], the classes of the model that the labels number; None: all, as they are (see `classes.match`).
+  """
+
+  def __init__(
+    self,
+    model: nn.Module,
+    split: datasets.Split,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    classes: Sequence[int] | np.ndarray | None = None,
+  ) -> None:
+    self._split, self._config, self._mesh, self._task = split, config, mesh, tasks.of(config)
+
+    def sums(params, batch):
+      outputs = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
+      return self._task.partial(outputs, batch, config.loss, classes)
+
+    self._sums = jax.jit(sums)
+
+  def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    """{metric: value} of the task's METRICS, and "images", the number of images with a label: others count nowhere."""
+    totals = None
+    for sums in one_pass.over(self._split, self._config, self._mesh, lambda batch: self._sums(params, batch)):
+      sums = jax.tree.map(_wide, sums)
+      totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
+    if not totals["images"]:
+      raise UserError(f"{self._split.name}: none of its {len(self._split):,} images has a label")
+    return {**self._task.scores(totals), "images": int(totals["images"])}
+
+
+def _wide(x):
+  """A sum in the widest type, which the sum over all batches cannot overflow or round."""
+  return np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64)

@@ -1,0 +1,158 @@
+"""The evaluators that config.evals names: what each measures, when it runs, on which dataset.
+
+To add one: a class as `calibration.Calibration`, a line in EVALUATORS, and an entry in config.evals.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import re
+from typing import Any
+
+from flax import linen as nn
+import jax
+import ml_collections
+
+from mlpvision import tasks
+from mlpvision.data import datasets
+from mlpvision.errors import UserError
+from mlpvision.evaluate import accuracy, calibration, classes
+from mlpvision.fewshot import linear_probe
+
+NEVER = "never"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """One kind of evaluator.
+
+  metrics: from (its entry of config.evals, config) to {metric: "max" or "min"}, the headline first.
+  make: from (model, split, config, mesh) to an object whose run(params) gives {metric: value}. By name it is given
+    entry; classes, as `classes.match` finds them; and open_split, which opens another split of the same dataset.
+  """
+
+  metrics: Callable[[Mapping[str, Any], ml_collections.ConfigDict], dict[str, str]]
+  make: Callable[..., Any]
+
+
+def _few_shot(model, split, config, mesh, *, entry, open_split, **_):
+  train_split = open_split(entry.get("train_split") or config.data.train_split)
+  return linear_probe.FewShot(model, train_split, split, config, mesh, _shots(entry))
+
+
+def _shots(entry):
+  return tuple(entry.get("shots", (1, 5, 10)))
+
+
+EVALUATORS = {
+  # The task's own metrics: for classification top-1, top-5 and loss.
+  "accuracy": Kind(
+    lambda entry, config: tasks.of(config).METRICS,
+    lambda *given, classes, **_: accuracy.Accuracy(*given, classes),
+  ),
+  "calibration": Kind(
+    lambda entry, config: calibration.METRICS,
+    lambda *given, classes, **_: calibration.Calibration(*given, classes),
+  ),
+  "fewshot": Kind(
+    lambda entry, config: {linear_probe.metric_name(count): "max" for count in _shots(entry)},
+    _few_shot,
+  ),
+}
+
+
+def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
+  """{name: entry} of the evaluators of config.evals that run, in their order.
+
+  Raises:
+    UserError: an evaluator of an unknown type.
+  """
+  for name, entry in config.evals.items():
+    if entry.get("type") not in EVALUATORS:
+      raise UserError(f"evals.{name}.type={entry.get('type')!r}: one of {', '.join(EVALUATORS)}")
+  return {name: entry for name, entry in config.evals.items() if entry.get("every") != NEVER}
+
+
+def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """{"val/top1": "max", "val/ema_top1": "max", ...}: all metrics of the run's evaluators, and which way is better."""
+  found = {}
+  for name, entry in entries(config).items():
+    for prefix in ("", "ema_") if config.ema_decay else ("",):
+      for metric, direction in EVALUATORS[entry["type"]].metrics(entry, config).items():
+        found[f"{name}/{prefix}{metric}"] = direction
+  return found
+
+
+def direction(config: ml_collections.ConfigDict) -> str:
+  """Whether the metric config.checkpoint.best is better when it is larger ("max") or smaller ("min").
+
+  Raises:
+    UserError: no evaluator of the run reports that metric.
+  """
+  best, known = config.checkpoint.best, metrics(config)
+  if best and best not in known:
+    raise UserError(f"checkpoint.best={best!r}: one of {', '.join(known)}, or '' for none")
+  return known[best] if best else "max"
+
+
+def make(
+  entry: Mapping[str, Any],
+  model: nn.Module,
+  class_names: Sequence[str],
+  config: ml_collections.ConfigDict,
+  mesh: jax.sharding.Mesh,
+  *,
+  weights: str = "this run",
+  opened: Iterable[datasets.Split] = (),
+) -> tuple[Any, datasets.Split, str | None]:
+  """(evaluator, its split, a note on how classes were matched or None) of an entry of config.evals.
+
+  Args:
+    entry: {"type": a key of EVALUATORS}, and as config.evals describes it.
+    model: whose parameters are evaluated, with its head.
+    class_names: of the model's classes.
+    config: of the run; names the dataset where the entry does not.
+    mesh: to compute on.
+    weights: what the parameters are called in messages.
+    opened: splits that are open already, and need not be opened again.
+
+  Raises:
+    UserError: no such dataset, or one with classes that the model does not have.
+  """
+  name = entry.get("name") or config.data.name
+
+  def open_split(split):
+    known = {found.name: found for found in opened}
+    return known.get(f"{name}:{split}") or datasets.open_split(name, split, config.data.data_dir)
+
+  kind, split = EVALUATORS[entry["type"]], open_split(entry.get("split") or config.data.eval_split)
+  chosen, note = None, None
+  if entry["type"] != "fewshot":  # which fits a head of its own
+    chosen, note = classes.match(class_names, split.class_names, weights=weights, dataset=split.name)
+  evaluator = kind.make(model, split, config, mesh, entry=entry, classes=chosen, open_split=open_split)
+  return evaluator, split, note
+
+
+def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, Any]:
+  """{"NAME/metric": value} of the parameters and, with "ema_" before the metric, of their EMA where there is one."""
+  results = {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+  if ema is not None:
+    results |= {f"{name}/ema_{metric}": value for metric, value in evaluator.run(ema).items()}
+  return results
+
+
+def summary(results: Mapping[str, float], digits: int = 2) -> str:
+  """One line of text for results of `run`: losses as numbers, all else in percent; of an EMA, the headline alone."""
+  parts = []
+  for name in dict.fromkeys(key.partition("/")[0] for key in results):
+    found = {key.partition("/")[2]: value for key, value in results.items() if key.startswith(f"{name}/")}
+    count, _ = found.pop("images", None), found.pop("ema_images", None)
+    averaged = [metric for metric in found if metric.startswith("ema_")]
+    shown = [_shown(metric, found[metric], digits) for metric in found if metric not in averaged[1:]]
+    parts.append("  ".join(shown) + (f"  on {count:,} test images" if count else ""))
+  return "; ".join(parts)
+
+
+def _shown(metric, value, digits):
+  label = re.sub(r"^top(\d)$", r"top-\1", metric.removeprefix("ema_"))
+  number = f"{value:.{digits + 2}f}" if label == "loss" else f"{value:.{digits}%}"
+  return f"EMA {label} {number}" if metric.startswith("ema_") else f"{label} {number}"

@@ -1,0 +1,37 @@
+"""What weights expect of an image. It belongs to the weights: runs and weight files carry it, evaluation never asks."""
+
+import dataclasses
+
+import ml_collections
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """How an image is prepared for a model in evaluation.
+
+  The image's shorter side is scaled to image_size / crop_ratio, the central square of image_size is cut out, and
+  values from 0 to 1 are normalised by mean and std (red, green, blue).
+  """
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float]
+  crop_ratio: float = 0.875
+  interpolation: str = "bicubic"
+  image_size: int | tuple[int, int] = 224
+
+  def __str__(self) -> str:
+    numbers = (f"({', '.join(f'{x:g}' for x in channel)})" for channel in (self.mean, self.std))
+    size = f"{self.image_size} pixels, crop ratio {self.crop_ratio:g}, {self.interpolation}"
+    return "{}, mean {}, std {}".format(size, *numbers)
+
+
+def of_config(config: ml_collections.ConfigDict) -> Preprocessing:
+  """The preprocessing of a run's evaluation, from config.data and config.eval."""
+  data, view = config.data, config.eval
+  return Preprocessing(tuple(data.mean), tuple(data.std), view.crop_ratio, view.interpolation, data.image_size)
+
+
+def write_to(config: ml_collections.ConfigDict, preprocessing: Preprocessing) -> None:
+  """Sets the fields of a config that `of_config` reads."""
+  config.data.update(mean=preprocessing.mean, std=preprocessing.std, image_size=preprocessing.image_size)
+  config.eval.update(crop_ratio=preprocessing.crop_ratio, interpolation=preprocessing.interpolation)
