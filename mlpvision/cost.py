@@ -23,8 +23,8 @@ from the models themselves.
 ## Blocks
 
 - **MLP-Mixer** mixes patches with an MLP over all patches.
-- **S²-MLP** has no weights that mix patches. A shift moves each quarter of the channels by one patch, and the Dense layer
-  that follows mixes the values that now share a position.
+- **S²-MLP** has no weights that mix patches. A shift moves each quarter of the channels by one patch, and the Dense
+  layer that follows mixes the values that now share a position.
 - **AS-MLP** shifts along rows and columns, by up to two positions in either direction, in four stages of decreasing
   resolution.
 
@@ -41,8 +41,8 @@ each branch, before +.
 
 ## Visualize a model
 
-`draw` also shows how a shift moves an image, which feature maps a trained model computes from it, which pixels matter for
-the predicted class, and the papers' accuracies:
+`draw` also shows how a shift moves an image, which feature maps a trained model computes from it, which pixels matter
+for the predicted class, and the papers' accuracies:
 
     python -m mlpvision.draw shifts photo.png --output=shifts.png
     python -m mlpvision.draw features --weights=runs/quickstart photo.png --output=features.png
@@ -51,8 +51,8 @@ the predicted class, and the papers' accuracies:
 
 ## Sizes
 
-Parameters include a head of 1,000 classes. Multiply-accumulates (MACs; the papers call them FLOPs) are for one image. The
-columns "paper: ..." contain the papers' figures. Accuracies are for ImageNet-1K; none has been reproduced here yet.
+Parameters include a head of 1,000 classes. Multiply-accumulates (MACs; the papers call them FLOPs) are for one image.
+The columns "paper: ..." contain the papers' figures. Accuracies are for ImageNet-1K; none has been reproduced here yet.
 
 | model | image | parameters | MACs | paper: parameters (M) | paper: FLOPs (G) | paper: top-1 (%) | source | note |
 |---|---|---|---|---|---|---|---|---|
