@@ -2,7 +2,7 @@
 
   python train.py --config=configs/asmlp_base.py --workdir=gs://BUCKET/asmlp_base
 
-Published: 83.3 % top-1, trained on 8 GPUs; not reproduced here yet.
+Published: 83.3 % top-1, trained on 8 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

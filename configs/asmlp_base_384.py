@@ -2,15 +2,15 @@
 
   python train.py --config=configs/asmlp_base_384.py --workdir=gs://BUCKET/asmlp_base_384
 
-Starts from a run of configs/asmlp_base.py; name yours, or the file of the authors' weights, by --config.init_from=...
-Published: 84.3 % top-1; recipe and hardware are not; not reproduced here yet.
+Warm-starts from a run of configs/asmlp_base.py. Set --config.init_from= to your run, or to the authors' weight file.
+Published: 84.3 % top-1; recipe and hardware are not published. Not reproduced here yet.
 """
 
 from configs import default, recipes
 
 
 def get_config():
-  """Swin's recipe for 384 pixels with the drop path of 224."""
+  """Swin's recipe for 384 pixels, with the drop path rate of the 224-pixel recipe."""
   config = default.get_config()
   recipes.swin_384(config)
   config.model.name = "asmlp_base"

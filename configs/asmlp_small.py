@@ -2,7 +2,7 @@
 
   python train.py --config=configs/asmlp_small.py --workdir=gs://BUCKET/asmlp_small
 
-Published: 83.1 % top-1, trained on 8 GPUs; not reproduced here yet.
+Published: 83.1 % top-1, trained on 8 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/asmlp_tiny.py --workdir=gs://BUCKET/asmlp_tiny
 
-Published: 81.3 % top-1, trained on 8 GPUs; not reproduced here yet.
+Published: 81.3 % top-1, trained on 8 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

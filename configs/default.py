@@ -1,93 +1,103 @@
-"""Every field that a config can have, with its meaning. Other configs start from this one and change what differs.
+"""All config fields, with their defaults. Other configs start from this one and override what differs.
 
-Any field can be changed on the command line, e.g. --config.data.batch_size=512. Durations are strings with a unit:
-"300 epochs", "0.5 epochs", "10000 steps".
+Set any field on the command line, e.g. --config.data.batch_size=512. Durations are strings with a unit: "300 epochs",
+"0.5 epochs", "10000 steps".
 """
 
 import ml_collections
 
 
 def get_config():
-  """The fields of every config, with values that suit a small model."""
+  """All fields, with defaults for a small model."""
   config = ml_collections.ConfigDict()
 
-  # Parameters to start from: a run's workdir or one of its checkpoints, a file of weights, or a name of
-  # docs/weights.md. Positions are adapted to data.image_size; another number of classes gets a new head; options that
-  # config.model does not name are the weights'. "": none.
+  # Warm start: initialize the parameters from a run's workdir, one of its checkpoints, a weight file, or a name listed
+  # in docs/weights.md. Position embeddings and token-mixing weights are adapted to data.image_size. The head is
+  # initialized anew if the classes differ. Options that config.model does not set are taken from the weights.
+  # "" trains from scratch. When a run is resumed, the workdir's own checkpoint takes precedence.
   config.init_from = ""
-  # What is learnt: a name of mlpvision.tasks.TASKS.
+  # What is learnt: a name in mlpvision.tasks.TASKS.
   config.task = "classification"
-  # The seed of everything: initial parameters, order of the images, augmentation, drop path.
+  # Seed of all randomness: initial parameters, order of the images, augmentation, drop path, dropout.
   config.seed = 0
-  # How long to train.
+  # Length of the training run, in steps or epochs.
   config.duration = "100 epochs"
-  # "softmax" cross-entropy, or "sigmoid": one binary cross-entropy per class, summed.
+  # "softmax": cross-entropy. "sigmoid": binary cross-entropy per class, summed over the classes.
   config.loss = "softmax"
-  # Takes this much from the true class and spreads it evenly over all classes.
+  # Label smoothing: the share of the target that is spread evenly over all classes.
   config.label_smoothing = 0.0
-  # Decay of the moving average of the parameters; 0 keeps none. Evaluations then report both.
+  # Decay of the EMA of the parameters, e.g. 0.9999; 0 disables it. With EMA, both sets of parameters are evaluated.
   config.ema_decay = 0.0
-  # Each step sums the gradients of this many equal parts of the batch; less memory, the same result.
+  # Gradient accumulation: split each batch into this many equal parts and process them one after another. Needs less
+  # memory and gives the same result. Must divide data.batch_size.
   config.accumulation_steps = 1
 
-  # The model: `name` is one of mlpvision.models.MODELS, all other fields are attributes of its module. A config adds
-  # those that it changes. The number of classes is the dataset's.
+  # The model. `name` is a variant in mlpvision.models.MODELS; all other fields are passed to its module as attributes,
+  # and a config can add any attribute of that module. The number of classes comes from the dataset.
   config.model = ml_collections.ConfigDict()
   config.model.name = "s2mlp_wide"
-  # Of the computation: "float32" or "bfloat16". Parameters, optimizer and loss are float32.
+  # Dtype of the computation: "float32" or "bfloat16". Parameters, optimizer state and loss are always float32.
   config.model.dtype = "float32"
-  # Stochastic depth of the last block, linear from 0 in the first.
+  # Stochastic depth: drop rate of the last block. The rate increases linearly from 0 in the first block.
   config.model.drop_path = 0.0
+  # Dropout rate.
   config.model.dropout = 0.0
-  # What the backward pass computes again: "none"; "block", every block, much less memory for about a third more
-  # computation; "preactivations", only activations, norms and shifts: about half the memory, and faster on TPU.
+  # Rematerialization, i.e. what the backward pass recomputes to save memory. "none": nothing. "block": whole blocks,
+  # with much less memory for about a third more computation. "preactivations": only activations, norms and shifts, with
+  # about half the memory, and faster on TPU.
   config.model.remat = "none"
 
   config.data = ml_collections.ConfigDict()
-  # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record. Our own mnist5k prepares itself. Or any
-  # folder of images, "folder:/path", with /path/SPLIT/CLASS/*.jpg or /path/CLASS/*.jpg (mlpvision/data/folder.py).
+  # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record by mlpvision.prepare ("mnist5k" prepares
+  # itself); or a folder of images, "folder:/path", that contains SPLIT/CLASS/*.jpg or CLASS/*.jpg.
   config.data.name = "mnist5k"
-  # Where tfds keeps prepared datasets; None is $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+  # Directory of the prepared tfds datasets. None: $TFDS_DATA_DIR or, if that is unset, ~/tensorflow_datasets.
   config.data.data_dir = ml_collections.config_dict.placeholder(str)
-  # Splits in tfds's notation, e.g. "train[:99%]". A folder without splits is all "train".
+  # Splits in tfds notation, e.g. "train[:99%]". A folder without splits has only "train".
   config.data.train_split = "train"
+  # The split that is evaluated.
   config.data.eval_split = "test"
-  # Side in pixels of the square images that the model sees.
+  # Input resolution: height and width of the model's images in pixels.
   config.data.image_size = 224
-  # Images per step, over all devices and hosts.
+  # Global batch size: images per step, over all devices and hosts.
   config.data.batch_size = 128
-  # Per channel, of pixels in [0, 1]: what the device subtracts, then divides by. Default: ImageNet's.
+  # Normalization: mean and standard deviation per channel, for pixels in [0, 1]. Default: ImageNet's.
   config.data.mean = (0.485, 0.456, 0.406)
   config.data.std = (0.229, 0.224, 0.225)
-  # Processes per host that read, decode and augment; 0 does it in threads of the main process, which costs less but
-  # does not scale far; -1 chooses by the number of cores.
+  # Loader processes per host, which read, decode and augment. 0 uses threads of the main process, which is cheaper but
+  # does not scale to many cores. -1 chooses by the number of cores.
   config.data.workers = -1
-  # Batches that are prepared ahead.
+  # Number of batches to load ahead.
   config.data.prefetch = 4
 
-  # What happens to training images, in this order. Crop to repeats on the host, the rest on the device.
+  # Augmentation of training images, in this order. Everything up to `repeats` runs on the host, the rest on the device.
   config.augment = ml_collections.ConfigDict()
-  # How an image becomes image_size x image_size: "random_resized" (part of the image), "affine" (rotation, zoom and
-  # shift at random) or "center" (as in evaluation).
+  # How an image is cut to image_size x image_size: "random_resized" (random resized crop), "affine" (random rotation,
+  # zoom and shift of the whole image) or "center" (center crop, as in evaluation).
   config.augment.crop = "random_resized"
-  # random_resized: the part's area over the image's, and its width over its height; uniform and log-uniform.
+  # "random_resized": range of the crop's area relative to the image's, drawn uniformly.
   config.augment.crop_scale = (0.08, 1.0)
+  # "random_resized": range of the crop's aspect ratio (width over height), drawn log-uniformly.
   config.augment.crop_ratio = (0.75, 4 / 3)
-  # affine: at most this many degrees, this fraction, this many pixels (of image_size), either way.
+  # "affine": largest rotation in degrees, in either direction.
   config.augment.rotation = 0.0
+  # "affine": largest zoom as a fraction, in or out.
   config.augment.zoom = 0.0
+  # "affine": largest shift in pixels of the resized image, in each direction.
   config.augment.shift = 0.0
-  # timm's notation, e.g. "rand-m9-mstd0.5-inc1", or big_vision's, e.g. "randaug(2,15)"; "" is none.
+  # RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1", or big_vision's, e.g. "randaug(2,15)"; "" disables it.
   config.augment.randaugment = ""
-  # Each image this many times per epoch, as many fewer images (Hoffer et al., arXiv 1901.09335).
+  # Repeated augmentation (Hoffer et al., arXiv 1901.09335): each image appears this many times in an epoch, which then
+  # has proportionally fewer distinct images. 1 disables it.
   config.augment.repeats = 1
   # Probability of a horizontal flip.
   config.augment.flip = 0.5
-  # Probability that a rectangle of an image is replaced by noise (arXiv 1708.04896).
+  # Random erasing (arXiv 1708.04896): probability that a rectangle of an image is replaced with noise.
   config.augment.random_erasing = 0.0
-  # Parameters of the Beta distributions of mixup (arXiv 1710.09412) and cutmix (arXiv 1905.04899); 0 is off. Where both
-  # are on, a coin decides for each batch. Neighbours in the batch are partners.
+  # Mixup alpha (arXiv 1710.09412), the parameter of the Beta distribution; 0 disables it. If mixup and cutmix are both
+  # enabled, one of them is chosen at random per batch. Each image is mixed with its neighbor in the batch.
   config.augment.mixup = 0.0
+  # Cutmix alpha (arXiv 1905.04899); 0 disables it.
   config.augment.cutmix = 0.0
 
   config.optim = ml_collections.ConfigDict()
@@ -124,14 +134,16 @@ def get_config():
   # How much later than due each rate comes. DeiT's and Swin's code set a rate after the epoch or step that it is for.
   config.optim.schedule.delay = "0 steps"
 
-  # Evaluation on data.eval_split: the whole image is scaled so that its shorter side is image_size / crop_ratio,
-  # then the centre is cut out.
+  # Evaluation on data.eval_split.
   config.eval = ml_collections.ConfigDict()
+  # How often to evaluate while training, in steps or epochs.
   config.eval.every = "1 epoch"
-  # Need not divide the number of images: the last batch is padded and masked.
+  # Images per evaluation step. It need not divide the number of images: the last batch is padded and masked.
   config.eval.batch_size = 256
+  # Center crop, timm's crop_pct: the image is resized so that its shorter side is image_size / crop_ratio, then the
+  # central image_size x image_size is cut out.
   config.eval.crop_ratio = 0.875
-  # Pillow's antialiased "bicubic" or "bilinear".
+  # Interpolation of the resize: Pillow's antialiased "bicubic" or "bilinear".
   config.eval.interpolation = "bicubic"
 
   # Evaluators that run during training, by name. A name begins the metrics, "val/top1"; with an EMA they are reported
@@ -146,29 +158,33 @@ def get_config():
   config.evals.calibration = dict(type="calibration", every="never", name="", split="")
   config.evals.fewshot = dict(type="fewshot", every="never", name="", train_split="", split="", shots=(5, 10))
 
+  # Checkpoints, in WORKDIR/checkpoints/STEP.
   config.checkpoint = ml_collections.ConfigDict()
-  # In steps or epochs; or in minutes or hours, which are looked at whenever metrics are logged.
+  # How often to save: in steps or epochs, or in minutes or hours, which are checked whenever metrics are logged.
   config.checkpoint.every = "1 epoch"
-  # The newest this many stay.
+  # Number of most recent checkpoints to keep.
   config.checkpoint.keep = 3
-  # A metric of an evaluator, e.g. "val/top1": of the checkpoints saved at a step where it ran, the best stays too.
+  # A metric of an evaluator, e.g. "val/top1": the best of the checkpoints saved at a step where it ran is kept too.
   config.checkpoint.best = ""
 
-  # Devices in a mesh: the batch is split over data and fsdp, large parameters over fsdp, the hidden channels of the
-  # channel MLPs over model. -1 is all that remain.
+  # The device mesh: number of devices per axis. One axis can be -1, for all remaining devices.
   config.mesh = ml_collections.ConfigDict()
+  # Data parallelism: the batch is split over data and fsdp.
   config.mesh.data = -1
+  # Fully sharded data parallelism: large parameters, their EMA and optimizer state are sharded over fsdp.
   config.mesh.fsdp = 1
+  # Tensor parallelism: the hidden channels of the channel MLPs are sharded over model.
   config.mesh.model = 1
-  # Own placements, before these: (regex of a parameter's path, (mesh axis or None for each dimension)) pairs.
+  # Custom shardings, which take precedence: (regex, axes) pairs. The regex matches a parameter's path; axes has a mesh
+  # axis or None per dimension. The first match applies. Example: ((r"head/kernel$", (None, "model")),).
   config.mesh.rules = ()
 
-  # A process ends itself with a message when nothing was completed for so long, because another one is dead or hangs.
+  # A process exits with a message if it completes no step for this long, because another process died or hangs.
   config.hang_timeout = "30 minutes"
 
   # "100:110" writes a trace of these steps to WORKDIR/profile, for TensorBoard's profile plugin and xprof; "": none.
   config.profile = ""
 
-  # Between two lines of metrics.
+  # How often to log metrics, in steps or epochs.
   config.log_every = "50 steps"
   return config

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/ff_base.py --workdir=gs://BUCKET/ff_base
 
-Published: 74.9 % top-1, trained on 8 GPUs; not reproduced here yet.
+Published: 74.9 % top-1, trained on 8 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

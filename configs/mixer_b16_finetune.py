@@ -2,12 +2,12 @@
 
   python train.py --config=configs/mixer_b16_finetune.py --workdir=gs://BUCKET/mixer_b16_finetune
 
-Starts from the published weights; --config.init_from=gs://BUCKET/mixer_b16_in21k takes a run of
-configs/mixer_b16_in21k.py.
-At 448 pixels: --config.data.image_size=448 --config.model.tokens_mlp_dim=1536. Any other dataset works too, e.g.
---config.data.name=cifar10 --config.data.eval_split=test --config.duration="10000 steps".
+Warm-starts from the published weights. To start from a run of configs/mixer_b16_in21k.py:
+--config.init_from=gs://BUCKET/mixer_b16_in21k. At 448 pixels: --config.data.image_size=448
+--config.model.tokens_mlp_dim=1536. On another dataset: --config.data.name=cifar10 --config.data.eval_split=test
+--config.duration="10000 steps".
 
-Published: 80.64 % top-1 at 224 pixels, on TPU v3; not reproduced here yet.
+Published: 80.64 % top-1 at 224 pixels, on TPU v3. Not reproduced here yet.
 """
 
 from configs import default, recipes

@@ -1,8 +1,8 @@
-"""Mixer-B/16 pre-trained on ImageNet-21K (arXiv 2105.01601, Table 4); configs/mixer_b16_finetune.py goes on from it.
+"""Mixer-B/16 pre-trained on ImageNet-21K (arXiv 2105.01601, Table 4); configs/mixer_b16_finetune.py fine-tunes it.
 
   python train.py --config=configs/mixer_b16_in21k.py --workdir=gs://BUCKET/mixer_b16_in21k
 
-Trained on TPU v3 pods by the authors, who publish no accuracy on ImageNet-21K itself; not reproduced here yet.
+The authors trained on TPU v3 pods and publish no accuracy on ImageNet-21K itself. Not reproduced here yet.
 """
 
 from configs import default, recipes

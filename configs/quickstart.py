@@ -1,8 +1,8 @@
-"""A small S2-MLP on 5,000 real handwritten digits that are installed with the project: nothing is downloaded.
+"""A small S2-MLP on 5,000 real handwritten digits that come with the installation: nothing is downloaded.
 
   python train.py --config=configs/quickstart.py
 
-Without spatial shifts no information passes between patches (the paper's Table 7): compare
+Without spatial shifts, no information moves between patches (Table 7 of the paper). To compare:
 --config.model.directions=none --workdir=runs/no_shift
 """
 
@@ -31,7 +31,7 @@ def get_config():
   config.augment.rotation = 15.0
   config.augment.zoom = 0.15
   config.augment.shift = 3.0
-  config.augment.flip = 0.0  # a mirrored digit is another digit, or none
+  config.augment.flip = 0.0  # mirrored digits are not valid digits
 
   config.optim.learning_rate = 2e-3
   config.optim.weight_decay = 0.05

@@ -1,12 +1,13 @@
-"""The papers' training recipes for ImageNet, each in one place; a config takes one and adds its model.
+"""The papers' training recipes for ImageNet. A config applies one of them and sets its model.
 
-None of them has been run to the end in this project: the accuracies in the configs are the papers'. Learning rates are
-those for the recipe's batch size. DeiT's and Swin's code scale all but DeiT's first and last rates in proportion to it.
+None has been run to completion in this project: the accuracies in the configs are the papers'. Learning rates are for
+the recipe's batch size. DeiT's and Swin's code scales learning rates in proportion to the batch size, except DeiT's
+first and last.
 """
 
 
 def imagenet(config):
-  """ImageNet-1K at 224, single-crop evaluation on the 50,000 validation images."""
+  """ImageNet-1K at 224 pixels, with single-crop evaluation on the 50,000 validation images."""
   config.data.name = "imagenet2012"
   config.data.train_split = "train"
   config.data.eval_split = "validation"
@@ -18,15 +19,15 @@ def imagenet(config):
 
 
 def deit(config):
-  """DeiT's (arXiv 2012.12877, and its repository), which S2-MLP (arXiv 2106.07477, Sec. 4) and FF (arXiv 2105.02723)
-  follow.
+  """DeiT's recipe (arXiv 2012.12877, and its repository), also used by S2-MLP (arXiv 2106.07477, Sec. 4) and FF (arXiv
+  2105.02723).
 
-  S2-MLP itself names AdamW, weight decay 0.05, batch 1024, 300 epochs, warm-up and cosine from 1e-3 to 1e-5, label
-  smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT reports the parameters themselves,
-  not their average.
+  S2-MLP's paper specifies AdamW, weight decay 0.05, batch size 1024, 300 epochs, warm-up and cosine from 1e-3 to 1e-5,
+  label smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT reports the accuracy of the
+  parameters themselves, not of their EMA.
 
-  The schedule is the one that DeiT's main.py really runs: timm's cosine with a clock from zero, changed once an epoch,
-  after the epoch that the rate is for. So the first two epochs have 1e-6.
+  The schedule is the one that DeiT's main.py actually runs: timm's cosine, counted from step 0, updated once per epoch,
+  after the epoch that the learning rate is meant for. The first two epochs therefore have a learning rate of 1e-6.
   """
   imagenet(config)
   config.duration = "300 epochs"
@@ -55,9 +56,10 @@ def deit(config):
 
 
 def deit_384(config):
-  """DeiT's fine-tuning of a model trained at 224 for 384 pixels (its README_deit.md: 16 GPUs with 32 images each).
+  """DeiT's fine-tuning at 384 pixels of a model trained at 224 (its README_deit.md: 16 GPUs with 32 images each).
 
-  The rate stays at 5e-6 after the warm-up, since the last rate is 5e-6 too. All else is as in `deit`.
+  The learning rate stays at 5e-6 after the warm-up, because the final value is also 5e-6. All other values are those of
+  `deit`.
   """
   deit(config)
   config.duration = "30 epochs"
@@ -69,12 +71,12 @@ def deit_384(config):
 
 
 def resmlp(config):
-  """ResMLP's (arXiv 2105.03404, Sec. 3.1): DeiT's with LAMB, for 400 epochs.
+  """ResMLP's recipe (arXiv 2105.03404, Sec. 3.1): DeiT's with LAMB, for 400 epochs.
 
-  Batch size, drop path (0.05, of the S12) and float32 are its first author's words in
-  github.com/facebookresearch/deit/issues/106; that it was apex's FusedLAMB, in issue 112, whose default is to clip at
-  1.0. Both sources give the rate of 5e-3 without saying whether the code scaled it with the batch; here it is the peak.
-  Images are cropped less for evaluation (README_resmlp.md).
+  The first author gives batch size, drop path (0.05, for S12) and float32 in
+  github.com/facebookresearch/deit/issues/106, and names the optimizer in issue 112: apex's FusedLAMB, which by default
+  clips at 1.0. Both sources give a learning rate of 5e-3 but not whether the code scaled it with the batch size; here
+  it is the peak. Evaluation crops less of the image (README_resmlp.md).
   """
   deit(config)
   config.duration = "400 epochs"
@@ -89,10 +91,12 @@ def resmlp(config):
 
 
 def swin(config):
-  """Swin's (arXiv 2103.14030, and its repository), which AS-MLP's code shares. As DeiT's, but for what is set here.
+  """Swin's recipe (arXiv 2103.14030, and its repository), also used by AS-MLP's code. Equals DeiT's except for the
+  values set here.
 
-  The schedule is the one that main.py really runs: timm's cosine with a clock from zero, so that the warm-up ends at
-  the peak and the next rate is 1 % lower; changed every step, after the step that the rate is for.
+  The schedule is the one that main.py actually runs: timm's cosine, counted from step 0, so the warm-up ends at the
+  peak and the next learning rate is 1 % lower. It is updated every step, after the step that the learning rate is meant
+  for.
   """
   deit(config)
   config.ema_decay = 0.0
@@ -104,11 +108,11 @@ def swin(config):
 
 
 def swin_384(config):
-  """Swin's fine-tuning of a model trained at 224 for 384 pixels (its configs/*_384_finetune.yaml, and get_started.md).
+  """Swin's fine-tuning at 384 pixels of a model trained at 224 (its configs/*_384_finetune.yaml, and get_started.md).
 
-  2e-5 per 512 images, and 8 GPUs with 64 images each, twice accumulated. AS-MLP's recipe for 384 is not published;
-  this is the likeliest, since all the rest of its code is Swin's. Swin evaluates whole images, stretched to a square;
-  here it is the centre square of the whole height or width.
+  The learning rate is 2e-5 per 512 images, for 8 GPUs with 64 images each and two accumulation steps. AS-MLP's recipe
+  for 384 pixels is not published; this is the most likely one, because the rest of its code is Swin's. Swin evaluates
+  whole images stretched to a square; here the evaluation uses the largest central square.
   """
   swin(config)
   config.duration = "30 epochs"
@@ -122,10 +126,11 @@ def swin_384(config):
 
 
 def mixer(config):
-  """The Mixer paper's for ImageNet-1K from scratch (arXiv 2105.01601, Table 4), with what it leaves open (loss, initial
-  head bias, last learning rate, stochastic depth without rescaling) from the authors' repository big_vision.
+  """The Mixer paper's recipe for ImageNet-1K from scratch (arXiv 2105.01601, Table 4).
 
-  The paper's weight decay of 0.1 is AdamW's, that is, multiplied by the learning rate.
+  The paper leaves open the loss, the initial bias of the head, the final learning rate, and whether stochastic depth
+  rescales; these come from the authors' repository big_vision. The paper's weight decay of 0.1 is AdamW's, i.e. it is
+  multiplied by the learning rate.
   """
   imagenet(config)
   config.duration = "300 epochs"
@@ -154,8 +159,8 @@ def mixer(config):
 def mixer_21k(config):
   """The Mixer paper's pre-training of B models on ImageNet-21K (arXiv 2105.01601, Table 4).
 
-  For L models it names randaug(2,20) and mixup 0.5. The head's initial bias is that of big_vision's ViT on the same
-  images. The held-out images are not the paper's: see mlpvision.prepare.builders.imagenet21k.
+  For L models, the paper uses randaug(2,20) and mixup 0.5. The initial bias of the head is that of big_vision's ViT on
+  the same images. The held-out images are not the paper's: see mlpvision.prepare.builders.imagenet21k.
   """
   mixer(config)
   config.data.name = "imagenet21k/fall11"
@@ -167,9 +172,9 @@ def mixer_21k(config):
 def mixer_finetune(config):
   """The Mixer paper's fine-tuning on ImageNet-1K (arXiv 2105.01601, Sec. 3 and App. C).
 
-  SGD with momentum 0.9, batch 512, clipping at 1, cosine with warm-up, no weight decay, no further augmentation or
-  regularisation. Steps, warm-up and the rate of 0.03 are the defaults of the authors' repository vision_transformer;
-  the paper chose the rate from 0.003, 0.01, 0.03, 0.06.
+  SGD with momentum 0.9, batch size 512, gradient clipping at 1, cosine with warm-up, no weight decay, no other
+  augmentation or regularization. Steps, warm-up and the learning rate of 0.03 are the defaults of the authors'
+  repository vision_transformer; the paper chose the learning rate from 0.003, 0.01, 0.03, 0.06.
   """
   imagenet(config)
   config.duration = "20000 steps"
@@ -187,9 +192,9 @@ def mixer_finetune(config):
 
 
 def adamw_finetune(config):
-  """Turns `mixer_finetune` into fine-tuning with AdamW and layer-wise rates.
+  """Changes `mixer_finetune` to AdamW with layer-wise learning-rate decay.
 
-  It follows no one source: rates that fall with depth are BEiT's way (arXiv 2106.08254), the values customary ones.
+  It follows no single source: layer-wise decay is from BEiT (arXiv 2106.08254), the values are common choices.
   """
   config.duration = "30 epochs"
   config.data.batch_size = 1024

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/resmlp_s12.py --workdir=gs://BUCKET/resmlp_s12
 
-Published: 76.6 % top-1 without distillation; the hardware is not named; not reproduced here yet.
+Published: 76.6 % top-1 without distillation; the paper does not state the hardware. Not reproduced here yet.
 """
 
 from configs import default, recipes

@@ -2,8 +2,8 @@
 
   python train.py --config=configs/s2mlp_deep.py --workdir=gs://BUCKET/s2mlp_deep
 
-Published: 80.7 % top-1, 95.4 % top-5; not reproduced here yet. The paper does not say where the affine transforms that
-replace layer norm stand, nor how they start: see mlpvision.models.s2mlp.
+Published: 80.7 % top-1, 95.4 % top-5. Not reproduced here yet. The paper specifies neither the position nor the
+initialization of the affine transforms that replace layer norm: see mlpvision.models.s2mlp.
 """
 
 from configs import default, recipes
@@ -18,5 +18,5 @@ def get_config():
   config.model.border = "keep"
   config.model.norm_position = "post"
   config.model.affine_init = 1e-6
-  config.model.remat = "preactivations"  # on TPU less memory and faster as well: docs/performance.md
+  config.model.remat = "preactivations"  # less memory, and faster on TPU: docs/performance.md
   return config

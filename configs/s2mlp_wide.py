@@ -2,7 +2,7 @@
 
   python train.py --config=configs/s2mlp_wide.py --workdir=gs://BUCKET/s2mlp_wide
 
-Published: 80.0 % top-1, 94.8 % top-5, trained on 4 V100 in about 4 days for both variants; not reproduced here yet.
+Published: 80.0 % top-1, 94.8 % top-5, trained on 4 V100 in about 4 days for both variants. Not reproduced here yet.
 """
 
 from configs import default, recipes
@@ -16,5 +16,5 @@ def get_config():
   config.model.directions = "four"
   config.model.border = "keep"
   config.model.norm_position = "post"
-  config.model.remat = "preactivations"  # on TPU less memory and faster as well: docs/performance.md
+  config.model.remat = "preactivations"  # less memory, and faster on TPU: docs/performance.md
   return config

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/swin_tiny.py --workdir=gs://BUCKET/swin_tiny
 
-Published: 81.2 % top-1, 95.5 % top-5, trained on 8 GPUs; not reproduced here yet.
+Published: 81.2 % top-1, 95.5 % top-5, trained on 8 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

@@ -2,7 +2,7 @@
 
   python train.py --config=configs/vit_b16.py --workdir=gs://BUCKET/vit_b16
 
-Published: 81.8 % top-1, 95.6 % top-5, trained on 16 GPUs; not reproduced here yet.
+Published: 81.8 % top-1, 95.6 % top-5, trained on 16 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

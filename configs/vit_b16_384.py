@@ -2,8 +2,9 @@
 
   python train.py --config=configs/vit_b16_384.py --workdir=gs://BUCKET/vit_b16_384
 
-Starts from DeiT-B's published weights; --config.init_from=gs://BUCKET/vit_b16 takes a run of configs/vit_b16.py.
-Published: 82.9 % top-1, 96.2 % top-5, fine-tuned on 16 GPUs; not reproduced here yet.
+Warm-starts from DeiT-B's published weights. To start from a run of configs/vit_b16.py:
+--config.init_from=gs://BUCKET/vit_b16.
+Published: 82.9 % top-1, 96.2 % top-5, fine-tuned on 16 GPUs. Not reproduced here yet.
 """
 
 from configs import default, recipes

@@ -55,12 +55,12 @@ def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *,
     "",
     f"Top-1 in percent on {images}, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''},",
   ]
-  lines += [f"beside the paper's ({study.source}). The two are different images and", "model sizes: compare the order."]
-  lines += ["", made_by, "", "| setting | measured here | the paper |", "|---|---|---|"]
+  lines += [f"compared with the paper's ({study.source}). Images and model sizes", "differ: compare only the order."]
+  lines += ["", made_by, "", "| setting | measured here | paper |", "|---|---|---|"]
   for row in study.rows:
     lines.append(f"| {row.label} | {_spread(results[row.label])} | {_printed(row.paper)} |")
   if study.order:
-    lines += ["", "| equivalent settings together | measured here | the paper |", "|---|---|---|"]
+    lines += ["", "| equivalent settings, pooled | measured here | paper |", "|---|---|---|"]
     for group in study.order:
       rows = [row for row in study.rows if row.group == group]
       printed = [row.paper for row in rows if row.paper is not None]
@@ -70,9 +70,9 @@ def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *,
 
 
 def order(study: Study, results: Mapping[str, Sequence[float]]) -> list[str]:
-  """Sentences on where the measured order is the paper's.
+  """Sentences that compare the measured order with the paper's.
 
-  Two settings count as apart where their means differ by more than the standard error of the difference, twice.
+  Two settings count as different if their means differ by more than twice the standard error of the difference.
   """
   means = {}
   if study.order:
@@ -91,9 +91,9 @@ def order(study: Study, results: Mapping[str, Sequence[float]]) -> list[str]:
     pair = f"{better} over {worse} ({difference:+.1f} here, {abs(paper_a - paper_b):+.1f} in the paper)"
     (open_ if abs(difference) <= 2 * error else same if difference > 0 else other).append(pair)
   total = len(same) + len(other) + len(open_)
-  lines = [f"Of {total} pairs, {len(same)} are ordered as in the paper, {len(other)} the other way round, and"]
-  lines.append(f"{len(open_)} are too close to tell with these seeds (means within two standard errors).")
-  for title, pairs in (("As in the paper", same), ("The other way round", other), ("Too close", open_)):
+  lines = [f"Of {total} pairs, {len(same)} are ordered as in the paper, {len(other)} are reversed, and"]
+  lines.append(f"{len(open_)} are too close to call with these seeds (means within two standard errors).")
+  for title, pairs in (("As in the paper", same), ("Reversed", other), ("Too close", open_)):
     if pairs:
       lines += ["", f"{title}:", "", *(f"- {pair}" for pair in pairs)]
   return lines

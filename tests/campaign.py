@@ -261,7 +261,7 @@ def _same(expected, found):
 
 def table(faults, seconds, seed):
   """The report as Markdown."""
-  lines = ["| interruption | times | steps done again, mean | most | results that differ |", "|---|---|---|---|---|"]
+  lines = ["| interruption | times | steps repeated, mean | most | results that differ |", "|---|---|---|---|---|"]
   for kind in KINDS:
     lost = [fault.lost for fault in faults if fault.kind == kind]
     if lost:
@@ -273,27 +273,28 @@ def table(faults, seconds, seed):
 
 
 _MEANING = {
-  "kill": "`kill -9` at any moment, also while it starts",
+  "kill": "`kill -9` at any moment, also during startup",
   "kill in a save": "`kill -9` while a checkpoint is written",
   "SIGTERM": "SIGTERM",
-  "truncated file": "SIGTERM, then a file of the newest checkpoint cut to half",
+  "truncated file": "SIGTERM, then a file of the newest checkpoint truncated to half",
   "disk full": "disk full, then enlarged",
-  "one of two killed": "two processes, `kill -9` to one; the other ends itself",
-  "hosts exchanged": "two processes, SIGTERM to one, started again in the other order",
+  "one of two killed": "two processes, `kill -9` to one; the other exits by itself",
+  "hosts exchanged": "two processes, SIGTERM to one, restarted in the other order",
 }
 _PAGE = """# Reliability
 
-What happens to a run that is interrupted, tried out by `python tests/campaign.py --faults={count} --seed={seed}
---write=docs/reliability.md` ({machine}, {date}, {seconds} s). Each run of {steps} steps saves every {interval} steps,
-is interrupted several times and then left to finish. Drop path, mixup, repeated augmentation and a moving average are
-on.
+This page reports what happens when a training run is interrupted. Runs were interrupted {count} times, by `python
+tests/campaign.py --faults={count} --seed={seed} --write=docs/reliability.md` ({machine}, {date}, {seconds} s). Each
+training run has {steps} steps and saves every {interval} steps. It is interrupted several times and then completes.
+Drop path, mixup, repeated augmentation and EMA are enabled.
 
 {table}
 
-All {count} interrupted runs ended with parameters and averages that equal those of an undisturbed run bit for bit, and
-with the same rows of metrics. Steps done again are those since the newest complete checkpoint: SIGTERM costs none, a
-kill up to {interval} and those that were done while a checkpoint was being written. Their results are the same as the
-first time.
+All runs ended with the same parameters and EMA as an uninterrupted run, bit for bit, and with the same rows of metrics.
+
+A resumed run repeats the steps since the newest complete checkpoint, with the same results as the first time. SIGTERM
+costs no steps. A kill costs up to {interval} steps, plus the steps that ran while a checkpoint was being written or
+could not be written.
 """
 
 

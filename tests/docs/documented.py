@@ -28,6 +28,14 @@ class Command:
     return found[1] if found else ""
 
   @property
+  def source(self):
+    """The file that is run."""
+    if self.program.endswith(".py"):
+      return REPO / self.program
+    path = REPO / self.program.replace(".", "/")
+    return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+
+  @property
   def flags(self):
     """Names of its flags, without dashes."""
     return [part.partition("=")[0].lstrip("-") for part in self.arguments if part.startswith("-")]

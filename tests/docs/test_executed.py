@@ -193,7 +193,7 @@ def test_help(program, capsys):
   if program == "mlpvision.reporting.curves":  # takes a workdir and nothing else
     return
   assert _start(program, ["--help"]) == 1  # absl's
-  source = (REPO / program if program.endswith(".py") else REPO / f"{program.replace('.', '/')}.py").read_text()
+  source = next(c.source for c in commands() if c.program == program).read_text()
   assert ast.get_docstring(ast.parse(source)).splitlines()[0][:40] in capsys.readouterr().out
 
 

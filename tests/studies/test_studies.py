@@ -58,7 +58,7 @@ def test_report(tmp_path):
 
 @pytest.mark.parametrize(
   ("worse", "verdict"),
-  [([60.0, 64.0], "As in the paper"), ([95.0, 99.0], "The other way round"), ([90, 93], "Too close")],
+  [([60.0, 64.0], "As in the paper"), ([95.0, 99.0], "Reversed"), ([90, 93], "Too close")],
 )
 def test_the_order_of_two_settings(worse, verdict):
   lines = report.order(_TINY, {"with": [90.0, 92.0], "with out": worse})
