@@ -16,7 +16,11 @@ from docs.tools import architecture
 from mlpvision import models
 from studies import grids
 
-_OURS = [command for command in commands() if command.program.startswith("mlpvision.") or command.program == "train.py"]
+_OURS = [
+  command
+  for command in commands()
+  if command.program.startswith("mlpvision.") or command.program in ("train.py", "studies")
+]
 
 
 def test_the_site_builds_without_broken_links(tmp_path):
@@ -35,8 +39,7 @@ def test_relative_links_lead_to_files(page):
 @pytest.mark.parametrize("command", _OURS, ids=str)
 def test_commands_and_their_flags_exist(command):
   """Parsed as the command would: its flags, the config's file and the config's fields."""
-  path = REPO / (command.program if command.program == "train.py" else f"{command.program.replace('.', '/')}.py")
-  known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text())) | {"help"}
+  known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', command.source.read_text())) | {"help"}
   if command.config:
     assert (REPO / "configs" / f"{command.config}.py").exists()
   for flag in command.flags:
