@@ -1,4 +1,4 @@
-"""The same steps in PyTorch, as calls of a worker. Needs the extra `torch`."""
+"""The same steps in PyTorch, as a contender. Needs the extra `torch`."""
 
 from collections.abc import Callable, Mapping
 import os
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from mlpvision.benchmark import steps
+from mlpvision.benchmark import own_step
 from mlpvision.training import setup as setup_lib
 
 
 def make(
   config: Mapping[str, Any], directory: str | os.PathLike, device: str, compiled: bool
-) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
-  """(facts, calls) for a `workers.Worker`.
+) -> tuple[dict[str, Any], Callable[[str], tuple[float, float]]]:
+  """(facts, turn) for a `Contender`, as `own_step.make` gives them.
 
   Args:
     config: the whole config, as a dict.
-    directory: where `steps.make` has left its parameters.
+    directory: where `own_step.make` has left its parameters.
     device: "cpu" or "cuda".
     compiled: whether through torch.compile.
   """
@@ -29,8 +29,8 @@ def make(
 
   from benchmarks.create import create
 
-  config = steps.plain(config)
-  model = setup_lib.make_model(config.model, steps.NUM_CLASSES)
+  config = own_step.plain(config)
+  model = setup_lib.make_model(config.model, own_step.NUM_CLASSES)
   with np.load(pathlib.Path(directory, "params.npz")) as params:
     module = create(model, config.data.image_size, params).to(device)
   torch.set_float32_matmul_precision("high")  # of a GPU, for what autocast leaves in float32
@@ -41,7 +41,7 @@ def make(
   groups = [{"params": decayed, "weight_decay": config.optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
   optimizer = torch.optim.AdamW(groups, lr=config.optim.learning_rate, eps=1e-8, fused=True)
 
-  batch = steps.batch(config)
+  batch = own_step.batch(config)
   images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous().to(device)
   labels = torch.from_numpy(batch["label"]).long().to(device)
   mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (config.data.mean, config.data.std))
@@ -80,4 +80,4 @@ def make(
     "compile_seconds": {"train": seconds} if compiled else {},
     "memory": {"train": torch.cuda.max_memory_allocated()} if device == "cuda" else {},
   }
-  return facts, {"forward": forward, "train": train}
+  return own_step.serve(facts, {"forward": forward, "train": train})

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 import ctypes
 import errno
+import importlib
 import importlib.util
 import os
 import re
 import sys
+import types
 from typing import Any
 
 from absl import app, flags, logging
@@ -55,6 +57,23 @@ def read_config(holder: flags.FlagHolder) -> Any:
   except OSError as error:
     raise UserError(_missing_config(error)) from error
   return config
+
+
+def of_repository(name: str, what: str) -> types.ModuleType:
+  """A module of the repository that the installed package does not have, such as "docs.tools.architecture".
+
+  Raises:
+    UserError: `what` needs it, and it cannot be imported from here.
+  """
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name != name.split(".")[0] and not name.startswith(f"{error.name}."):
+      raise
+    raise UserError(
+      f"{what} needs {name.replace('.', '/')}.py, which comes with the repository, not with the installed package:"
+      " start the command in its root"
+    ) from error
 
 
 def _missing_config(error):

@@ -26,7 +26,7 @@ _SYNTHETIC = flags.DEFINE_integer(
 _PEERS = flags.DEFINE_bool(
   "peers",
   False,
-  "data: also Pillow in processes, as PyTorch's DataLoader with timm, and tf.data. step: also PyTorch.",
+  "data: also Pillow in processes, as PyTorch's DataLoader with timm, and tf.data. step: also PyTorch. In a checkout.",
 )
 _SECONDS = flags.DEFINE_float("seconds", 3, "data, train: how long each stage and each turn takes.", lower_bound=0.1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "step, train: images per step, on one device.", lower_bound=1)
@@ -44,18 +44,18 @@ def main(argv: list[str]) -> None:
 
 def _data(config):
   with _dataset(config):
-    from mlpvision.benchmark import data
+    from mlpvision.benchmark import measure_data
 
     options = dict(seconds=_SECONDS.value, num_rounds=_ROUNDS.value, json_path=_JSON.value)
-    data.run(config, **options, with_peers=_PEERS.value)
+    measure_data.run(config, **options, with_peers=_PEERS.value)
 
 
 def _train(config):
   with _dataset(config):
-    from mlpvision.benchmark import train
+    from mlpvision.benchmark import measure_train
 
     options = dict(seconds=_SECONDS.value, num_rounds=_ROUNDS.value, json_path=_JSON.value)
-    train.run(config, **options, batch_size=_BATCH_SIZE.value)
+    measure_train.run(config, **options, batch_size=_BATCH_SIZE.value)
 
 
 @contextlib.contextmanager
@@ -65,18 +65,18 @@ def _dataset(config):
     if not _SYNTHETIC.value:
       config_lib.check(config)
     else:
-      from mlpvision.benchmark import data
+      from mlpvision.benchmark import measure_data
 
-      data.prepare_synthetic(config, _SYNTHETIC.value, directory)
+      measure_data.prepare_synthetic(config, _SYNTHETIC.value, directory)
       config_lib.check(config)
     yield
 
 
 def _step(config):
-  from mlpvision.benchmark import step
+  from mlpvision.benchmark import measure_step
 
   options = dict(num_rounds=_ROUNDS.value, with_peers=_PEERS.value, json_path=_JSON.value)
-  step.run(config, batch_size=_BATCH_SIZE.value, **options)
+  measure_step.run(config, batch_size=_BATCH_SIZE.value, **options)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What each part of the way to the device costs by itself, in one thread of this process."""
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import time
@@ -50,6 +51,16 @@ def measure(split: datasets.Split, config: ml_collections.ConfigDict, seconds: f
   stages.append(("batch", rows, lambda: rows_of_batch[0]))
   stages.append((f"transfer to {jax.devices()[0].platform}", rows, lambda: jax.device_put(batch).block_until_ready()))
   return [_time(name, images, call, seconds) for name, images, call in stages]
+
+
+def table(found: Sequence[Stage]) -> str:
+  """Stages as text."""
+  lines = [f"{'stage, alone in one thread':30}{'images/s':>12}{'per CPU-second':>16}{'CPU ms/image':>14}"]
+  lines += [
+    f"{stage.name:30}{stage.per_second:12,.0f}{stage.per_cpu_second:16,.0f}{1e3 / stage.per_cpu_second:14.3f}"
+    for stage in found
+  ]
+  return "\n".join(lines)
 
 
 def _time(name, images, call, seconds):

@@ -3,9 +3,13 @@
 import os
 import pathlib
 import resource
+import time
 
 _PROC = pathlib.Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+# Seconds without work after which a loader's queues count as full.
+_REST = 0.5
 
 # Without /proc, children count only once they have ended, and memory is not known.
 COMPLETE = (_PROC / "self" / "smaps_rollup").exists()
@@ -35,6 +39,17 @@ def memory_bytes(pid: int) -> int | None:
       continue
     total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
   return total
+
+
+def settle() -> tuple[float, float]:
+  """Waits until this process and its workers rest; returns their CPU seconds, and since when."""
+  cpu, since = cpu_seconds(os.getpid()), time.perf_counter()
+  while time.perf_counter() < since + _REST:
+    time.sleep(_REST / 10)
+    now = cpu_seconds(os.getpid())
+    if now > cpu + _REST / 20:
+      cpu, since = now, time.perf_counter()
+  return cpu, since
 
 
 def _tree(pid):

@@ -7,6 +7,8 @@ saliency --weights=RUN PICTURE                                    which pixels m
 confusion --weights=RUN                                           on the run's own evaluation split
 published                                                         the papers' accuracies against size and FLOPs
 architecture mixer | s2mlp | asmlp                                a network, its block, and how it mixes places
+
+The last two draw the documentation's figures, and need the repository.
 """
 
 from absl import app, flags
@@ -123,17 +125,12 @@ def _confusion():
 
 
 def _published():
-  from mlpvision import models
-  from mlpvision.draw import figures
-  from mlpvision.models import cost, published
-
-  keys = {(row.name, row.image_size) for row in published.ROWS if row.top1}
-  return figures.published_results({key: cost.count(models.create(key[0]), key[1]) for key in keys})
+  page = commands.of_repository("docs.tools.models_page", "published")
+  return page.draw(page.count())
 
 
 def _architecture(family):
-  from docs.tools import architecture
-
+  architecture = commands.of_repository("docs.tools.architecture", "architecture")
   if family not in architecture.FAMILIES:
     raise UserError(f"architecture {family}: one of {', '.join(architecture.FAMILIES)}")
   return architecture.draw(family)

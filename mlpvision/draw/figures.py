@@ -1,4 +1,4 @@
-"""Figures of `maps`, of shifts, of confusions and of the published results, for matplotlib."""
+"""Figures of `maps`, of shifts and of confusions, for matplotlib; in cividis, which colour-blind readers can read."""
 
 from collections.abc import Mapping, Sequence
 import textwrap
@@ -8,11 +8,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from mlpvision.draw import maps
-from mlpvision.models import published, shift
-
-# Okabe and Ito's palette, which colour-blind readers can tell apart; viridis and cividis for maps, for the same reason.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX"
+from mlpvision.models import shift
 
 
 def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
@@ -98,33 +94,6 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
   # A dataset's name may be a long path: about twelve such letters take an inch.
   figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
   figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
-  return figure
-
-
-def published_results(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
-  """The papers' top-1 against our counts of parameters and multiply-accumulates.
-
-  Args:
-    counts: {(name, image_size): {"parameters": int, "macs": int}} from `models.cost.count`.
-  """
-  figure = Figure(figsize=(11, 4.6), layout="constrained")
-  FigureCanvasAgg(figure)
-  families = sorted({row.name.split("_")[0] for row in published.ROWS if row.top1})
-  kinds = (("parameters", 1e6, "parameters (M)"), ("macs", 1e9, "multiply-accumulates (G)"))
-  for axes, (key, unit, label) in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
-    for family, colour, marker in zip(families, _COLOURS, _MARKERS, strict=False):
-      rows = [
-        row for row in published.ROWS if row.top1 and row.name.split("_")[0] == family and "Pre-trained" not in row.note
-      ]
-      points = [(counts[row.name, row.image_size][key] / unit, float(row.top1)) for row in rows]
-      if points:
-        axes.plot(*zip(*sorted(points), strict=True), marker + ":", color=colour, label=family, linewidth=1)
-    axes.set(xscale="log", xlabel=label)
-    axes.grid(alpha=0.25, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-  figure.axes[0].set_ylabel("ImageNet-1K top-1 (%), as published")
-  figure.axes[0].legend(frameon=False)
-  figure.suptitle("published, without further images; none reproduced here yet", fontsize=10)
   return figure
 
 

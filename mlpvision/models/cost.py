@@ -1,12 +1,15 @@
-"""Parameters and multiply-accumulates of any model, counted from its trace: nothing is computed."""
+"""What models cost, from their trace, and compiled programs, from the compiler's analysis: nothing is computed."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Mapping
 import math
 from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+
+_MEMORY = ("argument", "output", "alias", "temp", "generated_code")
 
 
 def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str, int]:
@@ -22,33 +25,77 @@ def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str
   """
   height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
   images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), images)
-  jaxpr = jax.make_jaxpr(model.apply)(variables, images)
-  return {"parameters": sum(x.size for x in jax.tree.leaves(variables)), "macs": _macs(jaxpr.jaxpr)}
+  # Initialisation runs the model, and has no products of its own.
+  jaxpr, variables = jax.make_jaxpr(model.init, return_shape=True)(jax.random.key(0), images)
+  return {"parameters": sum(x.size for x in jax.tree.leaves(variables)), "macs": macs(products(jaxpr.jaxpr))}
 
 
-def _macs(jaxpr):
-  total = 0
+def products(jaxpr: Any, platform: str | None = None) -> collections.Counter:
+  """The matrix products of a jaxpr, each as often as it runs.
+
+  A convolution counts as the matrix product that computes it. Of `jax.lax.platform_dependent`'s forms, the platform's
+  counts, or, without a platform, the default, which is what the model asks for; of other branches, the most expensive.
+
+  Returns:
+    {(left shape, right shape, dtype, dimension numbers of dot_general): times}.
+  """
+  found = collections.Counter()
   for equation in jaxpr.eqns:
     name = equation.primitive.name
     if name == "dot_general":
-      (contracted, _), _ = equation.params["dimension_numbers"]
-      shape = equation.invars[0].aval.shape
-      total += equation.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
+      left, right = (x.aval for x in equation.invars)
+      found[left.shape, right.shape, left.dtype.name, equation.params["dimension_numbers"]] += 1
     elif name == "conv_general_dilated":
-      kernel = equation.invars[1].aval
-      features = kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-      total += equation.outvars[0].aval.size * kernel.size // features
-    elif name == "cond":  # one of the branches runs
-      macs = [_macs(branch.jaxpr) for branch in equation.params["branches"]]
-      # A platform's own form may do more, to be faster; the default, which is the last, is what the model asks for.
-      total += macs[-1] if equation.params.get("branches_platforms") else max(macs)
+      found[_as_product(equation)] += 1
+    elif name == "cond":
+      branches = [products(branch.jaxpr, platform) for branch in equation.params["branches"]]
+      forms = equation.params.get("branches_platforms")
+      if forms:
+        found += next(b for b, names in zip(branches, forms, strict=True) if names is None or platform in names)
+      else:
+        found += max(branches, key=macs)
     else:
-      total += equation.params.get("length", 1) * sum(_macs(inner) for inner in inner_jaxprs(equation))
+      for inner in _inner_jaxprs(equation):
+        for product, times in products(inner, platform).items():
+          found[product] += times * equation.params.get("length", 1)
+  return found
+
+
+def macs(counted: Mapping[Any, int]) -> int:
+  """Multiply-accumulates of all `products`."""
+  total = 0
+  for (left, right, _, ((contracted, _), (batch, _))), times in counted.items():
+    kept = math.prod(right) // math.prod(left[i] for i in (*contracted, *batch))
+    total += times * math.prod(left) * kept
   return total
 
 
-def inner_jaxprs(equation: Any) -> Iterator[Any]:
+def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
+  """{kind: bytes on one device} of a compiled program, by the compiler's analysis; None where it gives none.
+
+  The kinds: argument, output, alias (of the output that takes an argument's place), temp, generated_code, and peak.
+  """
+  analysis = compiled.memory_analysis()
+  if analysis is None:
+    return None
+  sizes = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
+  return sizes | {"peak": getattr(analysis, "peak_memory_in_bytes", 0)}
+
+
+def allocated(sizes: Mapping[str, int]) -> int:
+  """Bytes that the runtime allocates for a program of such `memory`: more than what lives at any one time."""
+  return sum(sizes[kind] for kind in ("argument", "output", "temp", "generated_code")) - sizes["alias"]
+
+
+def _as_product(equation):
+  (_, kernel), out = (x.aval for x in equation.invars), equation.outvars[0].aval
+  numbers = equation.params["dimension_numbers"]
+  features = out.shape[numbers.out_spec[1]]
+  contracted = kernel.size // kernel.shape[numbers.rhs_spec[0]]
+  return (out.size // features, contracted), (contracted, features), out.dtype.name, (((1,), (0,)), ((), ()))
+
+
+def _inner_jaxprs(equation) -> Iterator[Any]:
   """The jaxprs that an equation such as pjit, remat or custom_vjp_call calls."""
   for value in equation.params.values():
     if hasattr(value, "eqns"):

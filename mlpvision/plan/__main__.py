@@ -39,8 +39,9 @@ def main(argv: list[str]) -> None:
   configs = _configs()
   os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; a TPU that is there is left alone
   os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled for a TPU cannot be read back without one
-  from mlpvision.plan import chips, page, plans, program, report
+  from mlpvision.plan import chips, plans, program, report
 
+  page = commands.of_repository("docs.tools.plan_page", "--write") if _WRITE.value else None
   program.Store(_JSON.value)  # says what is wrong with the file, if anything
   options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store_path=_JSON.value)
   for topology in _TOPOLOGY.value:
@@ -58,8 +59,8 @@ def main(argv: list[str]) -> None:
       store.plans = [report.as_json(plan) for plan in found]
       store.write()
       _say(report.text(found[-1], _KERNELS.value))
-      if _WRITE.value:
-        page.write(_WRITE.value, report.page(found, _command(), datetime.date.today()))
+      if page:
+        page.write(_WRITE.value, page.text(found, _command(), datetime.date.today()))
   if len(found) > 1:
     _say(f"\n{report.table(found)}")
   if found:

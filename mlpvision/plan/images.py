@@ -6,16 +6,9 @@ import ml_collections
 
 from mlpvision.data import datasets, folder
 from mlpvision.errors import UserError
+from mlpvision.prepare import archives
 
-_HELD_OUT = 51_200  # of ImageNet-21K, on average: see mlpvision.prepare.builders.imagenet21k
-# Name -> ({split: images}, classes). ImageNet: arXiv 1409.0575, Table 2. ImageNet-21K: image-net.org's 14,197,122
-# images of 21,841 classes; 21K-P of winter21: github.com/Alibaba-MIIL/ImageNet21K, processing_instructions.md.
-_SIZES = {
-  "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 1000),
-  "imagenet21k/fall11": ({"train": 14_197_122 - _HELD_OUT, "validation": _HELD_OUT}, 21_841),
-  "imagenet21k/p": ({"train": 11_060_223, "validation": 522_500}, 10_450),
-  "mnist5k": ({"train": 4000, "test": 1000}, 10),
-}
+_MNIST5K = {"train": 4000, "test": 1000}
 
 
 def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
@@ -30,9 +23,10 @@ def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes
   """
   if images and classes:
     return images, classes
-  if data.name in _SIZES:
-    found, num_classes = _SIZES[data.name]
-    return images or _sliced(data.name, found, data.train_split), classes or num_classes
+  release = archives.find(data.name)
+  if data.name == "mnist5k" or (release and release.splits):
+    splits, num_classes = (release.splits, release.classes) if release else (_MNIST5K, 10)
+    return images or _sliced(splits, data.train_split), classes or num_classes
   if data.name.startswith(folder.PREFIX) or _is_prepared(data):
     split = datasets.open_split(data.name, data.train_split, data.data_dir)
     return images or len(split), classes or len(split.class_names)
@@ -46,7 +40,7 @@ def _is_prepared(data):
   return datasets.find_prepared(data.name, datasets.resolve_data_dir(data.data_dir)) is not None
 
 
-def _sliced(name, sizes, split):
+def _sliced(sizes, split):
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   from tensorflow_datasets.core import naming, splits
 

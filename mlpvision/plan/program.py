@@ -20,7 +20,6 @@ from mlpvision.models import cost
 from mlpvision.plan import chips, counts, gpus, hlo
 from mlpvision.training import setup
 
-_MEMORY = ("argument", "output", "alias", "temp", "generated_code")
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _KEPT_KERNELS = 200
 _PACKAGES = {"TPU": ("jax", "libtpu"), "GPU": ("jax", "jax-cuda13-plugin")}
@@ -135,11 +134,6 @@ def needed_bytes(message: str) -> tuple[float, float] | None:
   return tuple(float(number) * 2 ** _UNITS[unit] for number, unit in (match.group(1, 2), match.group(3, 4)))
 
 
-def set_aside(memory: Mapping[str, int]) -> int:
-  """Bytes that the runtime allocates for a step, which is more than what lives at any one time."""
-  return sum(memory[kind] for kind in ("argument", "output", "temp", "generated_code")) - memory["alias"]
-
-
 def _compile(lowered, options, chip):
   try:
     compiled = lowered.compile(compiler_options=options)
@@ -147,18 +141,16 @@ def _compile(lowered, options, chip):
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise UserError(f"the compiler failed: {str(error)[:2000]}") from error
     return {"out_of_memory": str(error)[:4000]}
-  analysis, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  memory = {name: getattr(analysis, f"{name}_size_in_bytes") for name in _MEMORY}
-  memory["peak"] = getattr(analysis, "peak_memory_in_bytes", 0)
-  if chip.kind == "GPU" and set_aside(memory) > chip.hbm * 2**30:  # which does not stop this compiler
+  sums, memory = compiled.cost_analysis() or {}, cost.memory(compiled)
+  if chip.kind == "GPU" and cost.allocated(memory) > chip.hbm * 2**30:  # which does not stop this compiler
     return {
-      "out_of_memory": f"({set_aside(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G): arithmetic on"
-      f" what the compiler says; of the {chip.name}'s memory, JAX takes three quarters by default"
+      "out_of_memory": f"({cost.allocated(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G): arithmetic"
+      f" on what the compiler says; of the {chip.name}'s memory, JAX takes three quarters by default"
     }
   found = counts.count(hlo.parse(compiled.as_text()))
   return {
     "memory": memory,
-    "flops": cost.get("flops"),
-    "bytes": cost.get("bytes accessed"),
+    "flops": sums.get("flops"),
+    "bytes": sums.get("bytes accessed"),
     **dataclasses.asdict(dataclasses.replace(found, kernels=found.kernels[:_KEPT_KERNELS])),
   }

@@ -2,24 +2,17 @@
 
 from collections.abc import Sequence
 import dataclasses
-import datetime
 from typing import Any
 
+from mlpvision.models import cost
 from mlpvision.plan import counts, fit
 from mlpvision.plan.plans import Plan
-from mlpvision.plan.program import set_aside
 
 LEGEND = """Nothing was measured. Each line ends with where it is from:
   arithmetic  counted from the config, the model and the chip's published figures
   compiler    what XLA's compiler for the chip says of the compiled step
   estimate    arithmetic on what the compiler says: its cycles over the clock, without waiting for collectives and
               input; its sums times the passes of loops, which it counts once"""
-
-_PAGE_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; the GB of HBM are counted
-in its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for
-collectives, input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM
-and the chip's published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation.
-All but images/s and hours is per chip."""
 
 _COLUMNS = (
   "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB: all, HBM", "collectives", "step, ms",
@@ -61,7 +54,7 @@ def _figures(plan):
   add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
   add("temporaries", _gib(memory["temp"]), "compiler")
   add("peak of HBM", _gib(memory["peak"]), "compiler")
-  add("HBM to be set aside", f"{_gib(set_aside(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
+  add("HBM to be set aside", f"{_gib(cost.allocated(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
   if figures.flops is not None:
     sums = "compiler" if figures.flops == found["flops"] else "estimate"
     add("work", f"{_short(figures.flops / 1e9)} GFLOP", sums)
@@ -133,7 +126,7 @@ def _row(plan):
   return [
     *start,
     f"{plan.final.batch_size * chip.devices_per_chip / plan.final.devices:g}",
-    f"{_short(found['memory']['peak'] / 2**30)}, {_short(set_aside(found['memory']) / 2**30)} of {chip.hbm:.2f}",
+    f"{_short(found['memory']['peak'] / 2**30)}, {_short(cost.allocated(found['memory']) / 2**30)} of {chip.hbm:.2f}",
     _giga(figures.flops),
     f"{_giga(figures.bytes)}, {_giga(found['hbm_bytes'])}",
     moved or "none",
@@ -144,18 +137,6 @@ def _row(plan):
     _short(figures.hours) if known else f"≥ {_short(figures.least_hours)}",
     "; ".join(part for part in (note, figures.refused) if part),
   ]
-
-
-def page(plans: Sequence[Plan], command: str, date: datetime.date) -> str:
-  """What goes into docs/performance.md; command and date say where it is from."""
-  versions = ", ".join(plans[0].final.found["versions"])
-  return f"""## Plan: the TPU compiler's word on every recipe
-
-Written by `{command}`, with {versions}, on no TPU, {date}.
-
-{_PAGE_LEGEND}
-
-{table(plans)}"""
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

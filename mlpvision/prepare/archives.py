@@ -1,4 +1,4 @@
-"""The archives that a person has to fetch by hand: which, how large, what is inside. Standard library only."""
+"""ImageNet's releases: their archives, which a person has to fetch by hand, and sizes. Standard library only."""
 
 import dataclasses
 import itertools
@@ -33,10 +33,22 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-  """What a dataset is made from, and where that is."""
+  """What a dataset is made from, and where that is.
+
+  Attributes:
+    archives, source: the files, and whom to ask for them.
+    classes: how many, as published.
+    splits: {name: images}; empty where that is not published.
+  """
 
   archives: tuple[Archive, ...]
   source: str
+  classes: int
+  splits: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+# Of the images of fall11 (image-net.org), so many are held out on average: see builders/imagenet21k.py.
+FALL11_IMAGES, HELD_OUT = 14_197_122, 51_200
 
 
 _WNID = r"n\d{8}"
@@ -45,16 +57,20 @@ _WNID = r"n\d{8}"
 _TRAIN = Archive("ILSVRC2012_img_train.tar", 147_897_477_120, rf"{_WNID}\.tar", "n01440764.tar")
 _VAL = Archive("ILSVRC2012_img_val.tar", 6_744_924_160, r"ILSVRC2012_val_\d{8}\.JPEG", "ILSVRC2012_val_00000001.JPEG")
 _REGISTER_1K = "ImageNet-1K wants a registration: https://image-net.org/download-images"
+# Images and classes. ImageNet-1K: arXiv 1409.0575, Table 2. 21K-P: of winter21, the same processing instructions.
 RELEASES = {
-  "imagenet2012": Release((_TRAIN, _VAL), _REGISTER_1K),
-  "imagenet2012_real": Release((_VAL,), _REGISTER_1K),
+  "imagenet2012": Release((_TRAIN, _VAL), _REGISTER_1K, 1000, {"train": 1_281_167, "validation": 50_000}),
+  "imagenet2012_real": Release((_VAL,), _REGISTER_1K, 1000, {"validation": 50_000}),
   "imagenet21k/fall11": Release(
     (Archive("fall11_whole.tar", "1.31 TB", rf"(.*/)?{_WNID}\.tar", "n00004475.tar"),),
     "image-net.org no longer offers the release of fall 2011; an old copy of the archive is needed",
+    21_841,
+    {"train": FALL11_IMAGES - HELD_OUT, "validation": HELD_OUT},
   ),
   "imagenet21k/winter21": Release(
     (Archive("winter21_whole.tar.gz", "1.1 TB", rf"(.*/)?{_WNID}\.tar", "winter21_whole/n00004475.tar"),),
     "ImageNet-21K wants a registration: https://image-net.org/download-images",
+    19_167,
   ),
   "imagenet21k/p": Release(
     (
@@ -66,6 +82,8 @@ RELEASES = {
       ),
     ),
     "ImageNet-21K-P wants a registration: https://image-net.org/download-images",
+    10_450,
+    {"train": 11_060_223, "validation": 522_500},
   ),
 }
 

@@ -12,7 +12,6 @@ from mlpvision.data import datasets, folder
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
-_IMAGES_21K = 14_197_122  # fall11; winter21 has 13.15 million
 _BYTES_PER_PIXEL = 0.7  # of a photograph's JPEG of quality 95 at 256 pixels, rounded up
 
 
@@ -162,7 +161,8 @@ def _bytes_needed(name, release, manual_dir):
   total = sum(os.path.getsize(manual_dir / archive.name) for archive in release.archives)
   _, _, shorter_side = name.partition("/")[2].partition("_")
   if shorter_side.isdigit():
-    total = min(total, _IMAGES_21K * int(shorter_side) ** 2 * 4 / 3 * _BYTES_PER_PIXEL)
+    # winter21 has a little less: 13.15 million.
+    total = min(total, archives.FALL11_IMAGES * int(shorter_side) ** 2 * 4 / 3 * _BYTES_PER_PIXEL)
   return 2 * total
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from mlpvision.models import cost
+
 
 def parameters(params: Mapping[str, Any]) -> str:
   """A table of the top-level modules, equal neighbours in one row, and the total."""
@@ -32,16 +34,13 @@ def mesh(mesh: jax.sharding.Mesh) -> str:
 def compiled_step(compiled: jax.stages.Compiled, batch_size: int) -> str:
   """Memory per device and FLOPs per image as the compiler counts them, where it does."""
   lines = []
-  memory = compiled.memory_analysis()
+  memory = cost.memory(compiled)
   if memory is not None:
-    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-    peak += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    parts = (("state and batch", memory.argument_size_in_bytes), ("temporaries", memory.temp_size_in_bytes))
-    details = ", ".join(f"{name} {_bytes(size)}" for name, size in parts)
-    lines.append(f"memory per device: {_bytes(peak)} ({details})")
-  cost = compiled.cost_analysis() or {}
-  if cost.get("flops", 0) > 0:
-    per_image = cost["flops"] * len(np.ravel(jax.devices())) / batch_size
+    details = f"state and batch {_bytes(memory['argument'])}, temporaries {_bytes(memory['temp'])}"
+    lines.append(f"memory per device: {_bytes(cost.allocated(memory))} ({details})")
+  sums = compiled.cost_analysis() or {}
+  if sums.get("flops", 0) > 0:
+    per_image = sums["flops"] * len(np.ravel(jax.devices())) / batch_size
     lines.append(f"compiled step: {per_image / 1e9:.3g} GFLOP per image, forward, backward and update")
   return "\n".join(lines)
 

@@ -22,23 +22,18 @@ class Command:
     return f"{self.page}: {self.program} {' '.join(self.arguments)}"
 
   @property
-  def config(self):
-    """The name of its config, "" where it names none."""
-    found = re.search(r"--config=configs/(\w+)\.py", " ".join(self.arguments))
-    return found[1] if found else ""
-
-  @property
   def source(self):
-    """The file that is run."""
+    """The file that it runs: of a package, its __main__."""
     if self.program.endswith(".py"):
       return REPO / self.program
     path = REPO / self.program.replace(".", "/")
     return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
 
   @property
-  def flags(self):
-    """Names of its flags, without dashes."""
-    return [part.partition("=")[0].lstrip("-") for part in self.arguments if part.startswith("-")]
+  def config(self):
+    """The name of its config, "" where it names none."""
+    found = re.search(r"--config=configs/(\w+)\.py", " ".join(self.arguments))
+    return found[1] if found else ""
 
 
 def commands():

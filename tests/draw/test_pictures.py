@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from docs.tools import models_page
 from mlpvision import models
 from mlpvision.draw import figures, maps
 from mlpvision.models import published
@@ -60,7 +61,7 @@ def test_feature_colours_are_one_per_stage():
 
 def test_all_published_rows_are_drawn():
   keys = {(row.name, row.image_size): {"parameters": 1e7, "macs": 1e9} for row in published.ROWS}
-  axes = figures.published_results(keys).axes
+  axes = models_page.draw(keys).axes
   drawn = sum(len(line.get_xdata()) for line in axes[0].get_lines())
   assert drawn == sum(bool(row.top1) and "Pre-trained" not in row.note for row in published.ROWS)
 

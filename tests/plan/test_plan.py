@@ -9,8 +9,9 @@ import ml_collections
 import pytest
 
 from configs import s2mlp_wide
+from docs.tools import plan_page
 from mlpvision.errors import UserError
-from mlpvision.plan import chips, images, page, program
+from mlpvision.plan import chips, images, program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
 _HAS_CUDA = importlib.util.find_spec("jax_cuda13_plugin") is not None
@@ -73,6 +74,7 @@ def test_without_the_cuda_plugin_the_extra_is_named(command):
     ("imagenet2012", "train[:99%]", (1_268_355, 1000)),
     ("imagenet2012", "train[10000:]", (1_271_167, 1000)),
     ("imagenet21k/fall11", "train", (14_145_922, 21_841)),
+    ("imagenet21k/fall11_256", "validation", (51_200, 21_841)),
     ("mnist5k", "train", (4000, 10)),
   ],
 )
@@ -93,14 +95,14 @@ def test_sizes_that_are_not_known_have_to_be_given():
 
 def test_only_what_is_between_the_markers_is_written(tmp_path):
   path = tmp_path / "page.md"
-  page.write(path, "first")
+  plan_page.write(path, "first")
   assert path.read_text() == "# Performance\n\n<!-- plan: begin -->\nfirst\n<!-- plan: end -->\n"
   path.write_text(f"before\n{path.read_text()}after\n")
-  page.write(path, "| second |")
+  plan_page.write(path, "| second |")
   assert path.read_text() == ("before\n# Performance\n\n<!-- plan: begin -->\n| second |\n<!-- plan: end -->\nafter\n")
   path.write_text("no markers")
   with pytest.raises(UserError, match="plan: begin"):
-    page.write(path, "third")
+    plan_page.write(path, "third")
   assert path.read_text() == "no markers"
 
 

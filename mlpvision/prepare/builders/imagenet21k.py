@@ -39,8 +39,8 @@ from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 from mlpvision.prepare.builders import wordnet_tars
 
-_HELD_OUT = 2**32 * 51_200 // 14_197_122
-_CLASSES = {"fall11": 21_841, "winter21": 19_167, "p": 10_450}  # as published
+_HELD_OUT = 2**32 * archives.HELD_OUT // archives.FALL11_IMAGES
+_CLASSES = {name: archives.RELEASES[f"imagenet21k/{name}"].classes for name in ("fall11", "winter21", "p")}
 _QUALITY = 95
 _CHUNK = 256  # images that are checked at a time, in threads
 

@@ -13,12 +13,12 @@ import jax
 import ml_collections
 
 from mlpvision import sharding
-from mlpvision.benchmark import rounds, steps
+from mlpvision.benchmark import own_step, usage
 from mlpvision.data import datasets, loader
 
 
 @dataclasses.dataclass
-class Round:
+class Turn:
   """Some steps in a row."""
 
   images: int
@@ -50,11 +50,11 @@ def run(
     json_path: where to write it all as JSON, or None.
   """
   config.data.batch_size = batch_size
-  steps.check(config)
+  own_step.check(config)
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
-  steps.use_float32_on_cpu(config)
+  own_step.use_float32_on_cpu(config)
   print("compiling ...", flush=True)
-  step = steps.Step(config)
+  step = own_step.Step(config)
   step()
   loaded = sharding.put_batches(loader.train_batches(split, config, start_step=0), step.setup.mesh)
   next(loaded)
@@ -64,8 +64,8 @@ def run(
   head_start = 2 * (config.data.prefetch + loader.num_workers(config)) + 1
   print(f"measuring, {num_rounds} rounds ...", flush=True)
   for _ in range(num_rounds):
-    synthetic.append(_round(step, kept, seconds, head_start=0))
-    real.append(_round(step, loaded, seconds, head_start))
+    synthetic.append(_turn(step, kept, seconds, head_start=0))
+    real.append(_turn(step, loaded, seconds, head_start))
   print(table(config, split, synthetic, real))
   if json_path:
     whole = {name: [dataclasses.asdict(r) for r in found] for name, found in (("synthetic", synthetic), ("real", real))}
@@ -73,9 +73,9 @@ def run(
 
 
 def table(
-  config: ml_collections.ConfigDict, split: datasets.Split, synthetic: Sequence[Round], real: Sequence[Round]
+  config: ml_collections.ConfigDict, split: datasets.Split, synthetic: Sequence[Turn], real: Sequence[Turn]
 ) -> str:
-  """What was found, as text; lists of `Round`."""
+  """What was found, as text; lists of `Turn`."""
   rates = [statistics.median(r.per_second for r in found) for found in (synthetic, real)]
   waits = statistics.median(r.waited / r.wall for r in real)
   step_cpu = statistics.median(r.cpu / r.images for r in synthetic)
@@ -101,9 +101,9 @@ def table(
   return "\n".join(lines)
 
 
-def _round(step, batches, seconds, head_start):
+def _turn(step, batches, seconds, head_start):
   """Steps as the training loop does them, one ahead of the device; first, head_start batches are thrown away."""
-  before, _ = rounds.settle()
+  before, _ = usage.settle()
   for _ in range(head_start):
     next(batches)
   count, waited, previous, start = 0, 0.0, None, time.perf_counter()
@@ -116,6 +116,6 @@ def _round(step, batches, seconds, head_start):
     previous, count = metrics, count + 1
   jax.block_until_ready(previous)
   wall = time.perf_counter() - start
-  after, _ = rounds.settle()
+  after, _ = usage.settle()
   rows = step.setup.config.data.batch_size
-  return Round(count * rows, wall, waited, after - before, (count + head_start) * rows)
+  return Turn(count * rows, wall, waited, after - before, (count + head_start) * rows)

@@ -1,19 +1,39 @@
-"""The step benchmark as a whole."""
+"""How fast a step is: forward, in training, as the config has it, and its matrix products alone; beside PyTorch."""
 
 from collections.abc import Sequence
+import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import ml_collections
 
-from mlpvision.benchmark import steps, workers
+from mlpvision import commands
+from mlpvision.benchmark import own_step
+from mlpvision.benchmark.contender import Contender
 from mlpvision.errors import UserError
 from mlpvision.plan import chips
 
 _KINDS = {"forward": 1, "train": 3}  # and how many times the forward pass's multiply-accumulates they do
+
+
+@dataclasses.dataclass
+class Result:
+  """What a contender says of itself, and the seconds of the fastest of each of its calls so far."""
+
+  name: str
+  facts: dict[str, Any]
+  cpu: dict[str, float] = dataclasses.field(default_factory=dict)
+  wall: dict[str, float] = dataclasses.field(default_factory=dict)
+
+  def add(self, call: str, cpu: float, wall: float) -> None:
+    """Takes a turn in."""
+    self.cpu[call] = min(cpu, self.cpu.get(call, cpu))
+    self.wall[call] = min(wall, self.wall.get(call, wall))
 
 
 def run(
@@ -34,35 +54,42 @@ def run(
     json_path: where to write it all as JSON, or None.
   """
   config.data.batch_size = batch_size
-  steps.check(config)
-  if with_peers and not all(map(importlib.util.find_spec, ("torch", "timm"))):
-    raise UserError("--peers needs PyTorch and timm: pip install 'mlpvision[torch]'")
-  with tempfile.TemporaryDirectory() as directory:
+  own_step.check(config)
+  torch_steps = _torch_steps() if with_peers else None
+  results = []
+  with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+
+    def add(name, make, *arguments):
+      contender = Contender(name, make, config.to_dict(), directory, *arguments)
+      stack.callback(contender.close)
+      results.append(Result(name, contender.facts))
+      contenders.append(contender)
+
     contenders = []
-    try:
-      print("compiling ...", flush=True)
-      ours = workers.Worker("ours", steps.make, config.to_dict(), directory)
-      contenders.append(ours)
-      config.model.dtype = ours.facts["dtype"]
-      if with_peers:
-        contenders += _peers(config, directory, ours.facts["platform"])
-      print(f"measuring, {num_rounds} rounds ...", flush=True)
-      for _ in range(num_rounds):
-        for call in ours.calls:
-          for contender in contenders:
-            if call in contender.calls:
-              contender.turn(call)
-    finally:
-      for contender in contenders:
-        contender.close()
-  print(table(config, contenders, num_rounds))
+    print("compiling ...", flush=True)
+    add("ours", own_step.make)
+    ours = results[0].facts
+    config.model.dtype = ours["dtype"]
+    if with_peers:
+      device = {"cpu": "cpu", "gpu": "cuda"}.get(ours["platform"])
+      if device is None:
+        raise UserError(f"--peers: PyTorch is compared on CPU and GPU only, not on {ours['platform']}")
+      for name, compiled in (("PyTorch eager", False), ("PyTorch compile", True)):
+        add(name, torch_steps.make, device, compiled)
+    print(f"measuring, {num_rounds} rounds ...", flush=True)
+    for _ in range(num_rounds):
+      for call in ours["calls"]:
+        for contender, result in zip(contenders, results, strict=True):
+          if call in result.facts["calls"]:
+            result.add(call, *contender.turn(call))
+  print(table(config, results, num_rounds))
   if json_path:
-    whole = {c.name: {"facts": c.facts, "cpu_seconds": c.cpu, "seconds": c.wall} for c in contenders}
+    whole = {r.name: {"facts": r.facts, "cpu_seconds": r.cpu, "seconds": r.wall} for r in results}
     pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
 
 
-def table(config: ml_collections.ConfigDict, contenders: Sequence[workers.Worker], num_rounds: int) -> str:
-  """What was found, as text; contenders: `workers.Worker`s, the first one being ours."""
+def table(config: ml_collections.ConfigDict, contenders: Sequence[Result], num_rounds: int) -> str:
+  """What was found, as text; ours first."""
   ours, *peers = contenders
   facts, rows = ours.facts, config.data.batch_size
   on_cpu = facts["platform"] == "cpu"
@@ -114,13 +141,14 @@ def _details(contender, kind):
   return f"{f'{seconds:.0f}' if seconds else '':>11}{f'{memory / 2**20:,.0f} MiB' if memory else '':>10}"
 
 
-def _peers(config, directory, platform):
-  device = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
-  if device is None:
-    raise UserError(f"--peers: PyTorch is compared on CPU and GPU only, not on {platform}")
-  from benchmarks import torch_steps
-
-  found = []
-  for name, compiled in (("PyTorch eager", False), ("PyTorch compile", True)):
-    found.append(workers.Worker(name, torch_steps.make, config.to_dict(), directory, device, compiled))
-  return found
+def _torch_steps():
+  problems = []
+  if not all(map(importlib.util.find_spec, ("torch", "timm"))):
+    problems.append("--peers needs PyTorch and timm: pip install 'mlpvision[torch]'")
+  try:
+    module = commands.of_repository("benchmarks.torch_steps", "--peers")
+  except UserError as error:
+    problems.append(str(error))
+  if problems:
+    raise UserError("; ".join(problems))
+  return module

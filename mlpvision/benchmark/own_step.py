@@ -1,8 +1,10 @@
-"""This project's steps, as calls of a worker: the real ones, compiled as training compiles them."""
+"""This project's step as a contender: the real one, compiled as training compiles it."""
 
+import collections
 from collections.abc import Callable, Mapping
 import os
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -10,15 +12,15 @@ import ml_collections
 import numpy as np
 
 from mlpvision import augment, commands, sharding
-from mlpvision.benchmark import products
 from mlpvision.errors import UserError
 from mlpvision.models import cost
+from mlpvision.prepare import archives
 from mlpvision.training import setup as setup_lib, state as state_lib
 from mlpvision.weights import naming
 
 NUM_CLASSES = 1000
-# ImageNet's, for schedules that count epochs.
-_NUM_IMAGES = 1_281_167
+# A turn is one call, or as many as fit into this many seconds.
+_TURN = 0.3
 
 
 def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -66,7 +68,8 @@ class Step:
   """A train step and the state that it works on. Calling it does one step and waits for it."""
 
   def __init__(self, config: ml_collections.ConfigDict) -> None:
-    images = dict(num_images=_NUM_IMAGES, num_classes=NUM_CLASSES)
+    # ImageNet's, for schedules that count epochs.
+    images = dict(num_images=archives.RELEASES["imagenet2012"].splits["train"], num_classes=NUM_CLASSES)
     self.setup = setup_lib.make_parts(config, **images, devices=jax.devices()[:1])
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
     self.state = state_lib.create(self.setup.init, self.setup.abstract, config.seed)
@@ -79,8 +82,8 @@ class Step:
 
 def make(
   config: Mapping[str, Any], directory: str | os.PathLike
-) -> tuple[dict[str, Any], dict[str, Callable[[], Any]]]:
-  """(facts, calls) for a `workers.Worker`; leaves the parameters for others in directory/params.npz.
+) -> tuple[dict[str, Any], Callable[[str], tuple[float, float]]]:
+  """(facts, turn) for a `Contender`; leaves the parameters for others in directory/params.npz.
 
   Args:
     config: the whole config, as a dict; data.batch_size images per step.
@@ -105,15 +108,15 @@ def make(
 
   compiled_forward = jax.jit(forward).lower(step.state.params, step.batch["image"]).compile()
   found = {
-    "forward": products.collect(forward, step.state.params, step.batch["image"]),
-    "train": products.collect(jax.grad(train), step.state.params, step.batch["image"]),
+    "forward": products(forward, step.state.params, step.batch["image"]),
+    "train": products(jax.grad(train), step.state.params, step.batch["image"]),
   }
   own = Step(config)
   calls = {
     "forward": lambda: jax.block_until_ready(compiled_forward(step.state.params, step.batch["image"])),
-    "forward products": products.make_call(found["forward"]),
+    "forward products": make_call(found["forward"]),
     "train": step,
-    "train products": products.make_call(found["train"]),
+    "train products": make_call(found["train"]),
     "own": own,
   }
   facts = {
@@ -122,20 +125,63 @@ def make(
     "dtype": config.model.dtype,
     "loss": loss,
     "macs": cost.count(model, config.data.image_size)["macs"],
-    "product_flops": {name: products.flops(counted) for name, counted in found.items()},
+    "product_flops": {name: 2 * cost.macs(counted) for name, counted in found.items()},
     "compile_seconds": {"train": step.compile_seconds, "own": own.compile_seconds},
     "memory": {
-      name: _memory(compiled)
+      name: (sizes := cost.memory(compiled)) and cost.allocated(sizes)
       for name, compiled in (("forward", compiled_forward), ("train", step.compiled), ("own", own.compiled))
     },
   }
-  return facts, calls
+  return serve(facts, calls)
 
 
-def _memory(compiled):
-  """Bytes at the peak, by the compiler's analysis; None where it gives none."""
-  memory = compiled.memory_analysis()
-  if memory is None:
-    return None
-  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-  return held + memory.temp_size_in_bytes
+def products(function: Callable[..., Any], *arguments: Any) -> collections.Counter:
+  """`cost.products` of function(*arguments) on this platform.
+
+  Alone, they are what a step would cost if shifts, norms, activations and the update cost nothing: XLA's own ceiling.
+  """
+  return cost.products(jax.make_jaxpr(function)(*arguments).jaxpr, jax.default_backend())
+
+
+def make_call(counted: Mapping[Any, int]) -> Callable[[], None]:
+  """A function without arguments that computes `products` one after the other, each by a program of its own."""
+  calls = []
+  for i, ((left, right, dtype, dimensions), times) in enumerate(sorted(counted.items(), key=repr)):
+    keys = jax.random.split(jax.random.key(i))
+    operands = [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, (left, right), strict=True)]
+    product = jax.jit(lambda a, b, dimensions=dimensions: jax.lax.dot_general(a, b, dimensions))
+    calls.append((product, operands, times))
+
+  def call():
+    for product, operands, times in calls:
+      for _ in range(times):
+        product(*operands).block_until_ready()
+
+  return call
+
+
+def serve(
+  facts: Mapping[str, Any], calls: Mapping[str, Callable[[], Any]]
+) -> tuple[dict[str, Any], Callable[[str], tuple[float, float]]]:
+  """(facts, turn) for a `Contender`, after each call was made twice; facts["calls"] has their names.
+
+  A turn repeats the call of that name for a moment: (CPU seconds of all threads, seconds) of the fastest.
+
+  Args:
+    facts: what the parent should know.
+    calls: functions without arguments that return when their work is done.
+  """
+  for call in calls.values():
+    call()
+    call()
+
+  def turn(name):
+    cpu, wall, started = [], [], time.perf_counter()
+    while not wall or time.perf_counter() - started < _TURN:
+      cpu_before, wall_before = time.process_time(), time.perf_counter()
+      calls[name]()
+      cpu.append(time.process_time() - cpu_before)
+      wall.append(time.perf_counter() - wall_before)
+    return min(cpu), min(wall)
+
+  return {**facts, "calls": tuple(calls)}, turn
