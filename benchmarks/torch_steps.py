@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mlpvision import tasks
 from mlpvision.benchmark import own_step
-from mlpvision.training import setup as setup_lib
 
 
 def make(
@@ -30,7 +30,7 @@ def make(
   from benchmarks.create import create
 
   config = own_step.plain(config)
-  model = setup_lib.make_model(config.model, own_step.NUM_CLASSES)
+  model = tasks.make_model(config, own_step.NUM_CLASSES)
   with np.load(pathlib.Path(directory, "params.npz")) as params:
     module = create(model, config.data.image_size, params).to(device)
   torch.set_float32_matmul_precision("high")  # of a GPU, for what autocast leaves in float32
@@ -41,7 +41,7 @@ def make(
   groups = [{"params": decayed, "weight_decay": config.optim.weight_decay}, {"params": others, "weight_decay": 0.0}]
   optimizer = torch.optim.AdamW(groups, lr=config.optim.learning_rate, eps=1e-8, fused=True)
 
-  batch = own_step.batch(config)
+  batch = tasks.random_batch(config, own_step.NUM_CLASSES)
   images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous().to(device)
   labels = torch.from_numpy(batch["label"]).long().to(device)
   mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (config.data.mean, config.data.std))

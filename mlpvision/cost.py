@@ -26,10 +26,10 @@ def main(argv: list[str]) -> None:
   config = commands.read_config(_CONFIG)
   if config is None:
     raise app.UsageError("--config or --write")
+  from mlpvision import tasks
   from mlpvision.models import cost
-  from mlpvision.training.setup import make_model
 
-  found = cost.count(make_model(config.model, _CLASSES.value), config.data.image_size)
+  found = cost.count(tasks.make_model(config, _CLASSES.value), config.data.image_size)
   print(f"{config.model.name} at {config.data.image_size} pixels, {_CLASSES.value:,} classes:")
   print(f"  parameters          {found['parameters']:>15,}\n  multiply-accumulates{found['macs']:>15,}")
 

@@ -82,13 +82,13 @@ def test_saved_on_any_number_of_devices_restored_on_any_other(run):
     checkpoints.close()
 
 
-@pytest.mark.parametrize(("metric", "best"), [("val/top1", 4), ("val/loss", 2)])
-def test_the_best_checkpoint_stays_beside_the_newest(run, metric, best):
+@pytest.mark.parametrize(("metric", "direction", "best"), [("val/top1", "max", 4), ("calibration/ece", "min", 2)])
+def test_the_best_checkpoint_stays_beside_the_newest(run, metric, direction, best):
   config, workdir = run
   state, _ = _state(config)
   scores = {2: 0.1, 4: 0.9, 6: 0.5, 8: None, 10: 0.7, 11: None}
   for steps in ((2, 4, 6), (8, 10, 11)):  # in two sittings
-    checkpoints = Checkpoints(workdir, 1, metric)
+    checkpoints = Checkpoints(workdir, 1, metric, direction)
     for step in steps:
       checkpoints.save(step, state, _META, scores[step] and {metric: scores[step], "val/other": 1.0})
     checkpoints.wait()

@@ -56,4 +56,4 @@ def test_the_command_writes_weights_that_load_again(command, tmp_path):
   assert code == 0, output
   again = mlpvision.load(tmp_path / "new.safetensors")
   np.testing.assert_array_equal(_logits(again), _logits(trained))
-  assert (again.config, again.class_names) == (trained.config, trained.class_names)
+  assert (again.preprocessing, again.class_names) == (trained.preprocessing, trained.class_names)

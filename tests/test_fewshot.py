@@ -74,8 +74,8 @@ def test_on_several_devices_it_is_the_same(small_config, data_dir):
 
 
 def test_during_training_and_alone(small_config, command, tmp_path):
-  small_config.duration, small_config.fewshot.every = "20 steps", "10 steps"
-  small_config.fewshot.shots = (5,)
+  small_config.duration = "20 steps"
+  small_config.evals.fewshot.update(every="10 steps", shots=(5,))
   small_config.data.eval_split = "test[:100]"
   loop.train_and_evaluate(small_config, tmp_path)
   rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

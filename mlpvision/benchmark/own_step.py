@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, commands, sharding
+from mlpvision import augment, commands, sharding, tasks
 from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.prepare import archives
@@ -53,17 +53,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """A batch of random images and labels, as the loader gives them."""
-  rng, rows, size = np.random.default_rng(0), config.data.batch_size, config.data.image_size
-  return {
-    "image": rng.integers(0, 256, (rows, size, size, 3), np.uint8),
-    "label": rng.integers(0, NUM_CLASSES, rows, np.int32),
-    "mask": np.ones(rows, np.bool_),
-    "replaced": np.zeros(rows, np.bool_),
-  }
-
-
 class Step:
   """A train step and the state that it works on. Calling it does one step and waits for it."""
 
@@ -73,7 +62,7 @@ class Step:
     self.setup = setup_lib.make_parts(config, **images, devices=jax.devices()[:1])
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
     self.state = state_lib.create(self.setup.init, self.setup.abstract, config.seed)
-    self.batch = sharding.put_batch(batch(config), self.setup.mesh)
+    self.batch = sharding.put_batch(tasks.random_batch(config, NUM_CLASSES), self.setup.mesh)
 
   def __call__(self) -> dict[str, jax.Array]:
     self.state, metrics = self.compiled(self.state, self.batch)

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, loader
+from mlpvision.data import datasets, rows as rows_lib
 
 _EXAMPLES = 256
 
@@ -38,13 +38,14 @@ def measure(split: datasets.Split, config: ml_collections.ConfigDict, seconds: f
   rng = np.random.default_rng(config.seed)
   rows = config.data.batch_size
   examples = [split.source[int(i)]["image"] for i in rng.integers(len(split), size=_EXAMPLES)]
-  crops = [loader.crop(data, rng, config) for data in examples]
+  task_rows = rows_lib.of(config)
+  crops = [task_rows.draw_crop(data, rng)[0] for data in examples]
   some = itertools.cycle(range(_EXAMPLES))
   stages = [
     ("read", 1, lambda: split.source[int(rng.integers(len(split)))]),
-    ("decode and crop", 1, lambda: loader.crop(examples[next(some)], rng, config)),
+    ("decode and crop", 1, lambda: task_rows.draw_crop(examples[next(some)], rng)),
   ]
-  if randaugment := loader.make_randaugment(config):
+  if randaugment := task_rows.randaugment:
     stages.append(("RandAugment", 1, lambda: randaugment(crops[next(some)], rng)))
   rows_of_batch = grain.MapDataset.source([{"image": crops[i % _EXAMPLES]} for i in range(rows)]).batch(rows)
   batch = rows_of_batch[0]["image"]

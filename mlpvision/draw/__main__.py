@@ -53,20 +53,20 @@ def _trained():
 def _receptive_field():
   import jax
 
+  from mlpvision import tasks
   from mlpvision.draw import figures, maps
   from mlpvision.models import shift
-  from mlpvision.training.setup import make_model
 
   if _WEIGHTS.value:
     trained = _trained()
-    noise = jax.random.normal(jax.random.key(0), (8, *[trained.config.data.image_size] * 2, 3))
+    noise = jax.random.normal(jax.random.key(0), (8, *[trained.preprocessing.image_size] * 2, 3))
     return figures.receptive_fields({_WEIGHTS.value: maps.receptive_field(*trained, noise)})
   config = commands.read_config(_CONFIG)
   if config is None:
     raise app.UsageError("receptive_field: --weights=RUN or --config=FILE")
   with config.unlocked():
     config.model.dtype = "float32"
-  model = make_model(config.model, 10)
+  model = tasks.make_model(config, 10)
   sets = {config.model.name: model}
   if hasattr(model, "directions"):
     sets = {name: model.clone(directions=name) for name in ("none", "up", "up_down", "up_right", "four", "eight")}
@@ -83,11 +83,11 @@ def _receptive_field():
 def _shifts(path):
   import numpy as np
 
-  from mlpvision.data import transforms
+  from mlpvision.data import crops, transforms
   from mlpvision.draw import figures
 
   image = transforms.open_image(path)
-  small = transforms.center_crop(image, 14, crop_ratio=1.0, interpolation="bicubic")
+  small = crops.center_crop(image, 14, crop_ratio=1.0, interpolation="bicubic")
   return figures.shifts(np.asarray(small, np.float32) / 255, _DIRECTIONS.value)
 
 
@@ -140,8 +140,8 @@ def _shown(trained, path):
   """The picture as the model sees it, float [H, W, 3] in [0, 1]."""
   import numpy as np
 
-  data = trained.config.data
-  return np.clip(trained.preprocess(path) * np.asarray(data.std) + np.asarray(data.mean), 0, 1)
+  view = trained.preprocessing
+  return np.clip(trained.preprocess(path) * np.asarray(view.std) + np.asarray(view.mean), 0, 1)
 
 
 _KINDS = {

@@ -61,7 +61,7 @@ EVALUATORS = {
 
 
 def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
-  """{name: entry} of the evaluators of config.evals that run, in their order.
+  """{name: entry} of the evaluators of config.evals that run, the task's own metrics first.
 
   Raises:
     UserError: an evaluator of an unknown type.
@@ -69,7 +69,9 @@ def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
   for name, entry in config.evals.items():
     if entry.get("type") not in EVALUATORS:
       raise UserError(f"evals.{name}.type={entry.get('type')!r}: one of {', '.join(EVALUATORS)}")
-  return {name: entry for name, entry in config.evals.items() if entry.get("every") != NEVER}
+  # A ConfigDict is in alphabetical order; the task's own metrics are what people look for first.
+  ordered = sorted(config.evals.items(), key=lambda item: item[1].type != "accuracy")
+  return {name: entry for name, entry in ordered if entry.get("every") != NEVER}
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:

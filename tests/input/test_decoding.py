@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_images
 
-from mlpvision.data import jpeg, transforms
+from mlpvision.data import crops, jpeg, transforms
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,9 @@ def _encode(image, form="jpeg", **options):
 
 
 def _crop(data, size=64, seed=0):
-  rng = np.random.default_rng(seed)
-  return transforms.random_resized_crop(data, size, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+  image, shape = crops.with_shape(data)
+  box = crops.draw_box(shape, np.random.default_rng(seed), scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+  return crops.cut(image, box, size)
 
 
 def _difference(a, b):
@@ -35,7 +36,7 @@ def _difference(a, b):
 def _noted(image, seed):
   """Where `_crop` cuts: (left, top, right, bottom)."""
   rng = np.random.default_rng(seed)
-  y, x, h, w = transforms._random_box(image.height, image.width, rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+  y, x, h, w = crops.draw_box((image.height, image.width), rng, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
   return x, y, x + w, y + h
 
 
@@ -73,7 +74,7 @@ def test_evaluation_sees_what_pillow_resizes(photos, shape, size, ratio, resized
     image = photo.resize(shape)
     expected = np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
     expected = expected[corner[1] : corner[1] + size, corner[0] : corner[0] + size]
-    view = transforms.center_crop(image, size, crop_ratio=ratio, interpolation="bicubic")
+    view = crops.center_crop(image, size, crop_ratio=ratio, interpolation="bicubic")
     np.testing.assert_array_equal(view, expected)
 
 

@@ -13,7 +13,7 @@ from tensorflow_datasets.core import registered
 from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
 
 from mlpvision import models, weights
-from mlpvision.data import datasets, imagenet, transforms
+from mlpvision.data import crops, datasets, imagenet, transforms
 from mlpvision.errors import UserError
 from mlpvision.evaluate import run
 from mlpvision.weights import known
@@ -102,7 +102,7 @@ def _evaluate(source, small_config, data_dir, name, split="test"):
 def _logits(model, params, split):
   view = dict(crop_ratio=1.0, interpolation="bicubic")
   images = [transforms.open_image(split.source[i]["image"]) for i in range(len(split))]
-  images = np.stack([transforms.center_crop(image, 16, **view) for image in images])
+  images = np.stack([crops.center_crop(image, 16, **view) for image in images])
   return np.asarray(model.apply({"params": params}, (images / np.float32(255) - 0.4) / 0.3), np.float64)
 
 
@@ -188,11 +188,11 @@ def test_real_counts_a_prediction_that_is_among_the_labels(prepared, published, 
 
 def _evaluate_params(model, params, split, config):
   from mlpvision import sharding
-  from mlpvision.evaluate.evaluator import Evaluator
+  from mlpvision.evaluate.accuracy import Accuracy
 
   config.data.update(dict(image_size=16, mean=_VIEW.mean, std=_VIEW.std))
   config.eval.update(dict(batch_size=5, crop_ratio=1.0, interpolation="bicubic"))
-  return Evaluator(model, split, config, sharding.make_mesh()).run(params)
+  return Accuracy(model, split, config, sharding.make_mesh()).run(params)
 
 
 def test_real_is_not_trained_on(prepared, small_config):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from mlpvision.data import transforms
+from mlpvision.data import crops, transforms
 from mlpvision.errors import UserError
 
 
@@ -20,20 +20,20 @@ def photo():
 
 
 def test_center_crop_equals_pillow(photo):
-  out = transforms.center_crop(photo, 24, crop_ratio=0.75, interpolation="bicubic")
+  out = crops.center_crop(photo, 24, crop_ratio=0.75, interpolation="bicubic")
   resized = photo.resize((48, 32), Image.Resampling.BICUBIC)
   np.testing.assert_array_equal(out, np.asarray(resized)[4:28, 12:36])
 
 
 def test_center_crop_leaves_a_fitting_image_alone():
   image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
-  out = transforms.center_crop(Image.fromarray(image), 28, crop_ratio=1.0, interpolation="bicubic")
+  out = crops.center_crop(Image.fromarray(image), 28, crop_ratio=1.0, interpolation="bicubic")
   np.testing.assert_array_equal(out, image)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (33, 17)])
 def test_center_crop_of_any_shape(size):
-  out = transforms.center_crop(Image.new("RGB", size, "red"), 16, crop_ratio=0.875, interpolation="bilinear")
+  out = crops.center_crop(Image.new("RGB", size, "red"), 16, crop_ratio=0.875, interpolation="bilinear")
   assert out.shape == (16, 16, 3)
   assert (out == [255, 0, 0]).all()
 
@@ -44,14 +44,47 @@ def _encode(array):
   return file.getvalue()
 
 
-def test_random_resized_crop_draws_its_share_of_the_area():
+@pytest.mark.parametrize(("crop_ratio", "short"), [(0.9, 35), (0.875, 36), (1.0, 32), (0.95, 33)])
+def test_the_shorter_side_is_rounded_down_as_the_originals_do(crop_ratio, short):
+  """floor(32 / crop_ratio), so 32 / 0.9 = 35.6 gives 35: against Pillow's own resize to that size."""
+  random = np.random.default_rng(0)
+  image = Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8))
+  out = crops.center_crop(image, 32, crop_ratio=crop_ratio, interpolation="bilinear")
+  resized = image.resize((short * 64 // 48, short), Image.Resampling.BILINEAR)
+  left, top = round((resized.width - 32) / 2), round((short - 32) / 2)
+  np.testing.assert_array_equal(out, np.asarray(resized)[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_label_map_follows_its_image(seed):
+  """The map of a picture of large squares, cropped or moved, is the map of the cropped or moved picture."""
+  random = np.random.default_rng(seed)
+  labels = random.integers(0, 2, (6, 8), np.uint8).repeat(20, 0).repeat(20, 1)
+  image = 255 * np.repeat(labels[..., None], 3, -1)
+  box = crops.draw_box(labels.shape, random, scale=(0.3, 1.0), ratio=(0.75, 4 / 3))
+  affine = crops.draw_affine(random, rotation=20.0, zoom=0.1, shift=4.0)
+  for cropped, followed in (
+    (crops.cut(image, box, 64), crops.cut_map(labels, box, 64)),
+    (crops.warp(image, affine, 64), crops.warp_map(labels, affine, 64)),
+  ):
+    assert followed.shape == (64, 64)
+    assert followed.dtype == labels.dtype
+    seen = cropped[..., 0].astype(int)
+    sure = (seen < 30) | (seen > 225)  # away from the edges of the squares
+    assert sure.mean() > 0.7
+    np.testing.assert_array_equal(followed[sure], seen[sure] > 127)
+
+
+def test_boxes_have_their_share_of_the_area():
   """Each pixel holds its own coordinates, so a crop tells where it was."""
   rng = np.random.default_rng(0)
   ramp = np.zeros((200, 200, 3), np.uint8)
   ramp[..., 0], ramp[..., 1] = np.mgrid[:200, :200]
   areas, ratios, corners, encoded = [], [], [], _encode(ramp)
   for _ in range(400):
-    crop = transforms.random_resized_crop(encoded, 32, rng, scale=(0.25, 0.75), ratio=(0.5, 2.0)).astype(float)
+    image, shape = crops.with_shape(encoded)
+    box = crops.draw_box(shape, rng, scale=(0.25, 0.75), ratio=(0.5, 2.0))
+    crop = crops.cut(image, box, 32).astype(float)
     # A pixel of the crop shows the mean of its 32nd part.
     height, width = (np.ptp(crop[..., channel].mean(1 - channel)) * 32 / 31 for channel in (0, 1))
     corners.append([(crop[..., i].min() - side / 64) / (200 - side) for i, side in enumerate((height, width))])
@@ -65,36 +98,37 @@ def test_random_resized_crop_draws_its_share_of_the_area():
   assert np.abs(np.mean(corners, 0) - 0.5).max() < 0.06
 
 
-def test_random_resized_crop_of_an_extreme_shape_falls_back_to_the_centre():
+def test_the_box_of_an_extreme_shape_is_central():
   strip = np.zeros((10, 1000, 3), np.uint8)
   strip[:, 400:600] = 255
   rng = np.random.default_rng(0)
-  out = transforms.random_resized_crop(_encode(strip), 8, rng, scale=(0.9, 1), ratio=(0.75, 4 / 3))
+  out = crops.cut(strip, crops.draw_box((10, 1000), rng, scale=(0.9, 1), ratio=(0.75, 4 / 3)), 8)
   assert (out == 255).all()
 
 
-def test_random_affine_at_rest_is_the_identity():
+def test_an_affine_at_rest_is_the_identity():
   image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
-  out = transforms.random_affine(image, 28, np.random.default_rng(0), rotation=0.0, zoom=0.0, shift=0.0)
+  out = crops.warp(image, crops.Affine(0.0, 1.0, (0.0, 0.0)), 28)
   np.testing.assert_array_equal(out, image)
 
 
-def test_random_affine_moves_within_its_limits():
+def test_affines_move_within_their_limits():
   dot = np.zeros((41, 41, 3), np.uint8)
   dot[19:22, 19:22] = 255
   centres = []
   for seed in range(200):
-    out = transforms.random_affine(dot, 41, np.random.default_rng(seed), rotation=15.0, zoom=0.15, shift=3.0)
+    affine = crops.draw_affine(np.random.default_rng(seed), rotation=15.0, zoom=0.15, shift=3.0)
+    out = crops.warp(dot, affine, 41)
     ys, xs = np.nonzero(out[..., 0] > 100)
     centres.append((ys.mean() - 20, xs.mean() - 20))
   assert 2.5 < np.abs(centres).max() < 3.6
   assert np.abs(np.mean(centres, 0)).max() < 0.4
 
 
-def test_random_affine_skips_no_pixels_of_a_large_image():
+def test_an_affine_skips_no_pixels_of_a_large_image():
   rng = np.random.default_rng(0)
   grain = rng.integers(0, 2, (600, 400, 1), np.uint8).repeat(3, axis=2) * 255
-  out = transforms.random_affine(grain, 28, rng, rotation=0.0, zoom=0.0, shift=0.0)
+  out = crops.warp(grain, crops.Affine(0.0, 1.0, (0.0, 0.0)), 28)
   inside = out[:, 6:22]  # 400 / 600 of the width
   assert 100 < inside.min() < inside.max() < 155
   assert not out[:, :4].any()

@@ -59,8 +59,11 @@ def vit_file(tmp_path):
 
 def _start(config):
   """(flat parameters of step 0, state, what read says, Setup)."""
-  setup = set_up(config)
-  given, text = warm_start.read(config.init_from, setup) if config.init_from else (None, "")
+  setup = set_up(config, warm=bool(config.init_from))
+  given, text = None, ""
+  if setup.source:
+    names = setup.train_split.class_names
+    given, text = warm_start.parameters(setup.config, setup.source, setup.abstract.params, names)
   state = state_lib.create(setup.init, setup.abstract, config.seed, given)
   return flatten_dict(jax.device_get(state.params), sep="/"), state, text, setup
 

@@ -6,19 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from mlpvision import sharding
+from mlpvision import sharding, tasks
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 from mlpvision.training import loop, setup as setup_lib, state as state_lib
 
 
-def _batch(colour, size=40):
-  return {
-    "image": np.full((size, 28, 28, 3), colour, np.uint8),
-    "label": np.arange(size, dtype=np.int32) % 10,
-    "mask": np.ones(size, bool),
-    "replaced": np.zeros(size, bool),
-  }
+def _batch(config, colour):
+  batch = tasks.random_batch(config, 10)
+  return {**batch, "image": np.full_like(batch["image"], colour)}
 
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])
@@ -31,7 +27,7 @@ def test_skip_changes_nothing_and_goes_on(small_config, policy):
   step, _ = setup_lib.compile_step(setup)
   history = []
   for colour in (0, 255, 0):
-    state, metrics = step(state, sharding.put_batch(_batch(colour), setup.mesh))
+    state, metrics = step(state, sharding.put_batch(_batch(small_config, colour), setup.mesh))
     history.append((jax.device_get(state.params), bool(metrics["finite"])))
   assert [finite for _, finite in history] == [True, False, policy == "skip"]
   leaves = [jax.tree.leaves(params) for params, _ in history]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlpvision import sharding
+from mlpvision import sharding, tasks
 from mlpvision.errors import UserError
 from mlpvision.training import setup as setup_lib, state as state_lib
 
@@ -29,15 +29,8 @@ def _run(config, steps=20):
   step, _ = setup_lib.compile_step(setup)
   found = []
   for i in range(steps):
-    random = np.random.default_rng(i)
-    batch_size, size = config.data.batch_size, config.data.image_size
-    batch = {
-      "image": random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
-      "label": random.integers(0, 10, batch_size).astype(np.int32),
-      "mask": np.ones(batch_size, bool),
-      "replaced": np.zeros(batch_size, bool),
-    }
-    state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
+    batch = sharding.put_batch(tasks.random_batch(config, 10, seed=i), setup.mesh)
+    state, metrics = step(state, batch)
     found.append(metrics["loss"])
   return np.array(jax.device_get(found)), state
 

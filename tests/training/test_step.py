@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlpvision import sharding
+from mlpvision import sharding, tasks
 from mlpvision.errors import UserError
-from mlpvision.training import losses, setup as setup_lib, state as state_lib
+from mlpvision.tasks import losses
+from mlpvision.training import setup as setup_lib, state as state_lib
 
 
 def _losses(config, steps=5):
@@ -19,14 +20,7 @@ def _losses(config, steps=5):
   step, _ = setup_lib.compile_step(setup)
   history = []
   for i in range(steps):
-    random = np.random.default_rng(i)
-    size, batch_size = config.data.image_size, config.data.batch_size
-    batch = {
-      "image": random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
-      "label": random.integers(0, 10, batch_size).astype(np.int32),
-      "mask": np.ones(batch_size, bool),
-      "replaced": np.zeros(batch_size, bool),
-    }
+    batch = tasks.random_batch(config, 10, seed=i)
     state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
     history.append(metrics["loss"].item())
   return np.array(history), state
