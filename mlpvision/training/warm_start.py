@@ -5,6 +5,7 @@ import difflib
 import os
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
@@ -14,7 +15,7 @@ from mlpvision import checkpoints, sharding, weights
 from mlpvision.errors import UserError
 from mlpvision.models import swin
 from mlpvision.training.setup import Setup, make_model
-from mlpvision.weights import naming, resize
+from mlpvision.weights import resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
 
@@ -89,10 +90,10 @@ def read(source: str, setup: Setup) -> tuple[dict[str, np.ndarray], str]:
       f"init_from={source} is of {family.__name__}, model.name={setup.config.model.name} is not: take"
       f" --config.model.name={found.name}"
     )
-  before = {path: np.asarray(array) for path, array in naming.flatten(found.params).items()}
+  before = {path: np.asarray(array) for path, array in flatten_dict(found.params, sep="/").items()}
   model, params = _fit(source, found, setup.model, setup.config.data.image_size)
-  given = naming.flatten(params)
-  expected = {path: leaf.shape for path, leaf in naming.flatten(setup.abstract.params).items()}
+  given = flatten_dict(params, sep="/")
+  expected = {path: leaf.shape for path, leaf in flatten_dict(setup.abstract.params, sep="/").items()}
   new = [path for path in expected if path.startswith("head/") and not found.same_labels]
   given = {path: array for path, array in given.items() if not path.startswith("head/") or found.same_labels}
   _check_shapes(source, setup, model, given, {path: shape for path, shape in expected.items() if path not in new})
