@@ -44,7 +44,8 @@ def load(source: str | os.PathLike, *, ema: bool = False) -> Trained:
     ema: the moving average of the parameters; runs only.
 
   Returns:
-    `mlpvision.trained.Trained`: predict("photo.jpg"), preprocess("photo.jpg"); `model, params = load(...)`.
+    `mlpvision.trained.Trained`: predict("photo.jpg"), preprocess("photo.jpg"); `model, params = load(...)`. To compile
+    the model's gradient for a CPU, pass `mlpvision.models.compiler_options()` to jax.jit.
 
   Raises:
     mlpvision.errors.UserError: nothing usable there.

@@ -15,14 +15,6 @@ from mlpvision.errors import UserError
 BATCH = P(("data", "fsdp"))  # the first dimension of every batch
 _MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth a gather
 
-# Tensor parallelism: the hidden channels of the channel MLP are cut over the model axis. All families name it alike.
-# Nothing else is cut: where the channels of a shift or of a token-mixing layer lie apart, all of them would travel.
-_MODEL_RULES = (
-  (r"channel_mixing/Dense_0/kernel$", P(None, "model")),
-  (r"channel_mixing/Dense_0/bias$", P("model")),
-  (r"channel_mixing/Dense_1/kernel$", P("model", None)),
-)
-
 # Each is set by a launcher that starts several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
 _CLUSTER_SIGNS = {
   "JAX_COORDINATOR_ADDRESS": lambda value: True,
@@ -87,17 +79,20 @@ def batch_parts(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def tree_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = ()) -> Any:
+def tree_shardings(
+  tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = (), model_axis: Iterable[tuple[str, tuple]] = ()
+) -> Any:
   """A NamedSharding per leaf of a tree of arrays or shapes.
 
-  The first rule that is found in the leaf's path, such as "params/head/kernel", decides alone. Without one, the hidden
-  channels of a channel MLP are cut over the model axis, and a large leaf is cut along its largest dimension that
+  The first rule that is found in the leaf's path, such as "params/head/kernel", decides alone. Without one, the first
+  of `model_axis` that is found does for its dimensions, and a large leaf is cut along the largest dimension that
   remains and that the fsdp axis divides.
 
   Args:
     tree: of arrays or shapes.
     mesh: as from `make_mesh`.
     rules: (regex, axes) pairs; axes names a mesh axis, several, or None for each dimension.
+    model_axis: such pairs, as the model families have them (`models.Family`).
 
   Raises:
     UserError: a rule names no axis of the mesh, or one that does not divide the dimension.
@@ -108,8 +103,8 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[An
     for pattern, axes in rules:
       if re.search(pattern, name):
         return _sharding(mesh, P(*axes), name, x)
-    spec = next((spec for pattern, spec in _MODEL_RULES if re.search(pattern, name)), P())
-    axes = [*spec, *[None] * (x.ndim - len(spec))]
+    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name)), ())
+    axes = [*cut, *[None] * (x.ndim - len(cut))]
     if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
         if axes[i] is None and x.shape[i] % mesh.shape["fsdp"] == 0:

@@ -1,7 +1,6 @@
 """Fixtures: eight virtual devices, no network, the digits prepared once, commands run as their users run them."""
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -20,7 +19,6 @@ from mlpvision import commands  # noqa: E402
 
 commands.keep_freed_memory()
 
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import sitecustomize  # noqa: E402, F401  blocks the network in this process
 
@@ -79,20 +77,6 @@ def command(start):
     return process.returncode, output
 
   return run
-
-
-@pytest.fixture
-def golden():
-  """golden("asmlp") -> (meta, params in the original's naming, all other arrays)."""
-
-  def load(name):
-    with np.load(_TESTS / "data" / f"{name}.npz", allow_pickle=False) as arrays:
-      arrays = dict(arrays)
-    meta = json.loads(bytes(arrays.pop("meta"))) if "meta" in arrays else {}
-    params = {key.removeprefix("param/"): arrays.pop(key) for key in list(arrays) if key.startswith("param/")}
-    return meta, params, arrays
-
-  return load
 
 
 @pytest.fixture

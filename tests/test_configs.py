@@ -4,6 +4,7 @@ import importlib
 import pathlib
 import re
 
+from families import FAMILIES
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -38,15 +39,11 @@ _RECIPES = {  # and the models that they start from
 _LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
 # One of each recipe is trained, of the others the step is traced.
 _TRAINED = ("asmlp_base", "mixer_b16", "mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
-SMALL_MODELS = {  # one of each family, small
-  "mixer": dict(num_blocks=2, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=32, patch_size=16),
-  "s2mlp": dict(num_blocks=2, hidden_dim=16, patch_size=16),
-  "asmlp": dict(hidden_dim=8, depths=(1, 1)),
-  "swin": dict(hidden_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2),
-  "vit": dict(num_blocks=1, hidden_dim=16, num_heads=2, patch_size=16),
-  "ff": dict(num_blocks=1, hidden_dim=16, patch_size=16),
-  "resmlp": dict(num_blocks=1, hidden_dim=16, patch_size=16),
-}
+# One of each family, small; plain stacks with patches of 16 pixels.
+SMALL_MODELS = {name: dict(next(iter(row.small.values()))) for name, row in FAMILIES.items()}
+for _options in SMALL_MODELS.values():
+  if "patch_size" in _options:
+    _options["patch_size"] = 16
 
 
 def _config(name):

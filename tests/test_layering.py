@@ -60,8 +60,8 @@ _RULES = {
   "mlpvision.reporting": ({"mlpvision.reporting"}, {"tensorflow", "orbax", "grain", "tensorflow_datasets"}),
   "mlpvision.training.losses": (_NONE, _HEAVY),
   "mlpvision.training.optim": ({"mlpvision.errors"}, _HEAVY),
-  "mlpvision.training.rates": ({"mlpvision.errors"}, _HEAVY),
-  "mlpvision.training.state": ({"mlpvision.sharding"}, _HEAVY),
+  "mlpvision.training.rates": ({"mlpvision.errors", "mlpvision.models"}, _HEAVY),
+  "mlpvision.training.state": ({"mlpvision.models", "mlpvision.sharding"}, _HEAVY),
   "mlpvision.training.step": ({"mlpvision.augment", "mlpvision.models.layers", "mlpvision.training.losses"}, _HEAVY),
 }
 

@@ -16,7 +16,6 @@ from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.prepare import archives
 from mlpvision.training import setup as setup_lib, state as state_lib
-from mlpvision.weights import naming
 
 NUM_CLASSES = 1000
 # A turn is one call, or as many as fit into this many seconds.
@@ -84,7 +83,9 @@ def make(
   use_float32_on_cpu(config)
   step = Step(plain(config))
   params, model = step.state.params, step.setup.model
-  np.savez(pathlib.Path(directory, "params.npz"), **naming.flatten(jax.device_get(params)))
+  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+  flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+  np.savez(pathlib.Path(directory, "params.npz"), **flat)
   loss = float(step()["loss"])  # before any update
 
   def forward(params, images):

@@ -6,7 +6,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers, norms, remat
+from mlpvision.models import forms, layers, norms, remat
+from mlpvision.models.family import Family, pyramid
+from mlpvision.models.naming import CONV, CONV1X1, DENSE, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
 
 
@@ -37,10 +39,10 @@ class AxialShift(nn.Module):
       def product(y, kernel, *_, **__):
         return shifted_product(y, kernel, self.shift_size, axis, self.padding, self.dilation)
 
-      return layers.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(y))
+      return forms.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(y))
 
     x = _dense(channels, channels, self.dtype, "conv1")(x)
-    x = layers.gelu(norms.GroupNorm1(dtype=self.dtype, name="norm1")(x))
+    x = forms.gelu(norms.GroupNorm1(dtype=self.dtype, name="norm1")(x))
     if self.connection == "parallel":
       x = shifted(x, 2, "conv2_1") + shifted(x, 1, "conv2_2")
     else:
@@ -111,7 +113,7 @@ class _Reduction(nn.Module):
     return jnp.einsum("bhrwqc,qrcd->bhwd", x, kernel)
 
 
-class ASMLP(nn.Module):
+class ASMLP(layers.Backbone):
   """AS-MLP, a pyramid of four stages; any image size whose maps can be halved between the stages.
 
   Attributes:
@@ -143,15 +145,6 @@ class ASMLP(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return tuple(self.patch_size * 2**i for i in range(len(self.depths)))
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """One map per stage, before the stage's patch merging: ([B, H/4, W/4, C], ..., [B, H/32, W/32, 8C])."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
@@ -159,9 +152,7 @@ class ASMLP(nn.Module):
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
-    fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     x = norms.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
     block = remat.wrap(ASBlock, self.remat)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
@@ -194,3 +185,29 @@ VARIANTS = {
   "asmlp_base": dict(hidden_dim=128, depths=(2, 2, 18, 2)),
   "asmlp_mobile": dict(hidden_dim=64, depths=(2, 2, 2, 2)),
 }
+
+_THEIRS, _BLOCK = "layers.{s}.blocks.{i}", "stage_{s}_block_{i}"
+
+_OFFICIAL = Table(
+  "official",
+  (
+    ("patch_embed.proj", "stem", CONV),
+    ("patch_embed.norm", "stem_norm", NORM),
+    (f"{_THEIRS}.norm1", f"{_BLOCK}/norm1", NORM),
+    (f"{_THEIRS}.axial_shift.conv1", f"{_BLOCK}/axial_shift/conv1", CONV1X1),
+    (f"{_THEIRS}.axial_shift.norm1", f"{_BLOCK}/axial_shift/norm1", NORM),
+    (f"{_THEIRS}.axial_shift.conv2_1", f"{_BLOCK}/axial_shift/conv2_1", CONV1X1),
+    (f"{_THEIRS}.axial_shift.conv2_2", f"{_BLOCK}/axial_shift/conv2_2", CONV1X1),
+    (f"{_THEIRS}.axial_shift.norm2", f"{_BLOCK}/axial_shift/norm2", NORM),
+    (f"{_THEIRS}.axial_shift.conv3", f"{_BLOCK}/axial_shift/conv3", CONV1X1),
+    (f"{_THEIRS}.norm2", f"{_BLOCK}/norm2", NORM),
+    (f"{_THEIRS}.mlp.fc1", f"{_BLOCK}/channel_mixing/Dense_0", CONV1X1),
+    (f"{_THEIRS}.mlp.fc2", f"{_BLOCK}/channel_mixing/Dense_1", CONV1X1),
+    ("layers.{s}.downsample.norm", "merge_{s}/norm", NORM),
+    ("layers.{s}.downsample.reduction", "merge_{s}/reduction", CONV1X1),
+    ("norm", "norm", NORM),
+    ("head", "head", DENSE),
+  ),
+)
+
+FAMILY = Family(ASMLP, VARIANTS, pyramid, block=_BLOCK, tables=(_OFFICIAL,))

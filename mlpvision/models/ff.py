@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
+from mlpvision.models.family import Family, isotropic
+from mlpvision.models.naming import CONV, DENSE, NORM, Leaf, Table
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -39,7 +41,7 @@ class FFBlock(nn.Module):
     return x + drop_path(mlp(y, "token_mixing").swapaxes(1, 2), train)
 
 
-class FF(nn.Module):
+class FF(layers.Backbone):
   """FF. The token MLPs fix the number of patches, so a set of parameters serves one image size.
 
   Attributes:
@@ -65,25 +67,14 @@ class FF(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return (self.patch_size,)
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """The final token map after the last norm, without class token, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
   ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
-    fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape
-    self._check_grid(rows, columns)
+    self.check_patches(_patches, rows, columns)
     x = x + self.param("pos_embedding", _INIT, (1, rows, columns, channels)).astype(self.dtype)
     cls = self.param("cls_token", _INIT, (1, 1, channels)) + self.param("cls_pos_embedding", _INIT, (1, 1, channels))
     cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, channels))
@@ -103,19 +94,36 @@ class FF(nn.Module):
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
     return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
 
-  def _check_grid(self, rows, columns):
-    if not self.has_variable("params", "pos_embedding"):
-      return
-    expected = self.get_variable("params", "pos_embedding").shape[1:3]
-    if (rows, columns) != expected:
-      raise ValueError(
-        f"these FF parameters are for {expected[0]}x{expected[1]} patches of {self.patch_size}x{self.patch_size}"
-        f" pixels, the images have {rows}x{columns}: FF works at the image size it was trained at"
-      )
-
 
 VARIANTS = {
   "ff_tiny": dict(patch_size=16, num_blocks=12, hidden_dim=192),
   "ff_base": dict(patch_size=16, num_blocks=12, hidden_dim=768),
   "ff_large": dict(patch_size=32, num_blocks=24, hidden_dim=1024),
 }
+
+
+def _patches(shapes):
+  return shapes["pos_embedding"][1:3]
+
+
+_CHANNELS_LAST = (lambda a: a.transpose(0, 2, 3, 1), lambda a: a.transpose(0, 3, 1, 2))
+
+_OFFICIAL = Table(
+  "official",
+  (
+    ("", "", (Leaf("cls_token", "cls_token"),)),
+    ("pos_encoding", "", (Leaf("cls_pos_embed", "cls_pos_embedding"),)),
+    ("pos_encoding", "", (Leaf("pos_embed", "pos_embedding", *_CHANNELS_LAST),)),
+    ("patch_embed.proj", "stem", CONV),
+    ("blocks.{i}.norm1", "block_{i}/norm1", NORM),
+    ("blocks.{i}.mlp1.fc1", "block_{i}/channel_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp1.fc2", "block_{i}/channel_mixing/Dense_1", DENSE),
+    ("blocks.{i}.norm2", "block_{i}/norm2", NORM),
+    ("blocks.{i}.mlp2.fc1", "block_{i}/token_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp2.fc2", "block_{i}/token_mixing/Dense_1", DENSE),
+    ("norm", "norm", NORM),
+    ("head", "head", DENSE),
+  ),
+)
+
+FAMILY = Family(FF, VARIANTS, isotropic, patches=_patches, tables=(_OFFICIAL,))

@@ -6,31 +6,11 @@ import contextvars
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models.remat import saved
-
-
-@jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
-  """The exact GELU, x * Phi(x); written with erf, which XLA compiles better than jax.nn.gelu's erfc.
-
-  The gradient needs x alone: a derivative by JAX would keep erf(x) and its factors, each as large as x.
-  """
-  return x * _normal_cdf(x)
-
-
-def _normal_cdf(x):
-  return 0.5 * (1.0 + jax.lax.erf(x * (0.5**0.5)))
-
-
-def _gelu_backward(x, g):
-  density = jnp.exp(-0.5 * x * x) * (2.0 * jnp.pi) ** -0.5
-  return (g * (_normal_cdf(x) + x * density),)
-
-
-gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+from mlpvision.models import forms
 
 # PyTorch's default for its linear and convolution layers, which several originals keep: uniform within
 # 1 / sqrt(fan_in), the bias too.
@@ -42,52 +22,14 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """x [..., C] times kernel [C, F].
-
-  On CPU as one product of [tokens, C], which XLA compiles to a faster one there. On TPU in the shape that x has: XLA
-  lays a map out as [H, W, B, C], and a view by tokens would copy it.
-  """
-  return jax.lax.platform_dependent(
-    x,
-    kernel,
-    cpu=lambda x, kernel: (_tokens(x) @ kernel).reshape(*x.shape[:-1], -1),
-    default=lambda x, kernel: jnp.tensordot(x, kernel, 1),
-  )
-
-
-def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-  """[C, F], the gradient of `product(x, kernel)` with respect to the kernel; x [..., C], g [..., F] the result's."""
-  leading = tuple(range(x.ndim - 1))
-  return jax.lax.platform_dependent(
-    x,
-    g,
-    cpu=lambda x, g: _tokens(x).T @ _tokens(g),
-    default=lambda x, g: jnp.tensordot(x, g, (leading, leading)),
-  )
-
-
-def _product_backward(operands, g):
-  x, kernel = operands
-  return product(g, kernel.T), kernel_gradient(x, g)
-
-
-def _tokens(x):
-  return x.reshape(-1, x.shape[-1])
-
-
-product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
-
-
 class Dense(nn.Dense):
   """nn.Dense, its product in the shape that the platform is fastest with; the result is marked for `remat`."""
 
-  dot_general: Any = lambda x, kernel, *_, **__: product(x, kernel)
+  dot_general: Any = lambda x, kernel, *_, **__: forms.product(x, kernel)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., C_in] -> [..., features]."""
-    return saved(super().__call__(x))
+    return forms.saved(super().__call__(x))
 
 
 # Which rows of the batch the model sees, while a batch is worked on part by part: rows part, part + parts, ...
@@ -136,7 +78,7 @@ class Mlp(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     out = Dense(self.hidden_dim, bias_init=self.bias_init(x.shape[-1]), **dense)(x)
-    out = nn.gelu(out, approximate=True) if self.approximate else gelu(out)
+    out = nn.gelu(out, approximate=True) if self.approximate else forms.gelu(out)
     out = Dropout(self.dropout)(out, train)
     out = Dense(x.shape[-1], bias_init=self.bias_init(self.hidden_dim), **dense)(out)
     return Dropout(self.dropout)(out, train)
@@ -203,16 +145,64 @@ def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
-def patch_embed(images: jax.Array, patch_size: int, features: int, *, name: str, **kwargs: Any) -> jax.Array:
-  """Non-overlapping patches through one linear map: images [B, H, W, 3] -> [B, H/p, W/p, features].
+class Backbone(nn.Module):
+  """What all families share. Each has a `patch_size`, and `num_blocks` or, as a pyramid of stages, `depths`."""
 
-  Call it inside a compact method; kwargs go to nn.Conv. ValueError where the patches do not fit.
+  @property
+  def feature_strides(self) -> tuple[int, ...]:
+    """Image pixels per position, for each map of `features`."""
+    stages = len(self.depths) if hasattr(self, "depths") else 1
+    return tuple(self.patch_size * 2**stage for stage in range(stages))
+
+  @property
+  def size_divisor(self) -> int:
+    """What both sides of an image must be multiples of."""
+    return self.feature_strides[-1]
+
+  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
+    """A map for each stage, ([B, H/stride, W/stride, channels], ...).
+
+    That of a plain stack is taken after its last norm, if it has one, and without class token; those of a pyramid are
+    taken before the next stage's merging.
+    """
+    return self(images, train=train, return_features=True)
+
+  def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
+    """ValueError where the given parameters are for other patches than rows x columns; patches: as in `Family`."""
+    if self.is_initializing():
+      return
+    params = flatten_dict(self.variables["params"], sep="/")
+    expected = patches({path: leaf.shape for path, leaf in params.items()})
+    if expected not in (rows * columns, (rows, columns)):
+      wanted, found = expected, rows * columns
+      if not isinstance(expected, int):
+        wanted, found = (f"{height}x{width}" for height, width in (expected, (rows, columns)))
+      raise ValueError(
+        f"these {type(self).__name__} parameters are for {wanted} patches of {self.patch_size}x{self.patch_size}"
+        f" pixels, the images have {found}: use images of the size that they were made for, or adapt them"
+        " (`mlpvision.weights.resize`)"
+      )
+
+
+def patch_embed(
+  images: jax.Array,
+  patch_size: int,
+  features: int,
+  *,
+  kernel_init: jax.nn.initializers.Initializer = torch_kernel_init,
+  bias_init: jax.nn.initializers.Initializer | None = None,
+  dtype: Any = jnp.float32,
+) -> jax.Array:
+  """Non-overlapping patches through the layer `stem`: images [B, H, W, 3] -> [B, H/p, W/p, features].
+
+  Call it inside a compact method. The initialisation is PyTorch's by default. ValueError where the patches do not fit.
   """
-  height, width = images.shape[1:3]
+  height, width, channels = images.shape[1:]
   if height % patch_size or width % patch_size:
     raise ValueError(f"images of {height}x{width} cannot be cut into patches of {patch_size}x{patch_size}")
+  init = dict(kernel_init=kernel_init, bias_init=bias_init or torch_bias_init(channels * patch_size**2))
   size = (patch_size, patch_size)
-  return nn.Conv(features, size, strides=size, padding="VALID", name=name, **kwargs)(images)
+  return nn.Conv(features, size, strides=size, padding="VALID", **init, dtype=dtype, name="stem")(images)
 
 
 def classify(

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
+from mlpvision.models.family import Family, count, stem
+from mlpvision.models.naming import CONV, DENSE, KERNEL, NORM, SCALE, Leaf, Table, squeeze
 
 
 class MixerBlock(nn.Module):
@@ -31,7 +33,7 @@ class MixerBlock(nn.Module):
     return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
 
 
-class MlpMixer(nn.Module):
+class MlpMixer(layers.Backbone):
   """MLP-Mixer. The token MLPs fix the number of patches, so a set of parameters serves one image size.
 
   Attributes:
@@ -60,24 +62,16 @@ class MlpMixer(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return (self.patch_size,)
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """The final token map after the last norm, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
   ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype, name="stem")
+    stem = dict(kernel_init=nn.linear.default_kernel_init, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
-    self._check_tokens(rows * columns)
+    self.check_patches(_patches, rows, columns)
     block = remat.wrap(MixerBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = block(
@@ -95,16 +89,6 @@ class MlpMixer(nn.Module):
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     head = dict(kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.constant(self.head_bias_init))
     return layers.classify(x.mean(1), self.num_classes, **head)
-
-  def _check_tokens(self, tokens):
-    if not self.has_variable("params", "MixerBlock_0"):
-      return
-    expected = self.variables["params"]["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"].shape[0]
-    if tokens != expected:
-      raise ValueError(
-        f"these Mixer parameters are for {expected} patches of {self.patch_size}x{self.patch_size} pixels, the images"
-        f" have {tokens}: a Mixer works at the image size it was trained at"
-      )
 
 
 def _size(patch_size, num_blocks, hidden_dim):
@@ -127,3 +111,88 @@ VARIANTS = {
   "mixer_l16": _size(16, 24, 1024),
   "mixer_h14": _size(14, 32, 1280),
 }
+
+
+def _arguments(shapes):
+  return dict(
+    **stem(shapes),
+    num_blocks=count(shapes, "MixerBlock_{i}"),
+    tokens_mlp_dim=shapes["MixerBlock_0/token_mixing/Dense_0/kernel"][1],
+    channels_mlp_dim=shapes["MixerBlock_0/channel_mixing/Dense_0/kernel"][1],
+  )
+
+
+def _patches(shapes):
+  return shapes["MixerBlock_0/token_mixing/Dense_0/kernel"][0]
+
+
+_BLOCK = "MixerBlock_{i}"
+
+_TIMM = Table(
+  "timm",
+  (
+    ("stem.proj", "stem", CONV),
+    ("blocks.{i}.norm1", f"{_BLOCK}/LayerNorm_0", NORM),
+    ("blocks.{i}.mlp_tokens.fc1", f"{_BLOCK}/token_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp_tokens.fc2", f"{_BLOCK}/token_mixing/Dense_1", DENSE),
+    ("blocks.{i}.norm2", f"{_BLOCK}/LayerNorm_1", NORM),
+    ("blocks.{i}.mlp_channels.fc1", f"{_BLOCK}/channel_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp_channels.fc2", f"{_BLOCK}/channel_mixing/Dense_1", DENSE),
+    ("norm", "pre_head_layer_norm", NORM),
+    ("head", "head", DENSE),
+  ),
+  options=dict(approximate_gelu=False),
+)
+
+# The published .npz files are our own tree: google-research/vision_transformer and big_vision name it so.
+_NPZ = Table(
+  "npz",
+  tuple(
+    (module, module, leaves)
+    for module, leaves in (
+      ("stem", KERNEL),
+      (f"{_BLOCK}/LayerNorm_0", SCALE),
+      (f"{_BLOCK}/token_mixing/Dense_0", KERNEL),
+      (f"{_BLOCK}/token_mixing/Dense_1", KERNEL),
+      (f"{_BLOCK}/LayerNorm_1", SCALE),
+      (f"{_BLOCK}/channel_mixing/Dense_0", KERNEL),
+      (f"{_BLOCK}/channel_mixing/Dense_1", KERNEL),
+      ("pre_head_layer_norm", SCALE),
+      ("head", KERNEL),
+    )
+  ),
+  separator="/",
+)
+
+# Before their release: big_vision's loader still knows this layout. Both layers of an MLP are leaves of one module.
+_OLD_MLP = (
+  Leaf("kernel1", "Dense_0/kernel", squeeze),
+  Leaf("bias1", "Dense_0/bias", squeeze),
+  Leaf("kernel2", "Dense_1/kernel", squeeze),
+  Leaf("bias2", "Dense_1/bias", squeeze),
+)
+_OLD_NPZ = Table(
+  "old npz",
+  (
+    ("embedding", "stem", KERNEL),
+    ("Mixer/encoderblock_{i}/LayerNorm_0", f"{_BLOCK}/LayerNorm_0", SCALE),
+    ("Mixer/encoderblock_{i}/token_mixing_phase_0", f"{_BLOCK}/token_mixing", _OLD_MLP),
+    ("Mixer/encoderblock_{i}/LayerNorm_1", f"{_BLOCK}/LayerNorm_1", SCALE),
+    ("Mixer/encoderblock_{i}/channel_mixing_phase_0", f"{_BLOCK}/channel_mixing", _OLD_MLP),
+    ("Mixer/encoder_norm", "pre_head_layer_norm", SCALE),
+    ("head", "head", KERNEL),
+  ),
+  separator="/",
+  read_only=True,
+)
+
+FAMILY = Family(
+  MlpMixer,
+  VARIANTS,
+  _arguments,
+  block=_BLOCK,
+  patches=_patches,
+  resize="token_mixing",
+  free=("drop_path_rescale", "head_bias_init"),
+  tables=(_TIMM, _NPZ, _OLD_NPZ),
+)

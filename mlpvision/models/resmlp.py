@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
+from mlpvision.models.family import Family, isotropic
+from mlpvision.models.naming import AFFINE, AFFINE_3D, CONV, DENSE, Leaf, Table
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -42,7 +44,7 @@ class ResMLPBlock(nn.Module):
     return x + drop_path(scaled(y, "layer_scale2"), train)
 
 
-class ResMLP(nn.Module):
+class ResMLP(layers.Backbone):
   """ResMLP. The token layers fix the number of patches, so a set of parameters serves one image size.
 
   Attributes:
@@ -67,26 +69,15 @@ class ResMLP(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return (self.patch_size,)
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """The final token map after the last affine transform, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
   ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
-    fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
-    self._check_tokens(rows * columns)
+    self.check_patches(_patches, rows, columns)
     block = remat.wrap(ResMLPBlock, self.remat)
     for i in range(self.num_blocks):
       x = block(
@@ -102,16 +93,6 @@ class ResMLP(nn.Module):
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     return layers.classify(x.mean(1), self.num_classes, kernel_init=_INIT)
 
-  def _check_tokens(self, tokens):
-    if not self.has_variable("params", "block_0"):
-      return
-    expected = self.variables["params"]["block_0"]["linear_tokens"]["kernel"].shape[0]
-    if tokens != expected:
-      raise ValueError(
-        f"these ResMLP parameters are for {expected} patches of {self.patch_size}x{self.patch_size} pixels, the images"
-        f" have {tokens}: a ResMLP works at the image size it was trained at"
-      )
-
 
 VARIANTS = {
   "resmlp_s12": dict(patch_size=16, num_blocks=12, hidden_dim=384, layer_scale_init=0.1),
@@ -120,3 +101,47 @@ VARIANTS = {
   "resmlp_b24_16": dict(patch_size=16, num_blocks=24, hidden_dim=768, layer_scale_init=1e-6),
   "resmlp_b24_8": dict(patch_size=8, num_blocks=24, hidden_dim=768, layer_scale_init=1e-6),
 }
+
+
+def _patches(shapes):
+  return shapes["block_0/linear_tokens/kernel"][0]
+
+
+_TIMM = Table(
+  "timm",
+  (
+    ("stem.proj", "stem", CONV),
+    ("blocks.{i}.norm1", "block_{i}/norm1", AFFINE_3D),
+    ("blocks.{i}.linear_tokens", "block_{i}/linear_tokens", DENSE),
+    ("blocks.{i}.norm2", "block_{i}/norm2", AFFINE_3D),
+    ("blocks.{i}.mlp_channels.fc1", "block_{i}/channel_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp_channels.fc2", "block_{i}/channel_mixing/Dense_1", DENSE),
+    ("blocks.{i}", "block_{i}", (Leaf("ls1", "layer_scale1"), Leaf("ls2", "layer_scale2"))),
+    ("norm", "norm", AFFINE_3D),
+    ("head", "head", DENSE),
+  ),
+)
+
+_OFFICIAL = Table(
+  "official",  # facebookresearch/deit
+  (
+    ("patch_embed.proj", "stem", CONV),
+    ("blocks.{i}.norm1", "block_{i}/norm1", AFFINE),
+    ("blocks.{i}.attn", "block_{i}/linear_tokens", DENSE),
+    ("blocks.{i}.norm2", "block_{i}/norm2", AFFINE),
+    ("blocks.{i}.mlp.fc1", "block_{i}/channel_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp.fc2", "block_{i}/channel_mixing/Dense_1", DENSE),
+    ("blocks.{i}", "block_{i}", (Leaf("gamma_1", "layer_scale1"), Leaf("gamma_2", "layer_scale2"))),
+    ("norm", "norm", AFFINE),
+    ("head", "head", DENSE),
+  ),
+)
+
+FAMILY = Family(
+  ResMLP,
+  VARIANTS,
+  isotropic,
+  patches=_patches,
+  free=("layer_scale_init",),
+  tables=(_TIMM, _OFFICIAL),
+)

@@ -6,7 +6,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers, norms, remat
+from mlpvision.models import forms, layers, norms, remat
+from mlpvision.models.family import Family, isotropic
 from mlpvision.models.shift import spatial_shift
 
 # DeiT's initialisation, as the paper trains by "DeiT strategy" and states none of its own.
@@ -53,7 +54,7 @@ class S2Block(nn.Module):
       return norm(inner(y), drop_path.factor(y, train))
 
     def spatial(y):
-      y = layers.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))
+      y = forms.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))
       y = spatial_shift(y, self.directions, self.border)
       return layers.Dense(channels, **dense, name="spatial_fc2")(y)
 
@@ -65,7 +66,7 @@ class S2Block(nn.Module):
     return x + branch(x, channel, "channel_norm")
 
 
-class S2MLP(nn.Module):
+class S2MLP(layers.Backbone):
   """S2-MLP; any image size that the patch divides, with the same parameters.
 
   Attributes:
@@ -104,15 +105,6 @@ class S2MLP(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return (self.patch_size,)
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """The final token map, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
@@ -120,7 +112,7 @@ class S2MLP(nn.Module):
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")
-    stem = dict(kernel_init=_INIT, dtype=self.dtype, name="stem")
+    stem = dict(kernel_init=_INIT, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
     block = remat.wrap(S2Block, self.remat)
@@ -146,3 +138,13 @@ VARIANTS = {
   "s2mlp_wide": dict(patch_size=16, num_blocks=12, hidden_dim=768),
   "s2mlp_deep": dict(patch_size=16, num_blocks=36, hidden_dim=384, norm="affine", stem_norm="affine"),
 }
+
+
+def _arguments(shapes):
+  without_norm = {} if "block_0/spatial_norm/scale" in shapes else dict(norm="none")
+  without_stem_norm = {} if "stem_norm/scale" in shapes else dict(stem_norm="none")
+  return isotropic(shapes) | without_norm | without_stem_norm
+
+
+# No official S2-MLP was ever released, so there are no names but ours.
+FAMILY = Family(S2MLP, VARIANTS, _arguments, free=("affine_init",))

@@ -1,19 +1,18 @@
-"""The parameter-free shifts of S2-MLP and AS-MLP; `shifted_product` has a faster form for a product behind one.
+"""The parameter-free shifts of S2-MLP and AS-MLP.
 
-Both cut the channels of x [B, H, W, C] into contiguous groups and move each group as a whole over the
-map. The definition is `jnp.roll` plus a mask (which channels, and which positions have a source inside
-the map); `_by_roll` is that definition, word for word. XLA compiles it poorly on TPU and CPU, so there
-the same values come from one `lax.pad` with a negative edge per offset plus the same mask (`_by_pad`).
-Both forms only select and never compute, so they agree bit for bit, in value and in gradient.
+Both cut the channels of x [B, H, W, C] into contiguous groups and move each group as a whole over the map. `by_roll` is
+the definition: `jnp.roll`, and a mask of channels and of positions that have a source inside the map. `forms.shift`
+gives the same bits, in value and gradient, in the form that a compiler does best with; `shifted_product` does so for a
+shift and the product behind it.
 """
 
 from collections.abc import Sequence
-import functools
 import math
 
 import jax
-from jax import lax
 import jax.numpy as jnp
+
+from mlpvision.models import forms
 
 # A direction is (dy, dx), the way features move: (1, 0) is down, (0, 1) is right.
 UP, DOWN, LEFT, RIGHT = (-1, 0), (1, 0), (0, -1), (0, 1)
@@ -115,46 +114,23 @@ def axial_groups(channels: int, size: int, axis: int, dilation: int) -> tuple[tu
 
 
 def _shift(x, groups, fill):
-  """Moves each channel group; groups: (((dy, dx), number of channels), ...)."""
+  """Moves each channel group."""
   if all(offset == (0, 0) for offset, _ in groups):
     return x
   if fill in ("reflect", "replicate"):  # ablations only: plain autodiff of the definition
-    return _by_roll(x, groups, fill)
-  return _shift_with_vjp(x, groups, fill)
+    return by_roll(x, groups, fill)
+  return forms.shift(x, groups, fill, by_roll)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _shift_with_vjp(x, groups, fill):
-  return _lowered(x, groups, fill)
+def by_roll(x: jax.Array, groups: forms.Groups, fill: str) -> jax.Array:
+  """The definition: roll the whole map, keep the group's channels where the source is inside the map.
 
-
-def _shift_fwd(x, groups, fill):
-  return _lowered(x, groups, fill), None
-
-
-def _shift_bwd(groups, fill, _, g):
-  """The adjoint of a shift is the shift by the opposite offset; a kept border adds its own gradient."""
-  back = tuple(((-dy, -dx), width) for (dy, dx), width in groups)
-  if fill != "keep":
-    return (_lowered(g, back, fill),)
-  return (_lowered(g, back, "zero") + jnp.where(_has_source(g.shape, groups), jnp.zeros_like(g), g),)
-
-
-_shift_with_vjp.defvjp(_shift_fwd, _shift_bwd)
-
-
-def _lowered(x, groups, fill):
-  pad = functools.partial(_by_pad, groups=groups, fill=fill)
-  roll = functools.partial(_by_roll, groups=groups, fill=fill)
-  return lax.platform_dependent(x, tpu=pad, cpu=pad, default=roll)
-
-
-def _by_roll(x, groups, fill):
-  """The definition: roll the whole map, keep the group's channels where the source is inside the map."""
+  fill: what else there is, a name of `PADDINGS` or "keep".
+  """
   out = x if fill == "keep" else jnp.zeros_like(x)
-  for offset, in_group in _group_masks(x.shape, groups):
+  for offset, in_group in forms.group_masks(x.shape, groups):
     moved = jnp.roll(x, offset, (1, 2))
-    inside = _inside(x.shape, offset)
+    inside = forms.inside(x.shape, offset)
     if fill == "replicate":
       edge = _edge(x, offset)
       moved = jnp.where(inside, moved, edge)
@@ -167,46 +143,8 @@ def _by_roll(x, groups, fill):
   return out
 
 
-def _by_pad(x, groups, fill):
-  """The same values with one pad per offset: positive on one edge, negative on the other."""
-  out = None
-  for (dy, dx), in_group in _group_masks(x.shape, groups):
-    if fill == "circular":
-      moved = jnp.roll(x, (dy, dx), (1, 2))
-    else:
-      moved = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (dy, -dy, 0), (dx, -dx, 0), (0, 0, 0)))
-    out = moved if out is None else jnp.where(in_group, moved, out)
-  if fill == "keep":
-    out = jnp.where(_has_source(x.shape, groups), out, x)
-  return out
-
-
 def _edge(x, offset):
   (dy, dx) = offset
   if dy:
     return x[:, :1] if dy > 0 else x[:, -1:]
   return x[:, :, :1] if dx > 0 else x[:, :, -1:]
-
-
-def _group_masks(shape, groups):
-  """[((dy, dx), bool[1, 1, 1, C]), ...]: which channels belong to each group."""
-  channel = lax.broadcasted_iota(jnp.int32, (1, 1, 1, shape[-1]), 3)
-  masks, start = [], 0
-  for offset, width in groups:
-    masks.append((offset, (channel >= start) & (channel < start + width)))
-    start += width
-  return masks
-
-
-def _inside(shape, offset):
-  """bool[1, H, W, 1]: whether position (y - dy, x - dx) lies inside the map."""
-  (dy, dx), (_, height, width, _) = offset, shape
-  y = lax.broadcasted_iota(jnp.int32, (1, height, width, 1), 1) - dy
-  x = lax.broadcasted_iota(jnp.int32, (1, height, width, 1), 2) - dx
-  return (y >= 0) & (y < height) & (x >= 0) & (x < width)
-
-
-def _has_source(shape, groups):
-  """bool[1, H, W, C]: whether each channel's source lies inside the map."""
-  masks = [in_group & _inside(shape, offset) for offset, in_group in _group_masks(shape, groups)]
-  return functools.reduce(jnp.logical_or, masks)

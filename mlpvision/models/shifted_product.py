@@ -11,7 +11,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from mlpvision.models import layers, shift
+from mlpvision.models import forms, shift
 
 # Of the TPU compiler's estimates for one block of AS-MLP, v5e, 64 images: 16.35 M cycles against 19.11 M with 96
 # channels, 3.98 M against 4.27 M with 512, 2.01 M against 1.83 M with 768.
@@ -32,7 +32,7 @@ def shifted_product(
     [B, H, W, F]; the two forms add the same products, not always in the same order.
   """
   if padding != "zero" or size == 1 or x.shape[-1] > _WIDEST:
-    return layers.product(shift.axial_shift(x, size, axis, padding, dilation), kernel)
+    return forms.product(shift.axial_shift(x, size, axis, padding, dilation), kernel)
   return _product(x, kernel, size, axis, dilation)
 
 
@@ -48,7 +48,7 @@ def _forward(x, kernel, size, axis, dilation):
     shifted,
     kernel,
     tpu=lambda x, _, kernel: _convolution(x, kernel, size, axis, dilation),
-    default=lambda _, shifted, kernel: layers.product(shifted, kernel),
+    default=lambda _, shifted, kernel: forms.product(shifted, kernel),
   )
   # On TPU `shifted` is never stored: XLA makes it part of the one product that reads it, the kernel's gradient.
   return value, (shifted, kernel)
@@ -61,10 +61,10 @@ def _backward(size, axis, dilation, operands, g):
     kernel,
     tpu=lambda g, kernel: _pull_back(lambda x: _convolution(x, kernel, size, axis, dilation), shifted, g),
     default=lambda g, kernel: _pull_back(
-      lambda x: shift.axial_shift(x, size, axis, dilation=dilation), shifted, layers.product(g, kernel.T)
+      lambda x: shift.axial_shift(x, size, axis, dilation=dilation), shifted, forms.product(g, kernel.T)
     ),
   )
-  return gradient, layers.kernel_gradient(shifted, g)
+  return gradient, forms.kernel_gradient(shifted, g)
 
 
 _product.defvjp(_forward, _backward)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
+from mlpvision.models.family import Family, pyramid
+from mlpvision.models.naming import CONV, DENSE, NORM, Leaf, Table
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -112,7 +114,7 @@ class PatchMerging(nn.Module):
     return layers.Dense(2 * channels, **dense, name="reduction")(x)
 
 
-class Swin(nn.Module):
+class Swin(layers.Backbone):
   """Swin Transformer, a pyramid of four stages; any image size that the patch divides, with the same parameters.
 
   Attributes:
@@ -144,13 +146,9 @@ class Swin(nn.Module):
   dtype: Any = jnp.float32
 
   @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return tuple(self.patch_size * 2**i for i in range(len(self.depths)))
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """One map per stage, before the next one's patch merging: ([B, H/4, W/4, C], ..., [B, H/32, W/32, 8C])."""
-    return self(images, train=train, return_features=True)
+  def size_divisor(self) -> int:
+    """The patch size: odd maps are padded."""
+    return self.patch_size
 
   @nn.compact
   def __call__(
@@ -159,9 +157,7 @@ class Swin(nn.Module):
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if len(self.num_heads) != len(self.depths):
       raise ValueError(f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage")
-    fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     x = norms.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
     x = layers.Dropout(self.dropout)(x, train)
     block = remat.wrap(SwinBlock, self.remat)
@@ -202,3 +198,60 @@ VARIANTS = {
   "swin_small_384": dict(**_SMALL, window_size=12),
   "swin_base_384": dict(**_BASE, window_size=12),
 }
+
+
+def _arguments(shapes):
+  arguments = pyramid(shapes)
+  tables = [shapes[f"stage_{stage}_block_0/relative_position_bias"] for stage in range(len(arguments["depths"]))]
+  window_size = (tables[0][0] + 1) // 2
+  return dict(**arguments, num_heads=tuple(heads for _, _, heads in tables), window_size=window_size)
+
+
+def _bias_table_in(array):
+  side = round(len(array) ** 0.5)
+  return array.reshape(side, side, -1)
+
+
+_THEIRS, _BLOCK = "layers.{s}.blocks.{i}", "stage_{s}_block_{i}"
+_BIAS_TABLE = Leaf(
+  "attn.relative_position_bias_table",
+  "relative_position_bias",
+  _bias_table_in,
+  lambda array: array.reshape(-1, array.shape[-1]),
+)
+
+
+def _names(name, merging, head, **kwargs):
+  """The official code ends a stage with its patch merging, timm starts the next one with it."""
+  return Table(
+    name,
+    (
+      ("patch_embed.proj", "stem", CONV),
+      ("patch_embed.norm", "stem_norm", NORM),
+      (f"{_THEIRS}.norm1", f"{_BLOCK}/norm1", NORM),
+      (_THEIRS, _BLOCK, (_BIAS_TABLE,)),
+      (f"{_THEIRS}.attn.qkv", f"{_BLOCK}/attention/qkv", DENSE),
+      (f"{_THEIRS}.attn.proj", f"{_BLOCK}/attention/proj", DENSE),
+      (f"{_THEIRS}.norm2", f"{_BLOCK}/norm2", NORM),
+      (f"{_THEIRS}.mlp.fc1", f"{_BLOCK}/channel_mixing/Dense_0", DENSE),
+      (f"{_THEIRS}.mlp.fc2", f"{_BLOCK}/channel_mixing/Dense_1", DENSE),
+      (f"{merging}.downsample.norm", "merge_{s}/norm", NORM),
+      (f"{merging}.downsample.reduction", "merge_{s}/reduction", DENSE),
+      ("norm", "norm", NORM),
+      (head, "head", DENSE),
+    ),
+    ignore=r"relative_position_index$|attn_mask$",  # follow from the window size
+    **kwargs,
+  )
+
+
+FAMILY = Family(
+  Swin,
+  VARIANTS,
+  _arguments,
+  block=_BLOCK,
+  tables=(
+    _names("timm", "layers.{s+1}", "head.fc"),
+    _names("official", "layers.{s}", "head", marker="layers.0.downsample.reduction.weight"),
+  ),
+)

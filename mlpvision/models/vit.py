@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import layers, norms, remat
+from mlpvision.models.family import Family, isotropic
+from mlpvision.models.naming import CONV, DENSE, NORM, Leaf, Table
 
 # DeiT's and timm's initialisation, for training from scratch on ImageNet-1k.
 _INIT = nn.initializers.normal(0.02)
@@ -32,7 +34,7 @@ class ViTBlock(nn.Module):
     return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
 
 
-class ViT(nn.Module):
+class ViT(layers.Backbone):
   """ViT with class token. The position embedding takes the size of the images that the parameters are made with.
 
   So the same module is ViT-B/16 at 224 and at 384 pixels; its parameters differ in `pos_embedding` alone.
@@ -58,25 +60,14 @@ class ViT(nn.Module):
   remat: str = "none"
   dtype: Any = jnp.float32
 
-  @property
-  def feature_strides(self) -> tuple[int, ...]:
-    """Image pixels per position, for each map of `features`."""
-    return (self.patch_size,)
-
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """The final token map after the last norm, without class token, as the 1-tuple ([B, H/p, W/p, hidden_dim],)."""
-    return self(images, train=train, return_features=True)
-
   @nn.compact
   def __call__(
     self, images: jax.Array, *, train: bool = False, return_features: bool = False
   ) -> jax.Array | tuple[jax.Array, ...]:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
-    fan_in = images.shape[-1] * self.patch_size**2
-    init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init, dtype=self.dtype, name="stem")
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape
-    self._check_tokens(rows * columns)
+    self.check_patches(_patches, rows, columns)
     cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, channels)).astype(self.dtype)
     cls = jnp.broadcast_to(cls, (batch, 1, channels))
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
@@ -97,19 +88,39 @@ class ViT(nn.Module):
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
     return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
 
-  def _check_tokens(self, tokens):
-    if not self.has_variable("params", "pos_embedding"):
-      return
-    expected = self.get_variable("params", "pos_embedding").shape[1] - 1
-    if tokens != expected:
-      raise ValueError(
-        f"these ViT parameters have a position embedding for {expected} patches of {self.patch_size}x{self.patch_size}"
-        f" pixels, the images have {tokens}: resize `pos_embedding`, or use images of the size it was made for"
-      )
-
 
 VARIANTS = {
   "vit_s16": dict(patch_size=16, num_blocks=12, hidden_dim=384, num_heads=6),
   "vit_b16": dict(patch_size=16, num_blocks=12, hidden_dim=768, num_heads=12),
   "vit_l16": dict(patch_size=16, num_blocks=24, hidden_dim=1024, num_heads=16),
 }
+
+
+def _arguments(shapes):
+  arguments = isotropic(shapes)
+  # 64 channels a head in every published ViT; other widths can be cut into heads in more than one way.
+  heads, rest = divmod(arguments["hidden_dim"], 64)
+  return dict(**arguments, num_heads=None if rest else heads)
+
+
+def _patches(shapes):
+  return shapes["pos_embedding"][1] - 1
+
+
+_TIMM = Table(
+  "timm",  # DeiT's repository has the same
+  (
+    ("", "", (Leaf("cls_token", "cls_token"), Leaf("pos_embed", "pos_embedding"))),
+    ("patch_embed.proj", "stem", CONV),
+    ("blocks.{i}.norm1", "block_{i}/norm1", NORM),
+    ("blocks.{i}.attn.qkv", "block_{i}/attention/qkv", DENSE),
+    ("blocks.{i}.attn.proj", "block_{i}/attention/proj", DENSE),
+    ("blocks.{i}.norm2", "block_{i}/norm2", NORM),
+    ("blocks.{i}.mlp.fc1", "block_{i}/channel_mixing/Dense_0", DENSE),
+    ("blocks.{i}.mlp.fc2", "block_{i}/channel_mixing/Dense_1", DENSE),
+    ("norm", "norm", NORM),
+    ("head", "head", DENSE),
+  ),
+)
+
+FAMILY = Family(ViT, VARIANTS, _arguments, patches=_patches, resize="pos_embedding", tables=(_TIMM,))

@@ -7,7 +7,9 @@ from typing import Any
 import jax
 import optax
 
+from mlpvision import models
 from mlpvision.errors import UserError
+from mlpvision.models.naming import numbers
 
 
 def factors(params: Mapping[str, Any], rates: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0) -> Any:
@@ -69,15 +71,16 @@ def scaled(
 
 
 def _layers(names):
-  """{top-level name: number of its layer}, from the bottom."""
-  numbers = {name: tuple(map(int, re.findall(r"\d+", name))) for name in names if re.search(r"block_\d+$", name, re.I)}
-  blocks = sorted(numbers, key=numbers.get)
+  """{top-level name: number of its layer}, from the bottom; by the contract of names in docs/design.md."""
+  templates = {family.block for family in models.FAMILIES}
+  found = {name: numbers(name, template) for name in names for template in templates if numbers(name, template)}
+  blocks = sorted(found, key=lambda name: tuple(found[name].values()))
   layers = {name: i + 1 for i, name in enumerate(blocks)}
   for name in names - layers.keys():
     if re.match(r"stem|cls_|pos_", name):
       layers[name] = 0
-    elif merging := re.fullmatch(r"merge_(\d+)", name):  # leads to the first block of the next stage
-      layers[name] = layers[f"stage_{int(merging[1]) + 1}_block_0"]
+    elif merging := numbers(name, "merge_{s}"):  # leads to the first block of the next stage
+      layers[name] = layers[f"stage_{merging['s'] + 1}_block_0"]
     else:
       layers[name] = len(blocks) + 1
   return layers

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 import ml_collections
 import optax
 
-from mlpvision import config as config_lib, sharding, tasks, trained as trained_lib
+from mlpvision import config as config_lib, models, sharding, tasks, trained as trained_lib
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
@@ -174,19 +174,16 @@ def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
 
 
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
-  """What the compiler is told about a step on this mesh.
-
-  On CPU, not to drop the barriers between blocks (`models.remat`) before it decides what to compute together.
+  """What the compiler is told about a step on this mesh: `models.compiler_options`, and on TPU one for fsdp.
 
   Where weights are cut over fsdp, XLA on TPU would take their matrix products apart into loops over the parts, to hide
   the transfer behind products that are too narrow for the matrix units. As a whole, they are fetched behind other work.
   """
   platform = mesh.devices.flat[0].platform
-  if platform == "cpu":
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"}
-  if platform != "tpu" or mesh.shape["fsdp"] == 1:
-    return {}
-  return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+  options = models.compiler_options(platform)
+  if platform == "tpu" and mesh.shape["fsdp"] > 1:
+    options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] = "1000000"
+  return options
 
 
 def _check_classes(train_split, eval_split):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlpvision import sharding
+from mlpvision import models, sharding
 
 
 @flax.struct.dataclass
@@ -50,7 +50,8 @@ def abstract_state(
   rules: as `sharding.tree_shardings` takes them.
   """
   shapes = jax.eval_shape(init, jax.random.key(0))
-  shardings = sharding.tree_shardings(shapes, mesh, rules)
+  model_axis = tuple(rule for family in models.FAMILIES for rule in family.model_axis)
+  shardings = sharding.tree_shardings(shapes, mesh, rules, model_axis)
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 

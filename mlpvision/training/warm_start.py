@@ -3,20 +3,18 @@
 import dataclasses
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
-from mlpvision import tasks, trained as trained_lib
+from mlpvision import models, tasks, trained as trained_lib
 from mlpvision.errors import UserError
 from mlpvision.models import swin
-from mlpvision.weights import naming, resize
+from mlpvision.weights import resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
-
-# Attributes of modules that do not change what parameters mean.
-_FREE = (*RUN_OPTIONS, "drop_path_rescale", "head_bias_init", "layer_scale_init", "affine_init")
 
 
 def open_source(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> Any:
@@ -92,10 +90,10 @@ def parameters(
   Raises:
     UserError: parameters that do not fit.
   """
-  before = {path: np.asarray(array) for path, array in naming.flatten(source.params).items()}
+  before = {path: np.asarray(array) for path, array in flatten_dict(source.params, sep="/").items()}
   model, params = _fit(config, source)
-  given = naming.flatten(params)
-  expected = {path: leaf.shape for path, leaf in naming.flatten(abstract).items()}
+  given = flatten_dict(params, sep="/")
+  expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
   if source.info is None:
     same_labels = source.class_names == tuple(class_names)
   else:  # a file may leave its classes unnamed; then their number decides
@@ -118,7 +116,9 @@ def _fit(config, source):
 
 
 def _options(module):
-  return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in _FREE}
+  """{attribute: value} of those that change what parameters mean."""
+  free = (*RUN_OPTIONS, *models.family_of(module).free)
+  return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
 
 
 def _check_shapes(config, model, given, expected):

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from absl import logging
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mlpvision import models
-from mlpvision.weights import download, infer, known, naming, resize, tables
+from mlpvision.weights import download, known, resize, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import WeightFile
 
@@ -83,25 +84,25 @@ def load(
   entry = known.KNOWN.get(source) if isinstance(source, str) else None
   path = download.fetch(entry) if entry else _existing(source)
   file = WeightFile(path)
-  module_class, table, params = _read(file)
+  family, table, params = _read(file)
   saved = _saved_options(file)
   if entry:
     model_name = model_name or entry.model
     overrides = {**entry.overrides, **overrides}
   window_size = overrides.pop("window_size", None)
   head = _choose_head(file, params, overrides)
-  options = {**_options(file, module_class, table, params, saved, model_name), **overrides}
+  options = {**_options(file, family, table, params, saved, model_name), **overrides}
   unknown = [key for key, value in options.items() if value is None and key not in RUN_OPTIONS]
   if unknown:
     advice = f"Pass {' and '.join(f'{key}=...' for key in unknown)}, or the model's name."
     raise WeightsError(file.path, f"its shapes do not tell {', '.join(unknown)}", advice)
-  name = model_name or _nearest_variant(module_class, options)
-  module = models.create(name, **{**_difference(name, options), "num_classes": infer.num_classes(_shapes(params))})
+  name = model_name or min(family.variants, key=lambda name: len(_difference(name, options)))
+  module = models.create(name, **{**_difference(name, options), "num_classes": _num_classes(params)})
   _check(file, module, table, params, name)
 
   if image_size is not None or window_size is not None:
-    module, params = resize.fit(module, naming.unflatten(params), image_size, window_size)
-    params = naming.flatten(params)
+    module, params = resize.fit(module, unflatten_dict(params, sep="/"), image_size, window_size)
+    params = flatten_dict(params, sep="/")
   if head == "new":
     module = module.clone(num_classes=overrides["num_classes"])
     params.update(_new_head(module, params, seed))
@@ -111,7 +112,7 @@ def load(
   names = saved["class_names"] if head == "file" else None
   info = Info(path, table.name, name, _difference(name, _fields(module)), head, preprocessing, entry, names)
   logging.info("Loaded %s from %s (%s naming).", name, path, table.name)
-  return Loaded(module, naming.unflatten(params), info)
+  return Loaded(module, unflatten_dict(params, sep="/"), info)
 
 
 def _existing(source):
@@ -124,13 +125,13 @@ def _existing(source):
 
 
 def _read(file):
-  """(module class, table, {our path: array}) of a file."""
+  """(family, table, {our path: array}) of a file."""
   names = tables.strip_prefixes(file.names)
-  renumbered = naming.renumber_pre_linen(names)
+  renumbered = tables.renumber_pre_linen(names)
   names = {renumbered[short]: name for short, name in names.items()}
-  module_class, table = tables.identify(list(names))
-  if module_class is None:
-    advice = f"Families: {', '.join(module.__name__ for module in tables.TABLES)}. Its names begin so:\n"
+  family, table = tables.identify(list(names))
+  if family is None:
+    advice = f"Families: {', '.join(known.module.__name__ for known in models.FAMILIES)}. Its names begin so:\n"
     raise WeightsError(file.path, "holds weights of no known model", advice + listing(names, 5))
   params, strangers = {}, []
   for short, name in names.items():
@@ -149,9 +150,9 @@ def _read(file):
     # In memory of our own: a view of the file would change, or crash, with the file.
     params[path] = np.require(array, requirements=["C", "O", "W"])
   if strangers:
-    problem = f"was taken for {module_class.__name__} in {table.name} naming, but has arrays that are not of it"
+    problem = f"was taken for {family.module.__name__} in {table.name} naming, but has arrays that are not of it"
     raise WeightsError(file.path, f"{problem} ({len(strangers)})", listing(strangers))
-  return module_class, table, params
+  return family, table, params
 
 
 def _saved_options(file):
@@ -171,7 +172,7 @@ def _saved_options(file):
 
 def _choose_head(file, params, overrides):
   """Which head to use: "file", "new" or "none". In the latter two cases params lose theirs."""
-  classes = infer.num_classes(_shapes(params))
+  classes = _num_classes(params)
   wanted = overrides.get("num_classes", classes)
   if wanted is not None and wanted == classes:
     return "file"
@@ -188,24 +189,28 @@ def _choose_head(file, params, overrides):
   return "new"
 
 
-def _options(file, module_class, table, params, saved, model_name):
+def _options(file, family, table, params, saved, model_name):
   """The attributes that the file decides: all sizes, or without contradicting a given model's."""
   noted = saved["options"]
   if model_name is not None:
     if model_name not in models.MODELS:
       models.create(model_name)  # raises, with the nearest names
     wanted, sizes = models.MODELS[model_name]
-    if wanted is not module_class:
-      found = f"{module_class.__name__} in {table.name} naming"
+    if wanted is not family.module:
+      found = f"{family.module.__name__} in {table.name} naming"
       raise WeightsError(file.path, f"holds weights of {found}, not of {model_name} ({wanted.__name__})")
     return {**table.options, **noted, **sizes}
   try:
-    sizes = infer.arguments(module_class, _shapes(params))
+    sizes = family.arguments(_shapes(params))
   except (LookupError, ValueError, ZeroDivisionError) as error:
     raise WeightsError(
-      file.path, f"lacks what the sizes of {module_class.__name__} are told from, or has it in another shape: {error}"
+      file.path, f"lacks what the sizes of {family.module.__name__} are told from, or has it in another shape: {error}"
     ) from error
   return {**table.options, **sizes, **noted}
+
+
+def _num_classes(params):
+  return params["head/kernel"].shape[-1] if "head/kernel" in params else None
 
 
 def _shapes(params):
@@ -215,11 +220,6 @@ def _shapes(params):
 def _fields(module):
   """{attribute: value}, without what a file has no say in."""
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
-
-
-def _nearest_variant(module_class, options):
-  variants = [name for name, (module, _) in models.MODELS.items() if module is module_class]
-  return min(variants, key=lambda name: len(_difference(name, options)))
 
 
 def _difference(name, options):
@@ -254,11 +254,11 @@ def _expected_shapes(module, params):
   """{our path: shape} of the module, by tracing its init on an image that the parameters are for."""
   images = jax.ShapeDtypeStruct((1, *resize.image_size_of(module, params), 3), jnp.float32)
   tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x), images)
-  return {path: leaf.shape for path, leaf in naming.flatten(tree["params"]).items()}
+  return {path: leaf.shape for path, leaf in flatten_dict(tree["params"], sep="/").items()}
 
 
 def _new_head(module, params, seed):
   """The head's leaves as `init` makes them; jit drops the rest of init as unused."""
   images = jnp.zeros((1, *resize.image_size_of(module, params), 3), jnp.float32)
   head = jax.jit(lambda key: module.init(key, images)["params"]["head"])(jax.random.key(seed))
-  return naming.flatten({"head": jax.tree.map(np.array, head)})
+  return flatten_dict({"head": jax.tree.map(np.array, head)}, sep="/")

@@ -9,10 +9,11 @@ import math
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 import numpy as np
 
-from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
-from mlpvision.weights.naming import flatten, unflatten
+from mlpvision import models
+from mlpvision.models import mixer, swin
 
 # Keys' cubic kernel. PyTorch has -0.75 without antialiasing and, as Pillow, -0.5 with it.
 _CUBIC, _CUBIC_ANTIALIAS = -0.75, -0.5
@@ -24,7 +25,7 @@ def fit(
   image_size: int | tuple[int, int] | None = None,
   window_size: int | None = None,
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-  """(module, params) for images of another size, or Swin windows of another size.
+  """(module, params) for images of another size, or attention windows of another size.
 
   Args:
     module: as it fits params.
@@ -35,50 +36,48 @@ def fit(
   Raises:
     ValueError: an image size that this family, or these parameters, cannot be brought to.
   """
+  name = type(module).__name__
   if window_size is not None:
-    if not isinstance(module, swin.Swin):
-      raise ValueError(f"{type(module).__name__} has no windows: leave out window_size")
+    if not hasattr(module, "window_size"):
+      raise ValueError(f"{name} has no windows: leave out window_size")
     module, params = swin_window(module, params, window_size)
   if image_size is None:
     return module, params
   height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-  step = module.patch_size * (2 ** (len(module.depths) - 1) if isinstance(module, asmlp.ASMLP) else 1)
-  if height % step or width % step:
-    raise ValueError(f"{type(module).__name__} with patches of {module.patch_size} cannot take {height}x{width} images")
+  if height % module.size_divisor or width % module.size_divisor:
+    raise ValueError(f"{name} with patches of {module.patch_size} cannot take {height}x{width} images")
+  family = models.family_of(module)
+  if family.patches is None:
+    return module, params
   grid = (height // module.patch_size, width // module.patch_size)
-  if isinstance(module, mixer.MlpMixer):
-    return _mixer_to_grid(module, params, grid)
-  if isinstance(module, vit.ViT):
-    return module, vit_positions(params, grid)
-  if isinstance(module, ff.FF | resmlp.ResMLP):
-    tokens = math.prod(image_size_of(module, flatten(params))) // module.patch_size**2
-    if tokens != math.prod(grid):
-      raise ValueError(
-        f"{type(module).__name__} parameters for {tokens} patches cannot be made into some for {grid[0]}x{grid[1]}"
-      )
+  if family.resize:
+    return WAYS[family.resize](module, params, grid)
+  patches = math.prod(_patches(family, flatten_dict(params, sep="/")))
+  if patches != math.prod(grid):
+    raise ValueError(f"{name} parameters for {patches} patches cannot be made into some for {grid[0]}x{grid[1]}")
   return module, params
 
 
 def image_size_of(module: nn.Module, flat: Mapping[str, np.ndarray]) -> tuple[int, int]:
   """(height, width) in pixels that parameters ({path: array}) are for; any that works, where the family leaves it open.
 
-  Where only the number of patches is known, they lie in one row.
+  Where only the number of patches is known, they are in one row.
   """
-  if isinstance(module, mixer.MlpMixer):
-    rows, columns = 1, _leading(flat, "MixerBlock_0/token_mixing/Dense_0/kernel")
-  elif isinstance(module, resmlp.ResMLP):
-    rows, columns = 1, _leading(flat, "block_0/linear_tokens/kernel")
-  elif isinstance(module, vit.ViT):
-    rows, columns = 1, _leading(flat, "pos_embedding", 1) - 1
-  elif isinstance(module, ff.FF):
-    rows, columns = _leading(flat, "pos_embedding", 1), _leading(flat, "pos_embedding", 2)
-  else:
-    rows = columns = 1 if isinstance(module, s2mlp.S2MLP) else 2 ** (len(module.depths) - 1)
+  family = models.family_of(module)
+  if family.patches is None:
+    return module.feature_strides[-1], module.feature_strides[-1]
+  rows, columns = _patches(family, flat)
   return rows * module.patch_size, columns * module.patch_size
 
 
-def _leading(flat, path, axis=0):
-  return max(flat[path].shape[axis], 1) if path in flat and flat[path].ndim > axis else 1
+def _patches(family, flat):
+  """(rows, columns); where the parameters are not whole, which `loading` reports, some."""
+  try:
+    found = family.patches({path: array.shape for path, array in flat.items()})
+  except LookupError:
+    found = 1
+  rows, columns = (1, found) if isinstance(found, int) else found
+  return max(rows, 1), max(columns, 1)
 
 
 def _mixer_to_grid(module, params, grid):
@@ -126,7 +125,7 @@ def mixer_tokens(
     """[S, D] -> [K*K*S, K*K*D], hidden units part by part."""
     return (kernel[place][:, None, :] * in_part[:, :, None]).reshape(len(place), -1).astype(kernel.dtype)
 
-  flat = dict(flatten(params))
+  flat = flatten_dict(params, sep="/")
   for path, array in flat.items():
     if "/token_mixing/" not in path:
       continue
@@ -139,7 +138,7 @@ def mixer_tokens(
       flat[path] = np.ascontiguousarray(spread(array.T).T)
     else:
       flat[path] = array[place]
-  return module.clone(tokens_mlp_dim=module.tokens_mlp_dim * factor**2), unflatten(flat)
+  return module.clone(tokens_mlp_dim=module.tokens_mlp_dim * factor**2), unflatten_dict(flat, sep="/")
 
 
 def vit_positions(
@@ -161,6 +160,13 @@ def vit_positions(
   return {**params, "pos_embedding": np.concatenate([cls, patches.reshape(1, -1, patches.shape[-1])], axis=1)}
 
 
+# How parameters are made into some for another grid of patches: the `resize` of a family.
+WAYS = {
+  "token_mixing": _mixer_to_grid,
+  "pos_embedding": lambda module, params, grid: (module, vit_positions(params, grid)),
+}
+
+
 def swin_window(module: swin.Swin, params: Mapping[str, Any], window_size: int) -> tuple[swin.Swin, Mapping[str, Any]]:
   """Swin with windows of another size: (module, params).
 
@@ -172,9 +178,9 @@ def swin_window(module: swin.Swin, params: Mapping[str, Any], window_size: int) 
   side = 2 * window_size - 1
   flat = {
     path: _resample(np.asarray(array), (side, side), antialias=False) if path.endswith("_position_bias") else array
-    for path, array in flatten(params).items()
+    for path, array in flatten_dict(params, sep="/").items()
   }
-  return module.clone(window_size=window_size), unflatten(flat)
+  return module.clone(window_size=window_size), unflatten_dict(flat, sep="/")
 
 
 def _resample(image, size, antialias):

@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 
 from mlpvision import models
-from mlpvision.weights import known, naming, tables
+from mlpvision.weights import known, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import write
 from mlpvision.weights.loading import RUN_OPTIONS
@@ -24,9 +25,9 @@ def save(
 ) -> None:
   """Writes parameters that timm or the official code can load, and `load` gives back exactly.
 
-  .safetensors holds timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, where there is
-  none (S2-MLP), our own joined by dots; beside them, the module's attributes, the preprocessing and the class names as
-  metadata. .npz, for Mixer only, is the layout of the published files, and has no place for these.
+  .safetensors holds timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for a family without
+  published weights (S2-MLP), our own joined by dots. The metadata has the attributes, the preprocessing and the
+  class names. .npz, for Mixer only, is the layout of the published files, and has no place for these.
 
   Args:
     path: ends in .safetensors or .npz; replaced only when the new file is complete.
@@ -41,11 +42,11 @@ def save(
   """
   module = models.create(module) if isinstance(module, str) else module
   file_format = "npz" if str(path).endswith(".npz") else "safetensors"
-  table = tables.table_for(module, file_format)
+  table = tables.table_for(models.family_of(module), file_format)
   if table is None:
     raise WeightsError(path, f"{type(module).__name__} has no .npz layout", "Use the suffix .safetensors.")
   arrays, strangers = {}, []
-  for ours, array in naming.flatten(params).items():
+  for ours, array in flatten_dict(params, sep="/").items():
     translated = table.theirs(ours)
     if translated is None:
       strangers.append(ours)

@@ -1,12 +1,12 @@
 """The PyTorch versions that the benchmark times compute what our models compute: logits and gradients."""
 
+from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.weights import naming
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
@@ -39,7 +39,7 @@ def test_same_function(name, options):
     return -jax.nn.log_softmax(logits)[:, 3].mean(), logits
 
   (_, logits), grads = jax.value_and_grad(loss, has_aux=True)(params)
-  theirs = create(model, 48, naming.flatten(params))
+  theirs = create(model, 48, flatten_dict(params, sep="/"))
   out = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2)))
   assert np.abs(logits).max() > 0.1
   np.testing.assert_allclose(out.detach().numpy(), logits, rtol=2e-4, atol=2e-4 * np.abs(logits).max())

@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from families import FAMILIES
 import flax.linen as nn
 import jax
 import pytest
@@ -11,55 +12,19 @@ from docs.tools import models_page
 from mlpvision import models
 from mlpvision.models import cost, published
 
-# In billions at 224 pixels: the papers' arithmetic, worked out without this code.
-_STATED = {
-  "mixer_s32": 1.00, "mixer_s16": 3.78, "mixer_b32": 3.24, "mixer_b16": 12.60, "mixer_l32": 11.25,
-  "mixer_l16": 44.55, "mixer_h14": 120.99, "s2mlp_wide": 13.988, "s2mlp_deep": 10.462,
-  "asmlp_mobile": 1.320, "asmlp_tiny": 4.350, "asmlp_small": 8.512, "asmlp_base": 15.126,
-  "ff_tiny": 1.44, "ff_base": 14.13, "ff_large": 10.71,
-  "resmlp_s12": 3.01, "resmlp_s24": 5.96, "resmlp_s36": 8.91, "resmlp_b24_16": 23.02, "resmlp_b24_8": 100.2,
-}  # fmt: skip
-
-
-def _vit(width, depth):
-  """Per block 12 N C^2 for the projections and the MLP, 2 N^2 C for attention; then the patches."""
-  return (depth * (12 * 197 * width**2 + 2 * 197**2 * width) + 196 * 768 * width) / 1e9
-
-
-def _swin(width, depths, window, size):
-  """Swin's Eq. 2 per block, with the MLP: 12 hw C^2 + 2 M^2 hw C; then mergings (4C to 2C) and patches."""
-  side, total = size // 4, (size // 4) ** 2 * 48 * width
-  for stage, depth in enumerate(depths):
-    if stage:
-      side, total, width = side // 2, total + (side // 2) ** 2 * 8 * width**2, 2 * width
-    total += depth * (12 * side**2 * width**2 + 2 * window**2 * side**2 * width)
-  return total / 1e9
-
-
-_SHORT, _LONG = (2, 2, 6, 2), (2, 2, 18, 2)
-MACS = _STATED | {
-  "vit_s16": _vit(384, 12),
-  "vit_b16": _vit(768, 12),
-  "vit_l16": _vit(1024, 24),
-  "swin_mobile": _swin(64, (2, 2, 2, 2), 7, 224),
-  "swin_tiny": _swin(96, _SHORT, 7, 224),
-  "swin_small": _swin(96, _LONG, 7, 224),
-  "swin_base": _swin(128, _LONG, 7, 224),
-  "swin_tiny_384": _swin(96, _SHORT, 12, 384),
-  "swin_small_384": _swin(96, _LONG, 12, 384),
-  "swin_base_384": _swin(128, _LONG, 12, 384),
-}
-
-
+_PARAMETERS = {name: count for row in FAMILIES.values() for name, count in row.parameters.items()}
+_MACS = {name: billions for row in FAMILIES.values() for name, billions in row.macs.items()}
 _TABLE = pathlib.Path(__file__).parent.parent.parent / "docs" / "models.md"
 
 
-@pytest.mark.parametrize("name", MACS)
-def test_macs(name):
+@pytest.mark.parametrize("name", _MACS)
+def test_parameters_and_macs(name):
   """In the committed table, which is what the code counts, as the next test has it."""
   size = 384 if name.endswith("_384") else 224
-  (row,) = re.findall(rf"^\| `{name}` \| {size} \| [\d,]+ \| ([\d.]+) G \|", _TABLE.read_text(), re.MULTILINE)
-  assert float(row) == pytest.approx(MACS[name], rel=0.005)
+  row = rf"^\| `{name}` \| {size} \| ([\d,]+) \| ([\d.]+) G \|"
+  ((parameters, macs),) = re.findall(row, _TABLE.read_text(), re.MULTILINE)
+  assert int(parameters.replace(",", "")) == _PARAMETERS[name]
+  assert float(macs) == pytest.approx(_MACS[name], rel=0.005)
 
 
 def test_the_committed_table_is_current():
@@ -67,7 +32,7 @@ def test_the_committed_table_is_current():
 
 
 def test_all_variants_are_counted_and_in_the_table():
-  assert set(MACS) == set(models.MODELS) == {row.name for row in published.ROWS}
+  assert set(_MACS) == set(models.MODELS) == {row.name for row in published.ROWS}
 
 
 def test_larger_images():

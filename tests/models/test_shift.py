@@ -1,11 +1,12 @@
 """Both shifts against the reference arrays and against plain loops, in value and gradient, in both lowerings."""
 
+import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlpvision.models import shift
+from mlpvision.models import forms, shift
 
 # Table 7's letters in the reference file's names.
 _SETS = {"four": "a_four", "eight": "b_eight", "up_right": "c_up_right", "left_down": "d_left_down"}
@@ -46,15 +47,15 @@ def _loop_gradient(cotangent, source):
   return gradient.reshape(cotangent.shape)
 
 
-def test_every_set_of_table_7_is_in_the_reference(golden):
-  _, _, arrays = golden("shifts")
+def test_every_set_of_table_7_is_in_the_reference():
+  _, _, arrays = goldens.read("shifts")
   assert set(_SETS) | {"none"} == set(shift.DIRECTIONS)
   assert {f"out/{name}" for name in _SETS.values()} == {key for key in arrays if key.startswith("out/")}
 
 
 @pytest.mark.parametrize("name", _SETS)
-def test_spatial_shift_equals_the_reference(golden, name):
-  _, _, arrays = golden("shifts")
+def test_spatial_shift_equals_the_reference(name):
+  _, _, arrays = goldens.read("shifts")
   expected = arrays[f"out/{_SETS[name]}"]
   np.testing.assert_array_equal(shift.spatial_shift(jnp.asarray(arrays["input"]), name), expected)
   pairs = arrays[f"directions/{_SETS[name]}"].tolist()
@@ -62,8 +63,8 @@ def test_spatial_shift_equals_the_reference(golden, name):
   assert shift.resolve_directions(name) == tuple(map(tuple, pairs))
 
 
-def test_axial_shift_equals_the_reference(golden):
-  _, _, arrays = golden("shifts")
+def test_axial_shift_equals_the_reference():
+  _, _, arrays = goldens.read("shifts")
   keys = [key for key in arrays if key.startswith("axial/")]
   assert len(keys) >= 56
   for key in keys:
@@ -91,8 +92,8 @@ def test_value_and_gradient_equal_a_loop_bit_for_bit(fill, shape, groups, jit):
   expected, source = _loop(x, groups, fill)
   functions = {
     "as used": lambda x: shift._shift(x, groups, fill),
-    "by roll": lambda x: shift._by_roll(x, groups, fill),
-    "by pad": lambda x: shift._by_pad(x, groups, fill),
+    "by roll": lambda x: shift.by_roll(x, groups, fill),
+    "by pad": lambda x: forms.by_pad(x, groups, fill),
   }
   for name, function in functions.items():
 

@@ -1,5 +1,6 @@
 """Weights out: what is written is what the originals read, and loads back bit for bit."""
 
+from families import FAMILIES
 import goldens
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,18 @@ from safetensors.numpy import load_file
 
 from mlpvision import models, weights
 
+# Options that no parameter's shape tells.
+_MORE = {
+  "s2mlp_wide": dict(directions="eight", border="zero"),
+  "s2mlp_deep": dict(norm_position="pre", stem_norm="none"),
+  "asmlp_tiny": dict(shift_size=3, padding="circular"),
+  "resmlp_s12": dict(layer_scale_init=1e-5),
+  "swin_tiny": dict(window_size=4),
+}
 SMALL = {
-  "mixer_b16": (32, dict(patch_size=8, num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=24)),
-  "s2mlp_wide": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16, directions="eight", border="zero")),
-  "s2mlp_deep": (16, dict(patch_size=8, num_blocks=2, hidden_dim=16, norm_position="pre", stem_norm="none")),
-  "asmlp_tiny": (32, dict(hidden_dim=8, depths=(1, 1, 1, 1), shift_size=3, padding="circular")),
-  "resmlp_s24": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16)),
-  "ff_tiny": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16)),
-  "vit_b16": (16, dict(patch_size=8, num_blocks=1, hidden_dim=16, num_heads=2)),
-  "swin_tiny": (32, dict(hidden_dim=8, depths=(1, 1), num_heads=(2, 4), window_size=4)),
+  name: (row.image, {**options, **_MORE.get(name, {})})
+  for row in FAMILIES.values()
+  for name, options in row.small.items()
 }
 
 
@@ -25,7 +29,7 @@ def make(name, **options):
   """A small module of a variant and parameters of random numbers throughout."""
   size, sizes = SMALL[name]
   module = models.create(name, **{**dict(num_classes=5), **sizes, **options})
-  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *size, 3)))["params"]
   generator = np.random.default_rng(0)
   return module, jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
 
@@ -57,10 +61,10 @@ def test_training_options_are_not_of_the_file(tmp_path):
   assert (again.drop_path, again.dtype, again.remat) == (0.1, jnp.float32, "none")
 
 
-@pytest.mark.parametrize("name", [name for name, (suffix, _) in goldens.FAMILIES.items() if suffix != ".npz"])
+@pytest.mark.parametrize("name", [name for name, (suffix, _) in goldens.GOLDENS.items() if suffix != ".npz"])
 def test_writes_the_originals_names_and_layout(tmp_path, name):
   _, original, _ = goldens.read(name)
-  module, params, _ = weights.load(goldens.write(tmp_path, name), **goldens.FAMILIES[name][1])
+  module, params, _ = weights.load(goldens.write(tmp_path, name), **goldens.GOLDENS[name][1])
   weights.save(tmp_path / "out.safetensors", module, params)
   written = load_file(tmp_path / "out.safetensors")
   assert set(written) == set(original)

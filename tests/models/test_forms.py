@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlpvision.models import layers, norms
+from mlpvision.models import forms, layers, norms
 
 
 def _random(*shape, seed=0):
@@ -22,7 +22,7 @@ def _same(ours, plain, *arguments, tolerance=1e-5):
 
 def test_gelu_is_exact_and_so_is_its_gradient():
   x = jnp.concatenate([_random(50) * 3, jnp.asarray([0.0, -40.0, 40.0])])
-  _same(layers.gelu, lambda x: jax.nn.gelu(x, approximate=False), x)
+  _same(forms.gelu, lambda x: jax.nn.gelu(x, approximate=False), x)
 
 
 @pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 4, 8)])
@@ -38,7 +38,7 @@ def test_dense_is_that_of_flax(shape):
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
 def test_products_of_a_map_are_by_tokens_on_cpu_only(platform):
   def gradient(x, kernel):
-    return jax.grad(lambda x, kernel: jnp.sin(layers.product(x, kernel)).sum(), (0, 1))(x, kernel)
+    return jax.grad(lambda x, kernel: jnp.sin(forms.product(x, kernel)).sum(), (0, 1))(x, kernel)
 
   arguments = jnp.zeros((2, 3, 4, 8)), jnp.zeros((8, 6))
   text = jax.jit(gradient).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()

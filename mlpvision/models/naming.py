@@ -1,4 +1,4 @@
-"""One table of names for both directions: a file's names into ours, and ours into a file's.
+"""The names that published weights use: one table for both directions, a file's names into ours and ours into a file's.
 
 A row of a table names a module on either side, `{i}` standing for a number, and the kind of its leaves:
 
@@ -8,13 +8,11 @@ The same row reads and writes, and each leaf's transform is listed with its inve
 and written again is the same file.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 import dataclasses
 import functools
 import re
 from typing import Any
-
-import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +21,8 @@ class Leaf:
 
   theirs: str
   ours: str
-  load: Callable[[np.ndarray], np.ndarray] = lambda array: array
-  save: Callable[[np.ndarray], np.ndarray] = lambda array: array
+  load: Callable[[Any], Any] = lambda array: array
+  save: Callable[[Any], Any] = lambda array: array
 
 
 def _transpose(array):
@@ -85,7 +83,7 @@ class Table:
   def skips(self, name: str) -> bool:
     return self.ignore is not None and re.search(self.ignore, name) is not None
 
-  def ours(self, name: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
+  def ours(self, name: str) -> tuple[str, Callable[[Any], Any]] | None:
     """(our path, transform) of a name in a file, or None."""
     for theirs, ours, leaf in self._leaves:
       path = _translate(name, theirs, ours)
@@ -93,7 +91,7 @@ class Table:
         return path, leaf.load
     return None
 
-  def theirs(self, path: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]] | None:
+  def theirs(self, path: str) -> tuple[str, Callable[[Any], Any]] | None:
     """(name in a file, transform) of one of our paths, or None."""
     for theirs, ours, leaf in self._leaves:
       name = _translate(path, ours, theirs)
@@ -116,20 +114,25 @@ def _join(module, separator, leaf):
 
 def _translate(name, source, target):
   """The name in the words of `target` if it fits `source`; {i+1} in either stands for one more than the number."""
-  match = _regex(source).fullmatch(name)
-  if match is None:
+  found = numbers(name, source)
+  if found is None:
     return None
-  numbers = {key: int(value) - _offsets(source)[key] for key, value in match.groupdict().items()}
-  if any(number < 0 for number in numbers.values()):
-    return None
-  return re.sub(_PLACEHOLDER, lambda m: str(numbers[m[1]] + int(m[2] or 0)), target)
+  return re.sub(_PLACEHOLDER, lambda m: str(found[m[1]] + int(m[2] or 0)), target)
+
+
+def numbers(name: str, template: str) -> dict[str, int] | None:
+  """{"s": 2, "i": 0} of a name that fits a template, such as "stage_2_block_0" and "stage_{s}_block_{i}", or None."""
+  match = regex(template).fullmatch(name)
+  found = match and {key: int(value) - _offsets(template)[key] for key, value in match.groupdict().items()}
+  return None if found is None or any(number < 0 for number in found.values()) else found
 
 
 _PLACEHOLDER = r"\{(\w)(?:\+(\d))?\}"
 
 
 @functools.cache
-def _regex(template):
+def regex(template: str) -> re.Pattern:
+  """What fits a template; each number is a group, named by its letter."""
   pieces = re.split(_PLACEHOLDER, template)  # text, letter, offset, text, letter, offset, ..., text
   pattern = re.escape(pieces[0])
   for letter, text in zip(pieces[1::3], pieces[3::3], strict=True):
@@ -142,60 +145,6 @@ def _offsets(template):
   return {letter: int(offset or 0) for letter, offset in re.findall(_PLACEHOLDER, template)}
 
 
-def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
-  """{name: name in Flax linen's numbering}, for names joined by "/".
-
-  Before linen, Flax numbered the unnamed submodules of a module in one sequence, whatever their classes
-  (LayerNorm_0, Dense_1); linen counts each class from 0. Blocks only move together, so that a block missing from
-  the file stays missing.
-  """
-  numbers = {}
-  for name in names:
-    parts = name.split("/")
-    for depth, part in enumerate(parts):
-      match = re.fullmatch(r"([A-Z]\w*)_(\d+)", part)
-      if match:
-        numbers.setdefault(("/".join(parts[:depth]), match[1]), set()).add(int(match[2]))
-  if all("Block" in kind or max(known) == len(known) - 1 for (_, kind), known in numbers.items()):
-    return {name: name for name in names}  # linen's already
-
-  def new(parent, part):
-    match = re.fullmatch(r"([A-Z]\w*)_(\d+)", part)
-    if not match:
-      return part
-    known = sorted(numbers[parent, match[1]])
-    number = int(match[2])
-    return f"{match[1]}_{number - known[0] if 'Block' in match[1] else known.index(number)}"
-
-  renamed = {}
-  for name in names:
-    parts = name.split("/")
-    renamed[name] = "/".join(new("/".join(parts[:depth]), part) for depth, part in enumerate(parts))
-  return renamed
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """A nested dict as {"a/b/c": leaf}."""
-  flat = {}
-  for key, value in tree.items():
-    path = f"{prefix}/{key}" if prefix else str(key)
-    flat.update(flatten(value, path) if hasattr(value, "items") else {path: value})
-  return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """{"a/b/c": leaf} as a nested dict."""
-  tree = {}
-  for path, value in flat.items():
-    *parents, last = path.split("/")
-    node = tree
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = value
-  return tree
-
-
-def squeeze(array: np.ndarray) -> np.ndarray:
+def squeeze(array: Any) -> Any:
   """Without axes of length 1; a vector stays one even when it has a single number."""
-  shape = tuple(n for n in array.shape if n != 1)
-  return np.reshape(array, shape or (1,))
+  return array.reshape(tuple(n for n in array.shape if n != 1) or (1,))

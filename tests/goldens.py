@@ -1,0 +1,63 @@
+"""The golden files, which the original implementations computed: read, and written as a user would have them."""
+
+import json
+from pathlib import Path
+
+from families import GOLDENS
+from flax.traverse_util import unflatten_dict
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+import torch_files
+
+from mlpvision.weights import tables
+
+DATA = Path(__file__).parent / "data"
+
+
+def read(name):
+  """(meta, {original's name: array}, other arrays) of a golden file; meta: the constructor's arguments."""
+  with np.load(DATA / f"{name}.npz", allow_pickle=False) as file:
+    arrays = dict(file)
+  meta = json.loads(bytes(arrays.pop("meta"))) if "meta" in arrays else {}
+  params = {key.removeprefix("param/"): arrays.pop(key) for key in list(arrays) if key.startswith("param/")}
+  return meta, params, arrays
+
+
+def write(directory, name, params=None):
+  """The path of a golden file's parameters in the format that they are published in."""
+  suffix, _ = GOLDENS[name]
+  params = read(name)[1] if params is None else params
+  path = directory / f"{name}{suffix}"
+  if suffix == ".npz":
+    np.savez(path, **params)
+  elif suffix == ".pth":
+    torch_files.save(path, params)
+  else:
+    save_file(params, path)
+  return path
+
+
+def ours(state):
+  """Parameters in the original's naming, {name: array}, as ours."""
+  _, table = tables.identify(list(state))
+  found = {name: table.ours(name) for name in state if not table.skips(name)}
+  return unflatten_dict(
+    {path: transform(np.asarray(state[name])) for name, (path, transform) in found.items()}, sep="/"
+  )
+
+
+def apply(module, params, images, **kwargs):
+  with jax.default_matmul_precision("highest"):
+    return jax.jit(lambda p, x: module.apply({"params": p}, x, **kwargs))(params, images)
+
+
+def relative_error(actual, expected):
+  return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
+
+
+def shapes(model, height, width=None):
+  """The shapes of the parameters that the model makes for images of this size; computes nothing."""
+  images = jax.ShapeDtypeStruct((1, height, width or height, 3), jnp.float32)
+  return jax.tree.map(lambda x: x.shape, jax.eval_shape(model.init, jax.random.key(0), images)["params"])
