@@ -7,11 +7,7 @@ import torch
 from torch import nn
 
 from mlpvision.errors import UserError
-from mlpvision.models.asmlp import ASMLP
-from mlpvision.models.mixer import MlpMixer
-from mlpvision.models.resmlp import ResMLP
-from mlpvision.models.s2mlp import S2MLP
-from mlpvision.weights import naming, tables
+from mlpvision.models import asmlp, mixer, naming, resmlp, s2mlp
 
 _S2MLP_NAMES = naming.Table(
   "benchmarks/s2mlp.py",
@@ -107,8 +103,8 @@ def _asmlp(model, image_size):
 
 # Family -> (maker, what its PyTorch version cannot do otherwise, its names).
 _FAMILIES = {
-  MlpMixer: (_mixer, {}, tables.TABLES[MlpMixer][0]),
-  ResMLP: (_resmlp, {}, tables.TABLES[ResMLP][0]),
-  S2MLP: (_s2mlp, {"directions": "four", "border": "keep", "norm_position": "post"}, _S2MLP_NAMES),
-  ASMLP: (_asmlp, {"padding": "zero", "dilation": 1, "connection": "parallel"}, tables.TABLES[ASMLP][0]),
+  mixer.MlpMixer: (_mixer, {}, mixer.FAMILY.tables[0]),
+  resmlp.ResMLP: (_resmlp, {}, resmlp.FAMILY.tables[0]),
+  s2mlp.S2MLP: (_s2mlp, {"directions": "four", "border": "keep", "norm_position": "post"}, _S2MLP_NAMES),
+  asmlp.ASMLP: (_asmlp, {"padding": "zero", "dilation": 1, "connection": "parallel"}, asmlp.FAMILY.tables[0]),
 }

@@ -14,27 +14,50 @@ from mlpvision.errors import UserError
 # A number and a unit, such as "20 epochs" or "10000 steps".
 _DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*")
 
-_REMAT = ("none", "block", "preactivations")
-_CROPS = ("random_resized", "affine", "center")
 
-# Numbers of a config: which ones will do, as a test and in words.
-_RANGES = (
-  ("label_smoothing", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
-  ("ema_decay", lambda x: 0 <= x < 1, "must lie in [0, 1); 0 keeps no average"),
-  ("model.drop_path", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
-  ("model.dropout", lambda x: 0 <= x < 1, "must lie in [0, 1)"),
-  ("model.remat", lambda x: x in _REMAT, f"one of {', '.join(_REMAT)}"),
-  ("data.image_size", lambda x: x >= 1, "must be positive"),
-  ("data.workers", lambda x: x >= -1, "must not be negative; -1 chooses"),
-  ("data.prefetch", lambda x: x >= 1, "must be positive"),
-  ("checkpoint.keep", lambda x: x >= 1, "must be positive"),
-  ("optim.learning_rate", lambda x: x > 0, "must be positive"),
-  ("optim.weight_decay", lambda x: x >= 0, "must be positive, or 0 for none"),
-  ("optim.clip_norm", lambda x: x >= 0, "must be positive, or 0 for no clipping"),
-  ("optim.layer_decay", lambda x: 0 < x <= 1, "must lie in (0, 1]; 1 is none"),
-  ("optim.schedule.start", lambda x: x >= 0, "must not be negative"),
-  ("optim.schedule.end", lambda x: x >= 0, "must not be negative"),
-)
+def _is_in(*names):
+  return lambda x: x in names, f"one of {', '.join(names)}"
+
+
+_SHARE = (lambda x: 0 <= x < 1, "must be in [0, 1)")
+_PROBABILITY = (lambda x: 0 <= x <= 1, "a probability, in [0, 1]")
+_COUNT = (lambda x: x >= 1, "must be positive")
+_NOT_NEGATIVE = (lambda x: x >= 0, "must be positive, or 0 for none")
+
+# What evaluation alone needs.
+_EVALUATION = {
+  "eval.batch_size": _COUNT,
+  "eval.crop_ratio": (lambda x: 0 < x <= 1, "must be in (0, 1]"),
+  "eval.interpolation": _is_in("bicubic", "bilinear"),
+}
+# Fields of a config: which values are valid, as a test and in words.
+_FIELDS = {
+  "label_smoothing": _SHARE,
+  "ema_decay": _SHARE,
+  "model.drop_path": _SHARE,
+  "model.dropout": _SHARE,
+  "model.remat": _is_in("none", "block", "preactivations"),
+  "data.batch_size": _COUNT,
+  "data.image_size": _COUNT,
+  "data.workers": (lambda x: x >= -1, "must not be negative; -1 chooses"),
+  "data.prefetch": _COUNT,
+  "augment.crop": _is_in("random_resized", "affine", "center"),
+  "augment.flip": _PROBABILITY,
+  "augment.random_erasing": _PROBABILITY,
+  "augment.mixup": _NOT_NEGATIVE,
+  "augment.cutmix": _NOT_NEGATIVE,
+  "checkpoint.keep": _COUNT,
+  "optim.learning_rate": (lambda x: x > 0, "must be positive"),
+  "optim.weight_decay": _NOT_NEGATIVE,
+  "optim.clip_norm": _NOT_NEGATIVE,
+  "optim.layer_decay": (lambda x: 0 < x <= 1, "must be in (0, 1]; 1 is none"),
+  "optim.nonfinite": _is_in("stop", "skip"),
+  "optim.schedule.start": _NOT_NEGATIVE,
+  "optim.schedule.end": _NOT_NEGATIVE,
+  "hang_timeout": (lambda x: to_seconds(x) is not None, 'write "30 minutes" or "1 hour"'),
+  "profile": (lambda x: not x or profiled_steps(x), 'write "FIRST:LAST", two steps of the run, such as "100:110"'),
+  **_EVALUATION,
+}
 
 # Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
 _FREE = (
@@ -57,7 +80,7 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
 
   dataset: whether a dataset that is not there is wrong.
   """
-  problems = []
+  problems = _problems(config, _FIELDS)
   try:
     if dataset:
       datasets.check(config.data.name, config.data.data_dir)
@@ -68,54 +91,35 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
       randaugment.parse(config.augment.randaugment, fill=(0, 0, 0))
     except UserError as error:
       problems.append(f"augment.randaugment: {error}")
-  if not 1 <= config.augment.repeats <= max(1, config.data.batch_size):
+  batch_size, parts = config.data.batch_size, config.accumulation_steps
+  if not 1 <= config.augment.repeats <= max(1, batch_size):
     problems.append(f"augment.repeats={config.augment.repeats}: from 1 (none) to data.batch_size")
-  for field in ("mixup", "cutmix"):
-    if config.augment[field] < 0:
-      problems.append(f"augment.{field}={config.augment[field]}: must be positive, or 0 for none")
-  for field in ("flip", "random_erasing"):
-    if not 0 <= config.augment[field] <= 1:
-      problems.append(f"augment.{field}={config.augment[field]}: a probability, in [0, 1]")
-  for field, fits, words in _RANGES:
-    value = functools.reduce(lambda tree, key: tree[key], field.split("."), config)
-    if not fits(value):
-      problems.append(f"{field}={value}: {words}")
-  if config.augment.crop not in _CROPS:
-    problems.append(f"augment.crop={config.augment.crop!r}: one of {', '.join(_CROPS)}")
-  if config.optim.nonfinite not in ("stop", "skip"):
-    problems.append(f"optim.nonfinite={config.optim.nonfinite!r}: 'stop' or 'skip'")
-  if to_seconds(config.hang_timeout) is None:
-    problems.append(f'hang_timeout={config.hang_timeout!r}: write "30 minutes" or "1 hour"')
-  parts = config.accumulation_steps
-  if config.profile and profiled_steps(config) is None:
-    problems.append(f'profile={config.profile!r}: write "FIRST:LAST", two steps of the run, such as "100:110"')
-  if config.data.batch_size < 1:
-    problems.append(f"data.batch_size={config.data.batch_size}: must be positive")
-  elif parts < 1 or config.data.batch_size % parts:
-    problems.append(f"accumulation_steps={parts} does not divide data.batch_size={config.data.batch_size}")
-  try:
-    check_evaluation(config)
-  except UserError as error:
-    problems.append(str(error))
+  if parts < 1 or batch_size % parts:
+    problems.append(f"accumulation_steps={parts} does not divide data.batch_size={batch_size}")
   if problems:
     raise UserError("\n\n".join(problems))
 
 
-def profiled_steps(config: ml_collections.ConfigDict) -> tuple[int, int] | None:
-  """(first, last) step of config.profile; None where it is empty, or not two steps in order."""
-  match = re.fullmatch(r"(\d+):(\d+)", config.profile)
-  steps = match and (int(match[1]), int(match[2]))
-  return steps if steps and 1 <= steps[0] <= steps[1] else None
-
-
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """The part of `check` that evaluation alone needs."""
-  if config.eval.batch_size < 1:
-    raise UserError(f"eval.batch_size={config.eval.batch_size}: must be positive")
-  if not 0 < config.eval.crop_ratio <= 1:
-    raise UserError(f"eval.crop_ratio={config.eval.crop_ratio}: must lie in (0, 1]")
-  if config.eval.interpolation not in ("bicubic", "bilinear"):
-    raise UserError(f"eval.interpolation={config.eval.interpolation!r}: 'bicubic' or 'bilinear'")
+  if problems := _problems(config, _EVALUATION):
+    raise UserError("\n\n".join(problems))
+
+
+def _problems(config, fields):
+  problems = []
+  for field, (fits, words) in fields.items():
+    value = functools.reduce(lambda tree, key: tree[key], field.split("."), config)
+    if not fits(value):
+      problems.append(f"{field}={value!r}: {words}")
+  return problems
+
+
+def profiled_steps(text: str) -> tuple[int, int] | None:
+  """(first, last) step of "FIRST:LAST"; None where it is empty, or not two steps in order."""
+  match = re.fullmatch(r"(\d+):(\d+)", text)
+  steps = match and (int(match[1]), int(match[2]))
+  return steps if steps and 1 <= steps[0] <= steps[1] else None
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -20,6 +20,11 @@ class Accuracy:
   classes: int [k], the classes of the model that the labels number; None: all, as they are (see `classes.match`).
   """
 
+  @staticmethod
+  def metrics(entry: Mapping[str, Any], config: ml_collections.ConfigDict) -> dict[str, str]:
+    """The task's."""
+    return tasks.of(config).METRICS
+
   def __init__(
     self,
     model: nn.Module,

@@ -8,11 +8,14 @@ from mlpvision import augment, tasks
 from mlpvision.errors import UserError
 from mlpvision.evaluate import one_pass
 
-METRICS = {"ece": "min"}
-
 
 class Calibration:
   """The expected calibration error (Guo et al., arXiv 1706.04599) on a split, in 10 bins of confidence."""
+
+  @staticmethod
+  def metrics(entry, config):
+    """The smaller, the better."""
+    return {"ece": "min"}
 
   def __init__(self, model, split, config, mesh, classes=None):
     if split.multi_label:

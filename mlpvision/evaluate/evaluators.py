@@ -1,10 +1,9 @@
 """The evaluators that config.evals names: what each measures, when it runs, on which dataset.
 
-To add one: a class as `calibration.Calibration`, a line in EVALUATORS, and an entry in config.evals.
+To add one: a class as `calibration.Calibration`, its name in EVALUATORS, and an entry in config.evals.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 import re
 from typing import Any
 
@@ -12,52 +11,19 @@ from flax import linen as nn
 import jax
 import ml_collections
 
-from mlpvision import tasks
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.evaluate import accuracy, calibration, classes
+from mlpvision.evaluate import classes
+from mlpvision.evaluate.accuracy import Accuracy
+from mlpvision.evaluate.calibration import Calibration
 from mlpvision.fewshot import linear_probe
+from mlpvision.fewshot.linear_probe import FewShot
 
 NEVER = "never"
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
-  """One kind of evaluator.
-
-  metrics: from (its entry of config.evals, config) to {metric: "max" or "min"}, the headline first.
-  make: from (model, split, config, mesh) to an object whose run(params) gives {metric: value}. By name it is given
-    entry; classes, as `classes.match` finds them; and open_split, which opens another split of the same dataset.
-  """
-
-  metrics: Callable[[Mapping[str, Any], ml_collections.ConfigDict], dict[str, str]]
-  make: Callable[..., Any]
-
-
-def _few_shot(model, split, config, mesh, *, entry, open_split, **_):
-  train_split = open_split(entry.get("train_split") or config.data.train_split)
-  return linear_probe.FewShot(model, train_split, split, config, mesh, _shots(entry))
-
-
-def _shots(entry):
-  return tuple(entry.get("shots", (1, 5, 10)))
-
-
-EVALUATORS = {
-  # The task's own metrics: for classification top-1, top-5 and loss.
-  "accuracy": Kind(
-    lambda entry, config: tasks.of(config).METRICS,
-    lambda *given, classes, **_: accuracy.Accuracy(*given, classes),
-  ),
-  "calibration": Kind(
-    lambda entry, config: calibration.METRICS,
-    lambda *given, classes, **_: calibration.Calibration(*given, classes),
-  ),
-  "fewshot": Kind(
-    lambda entry, config: {linear_probe.metric_name(count): "max" for count in _shots(entry)},
-    _few_shot,
-  ),
-}
+# Classes with `metrics(entry, config)`, {metric: "max" or "min"}, the headline first; and `run(params)`, their values.
+EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
 
 
 def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
@@ -127,11 +93,11 @@ def make(
     return known.get(f"{name}:{split}") or datasets.open_split(name, split, config.data.data_dir)
 
   kind, split = EVALUATORS[entry["type"]], open_split(entry.get("split") or config.data.eval_split)
-  chosen, note = None, None
-  if entry["type"] != "fewshot":  # which fits a head of its own
-    chosen, note = classes.match(class_names, split.class_names, weights=weights, dataset=split.name)
-  evaluator = kind.make(model, split, config, mesh, entry=entry, classes=chosen, open_split=open_split)
-  return evaluator, split, note
+  if kind is FewShot:  # which fits a head of its own
+    train_split = open_split(entry.get("train_split") or config.data.train_split)
+    return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None
+  chosen, note = classes.match(class_names, split.class_names, weights=weights, dataset=split.name)
+  return kind(model, split, config, mesh, chosen), split, note
 
 
 def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, Any]:

@@ -27,6 +27,11 @@ _STRENGTHS = 10.0 ** np.arange(-5, 3)
 class FewShot:
   """Few-shot accuracy of parameters, for some numbers of images per class. Every process calls `run`."""
 
+  @staticmethod
+  def metrics(entry: Mapping[str, Any], config: ml_collections.ConfigDict) -> dict[str, str]:
+    """One accuracy for each of the entry's shots."""
+    return {metric_name(count): "max" for count in shots(entry)}
+
   def __init__(
     self,
     model: nn.Module,
@@ -76,6 +81,11 @@ class FewShot:
     found = [(features[mask], labels[mask]) for features, labels, mask in batches]
     features, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return features.astype(np.float64), labels
+
+
+def shots(entry: Mapping[str, Any]) -> tuple[int, ...]:
+  """The numbers of images per class of an entry of config.evals."""
+  return tuple(entry.get("shots", (1, 5, 10)))
 
 
 def metric_name(count: int) -> str:

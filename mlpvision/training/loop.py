@@ -142,7 +142,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
       is_main=is_main,
     )
     save_clock = SaveClock(setup.save_seconds)
-    profile = Profile(config_lib.profiled_steps(config), workdir)
+    profile = Profile(config_lib.profiled_steps(config.profile), workdir)
     progress.restart()
 
     # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.

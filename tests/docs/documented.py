@@ -35,6 +35,11 @@ class Command:
     found = re.search(r"--config=configs/(\w+)\.py", " ".join(self.arguments))
     return found[1] if found else ""
 
+  @property
+  def flags(self):
+    """Names of its flags, without dashes."""
+    return [part.partition("=")[0].lstrip("-") for part in self.arguments if part.startswith("-")]
+
 
 def commands():
   """Every command of every page, in order."""
