@@ -2,6 +2,8 @@
 
 import pathlib
 import resource
+import shutil
+import tempfile
 import time
 
 import jax
@@ -28,20 +30,39 @@ def run(small_config, tmp_path):
   return small_config, tmp_path
 
 
-def _state(config, offset=0.0):
-  setup = setup_lib.set_up(config)
-  state = state_lib.create(setup.init, setup.abstract, config.seed)
-  moved = jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
-  return jax.device_put(moved, jax.tree.map(lambda x: x.sharding, setup.abstract)), setup.abstract
+_MADE = {}  # what several tests need: set-ups, states and a directory with checkpoints
+
+
+def _setup(config):
+  key = config.to_json()
+  if key not in _MADE:
+    _MADE[key] = setup_lib.set_up(config)
+  return _MADE[key]
+
+
+def _state(config, offset=0):
+  """(a state, its shapes and shardings)."""
+  setup, key = _setup(config), (config.to_json(), offset)
+  if key not in _MADE:
+    state = _state(config)[0] if offset else state_lib.create(setup.init, setup.abstract, config.seed)
+    moved = jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
+    _MADE[key] = jax.device_put(moved, jax.tree.map(lambda x: x.sharding, setup.abstract))
+  return _MADE[key], setup.abstract
 
 
 def _save(workdir, config, steps=(3, 6)):
+  """Checkpoints of some steps in workdir; returns their states. They are written once, and copied."""
+  states = {step: _state(config, offset=step)[0] for step in steps}
+  key = (config.to_json(), steps)
+  if key in _MADE:
+    shutil.copytree(_MADE[key].name, workdir, dirs_exist_ok=True)
+    return states
   checkpoints = Checkpoints(workdir, keep=3)
-  states = {}
-  for step in steps:
-    states[step], _ = _state(config, offset=step)
-    checkpoints.save(step, states[step], _META)
+  for step, state in states.items():
+    checkpoints.save(step, state, _META)
   checkpoints.close()
+  _MADE[key] = tempfile.TemporaryDirectory()
+  shutil.copytree(workdir, _MADE[key].name, dirs_exist_ok=True)
   return states
 
 
@@ -66,7 +87,7 @@ def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
 
 def test_saved_on_any_number_of_devices_restored_on_any_other(run):
   config, workdir = run
-  setup = setup_lib.set_up(config)
+  setup = _setup(config)
   meshes = {n: sharding.make_mesh(fsdp=n, devices=jax.devices()[:n]) for n in (1, 4, 8)}
   abstract = {n: state_lib.abstract_state(setup.init, mesh) for n, mesh in meshes.items()}
   for saved, targets in abstract.items():

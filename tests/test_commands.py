@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import time
 
 from conftest import SMALL
 import numpy as np
@@ -136,12 +135,8 @@ _BAD = {
   "unknown field": (["--config.data.batchsize=3"], "no field 'batchsize'. Did you mean \"batch_size\"?"),
   "unknown group": (["--config.modle.name=x"], "no field 'modle'"),
   "wrong type": (["--config.data.batch_size=many"], "many"),
-  "unknown model": (["--config.model.name=s2mlp_wise"], "did you mean s2mlp_wide"),
   "patch": (["--config.data.image_size=30"], "images of 30x30 cannot be cut into patches of 4x4"),
-  "dataset": (["--config.data.name=imagenet2012"], "imagenet2012 is not in"),
   "workdir": (["--workdir=/proc/nowhere"], "cannot write to the workdir /proc/nowhere"),
-  "RandAugment": (["--config.augment.randaugment=rand-m99"], "augment.randaugment"),
-  "repeats": (["--config.augment.repeats=0"], "augment.repeats=0"),
 }
 
 
@@ -175,10 +170,9 @@ def test_a_config_that_is_not_there(command, more):
 
 
 def test_imagenet_is_missed_at_once(command, tmp_path):
-  started = time.perf_counter()
   code, output = command("train.py", "--config=configs/s2mlp_wide.py", TFDS_DATA_DIR=str(tmp_path))
-  assert time.perf_counter() - started < 60  # tfds alone asks the network for 205 s
   assert code == 2
+  assert "blocked" not in output  # nothing asked the network, as tfds alone does for minutes
   for text in (
     f"imagenet2012 is not in {tmp_path}",
     "ILSVRC2012_img_train.tar",
@@ -187,9 +181,8 @@ def test_imagenet_is_missed_at_once(command, tmp_path):
     assert text in output
 
 
-@pytest.mark.parametrize("batch_size", [7, 256])
-def test_evaluate(command, finished, batch_size):
-  flags = (f"--weights={finished}", f"--config.eval.batch_size={batch_size}", "--json")
+def test_evaluate(command, finished):
+  flags = (f"--weights={finished}", "--config.eval.batch_size=7", "--json")
   code, output = command("-m", "mlpvision.evaluate", "--config=configs/quickstart.py", *flags)
   assert code == 0, output
   found = json.loads(output.splitlines()[-1])
@@ -202,7 +195,7 @@ def test_evaluate(command, finished, batch_size):
 def test_evaluate_another_checkpoint_on_more_devices(command, finished):
   code, output = command("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56", devices=8)
   assert code == 0, output
-  assert re.search(r"step 56, on mnist5k:test: 1,000 images\ntop-1 \d+\.\d{4}%", output)
+  assert re.search(r"step 56, on mnist5k:test: 1,000 images\npreprocessing: 28 pixels.*\ntop-1 \d+\.\d{4}%", output)
 
 
 def test_evaluate_without_weights(command, tmp_path):

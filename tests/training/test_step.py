@@ -6,24 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from running import prepare, run
 
-from mlpvision import sharding, tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import losses
-from mlpvision.training import setup as setup_lib, state as state_lib
-
-
-def _losses(config, steps=5):
-  """(loss of each step, final state) on random batches that depend on the step alone."""
-  setup = setup_lib.set_up(config)
-  state = state_lib.create(setup.init, setup.abstract, config.seed)
-  step, _ = setup_lib.compile_step(setup)
-  history = []
-  for i in range(steps):
-    batch = tasks.random_batch(config, 10, seed=i)
-    state, metrics = step(state, sharding.put_batch(batch, setup.mesh))
-    history.append(metrics["loss"].item())
-  return np.array(history), state
+from mlpvision.training import setup as setup_lib
 
 
 @pytest.fixture
@@ -41,7 +28,7 @@ def test_only_the_gradients_travel(config):
   config.augment.update(mixup=0.8, cutmix=1.0, random_erasing=0.25)
   for parts in (1, 5):
     config.accumulation_steps = parts
-    compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
+    _, compiled = prepare(config)
     text = compiled.as_text()
     assert "all-reduce" in text
     for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
@@ -55,7 +42,7 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
 
   def cost(parts, remat):
     config.accumulation_steps, config.model.remat = parts, remat
-    compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
+    _, compiled = prepare(config)
     return compiled.memory_analysis().temp_size_in_bytes, compiled.cost_analysis()["flops"]
 
   memory, flops = cost(1, "none")
@@ -69,7 +56,7 @@ def test_blocks_share_no_work_in_the_backward_pass(config):
 
   def operands(num_blocks):
     config.model.num_blocks = num_blocks
-    compiled, _ = setup_lib.compile_step(setup_lib.set_up(config))
+    _, compiled = prepare(config)
     # Arrays only: the norms of gradient and update are sums over all parameters.
     kernels = re.findall(r" = \w+\[\d[^ ]* fusion\((.*)\), kind", compiled.as_text())
     return max(kernel.count("%") for kernel in kernels)
@@ -79,27 +66,25 @@ def test_blocks_share_no_work_in_the_backward_pass(config):
 
 def test_bfloat16_keeps_parameters_and_state_in_float32(config):
   config.model.dtype = "bfloat16"
-  history, state = _losses(config, steps=2)
+  history, state = run(config, steps=2)
   assert np.isfinite(history).all()
   assert {x.dtype.name for x in jax.tree.leaves((state.params, state.ema))} == {"float32"}
 
 
 def test_ema_is_the_running_average(config):
-  _, one = _losses(config, steps=1)
-  _, two = _losses(config, steps=2)
+  _, one = run(config, steps=1)
+  _, two = run(config, steps=2)
   leaf = lambda tree: np.asarray(tree["head"]["kernel"])  # noqa: E731
   np.testing.assert_allclose(leaf(two.ema), 0.9 * leaf(one.ema) + 0.1 * leaf(two.params), atol=1e-6)
 
 
 def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
-  config.model.drop_path = 0.5
-  config.model.num_blocks = 2
-  first, a = _losses(config, steps=3)
-  again, b = _losses(config, steps=3)
+  first, a = run(config, steps=3)
+  again, b = run(config, steps=3)
   np.testing.assert_array_equal(first, again)
   jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
   config.seed = 1
-  assert not np.array_equal(_losses(config, steps=3)[0], first)
+  assert not np.array_equal(run(config, steps=3)[0], first)
 
 
 def test_label_smoothing_and_losses():
