@@ -20,6 +20,7 @@ def test_flip_and_normalize():
   turned = (flipped != many).any((1, 2, 3))
   assert abs(turned.mean() - 0.25) < 0.04
   np.testing.assert_array_equal(flipped[turned][0], many[0][:, ::-1])
+  np.testing.assert_array_equal(augment.random_flip(jax.random.key(0), images, 1.0), images[:, :, ::-1])
 
 
 def _mixes(mixup, cutmix, draws=4000, size=16):
@@ -75,6 +76,7 @@ def test_off_changes_nothing():
   images, targets = jnp.ones((2, 4, 4, 3)), jnp.eye(2)
   assert augment.mixup_cutmix(None, images, targets, mixup=0.0, cutmix=0.0) == (images, targets)
   assert augment.random_erasing(None, images, 0.0) is images
+  assert augment.random_flip(None, images, 0.0) is images
 
 
 def test_random_erasing():

@@ -67,6 +67,7 @@ def test_classes_are_matched_by_name():
     ("abc", "abcd", "d"),
     ("0123", "abc", "a, b, c"),
     ("ab", "012", "0"),
+    (("0", "1", "10"), "abc", "a, b, c"),  # numbers, but not in their order
   ):
     with pytest.raises(UserError, match=f"d has {len(theirs)} classes, the weights in w {len(ours)}, .*: {unknown}"):
       match(ours, theirs, **names)
