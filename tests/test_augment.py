@@ -55,9 +55,19 @@ def test_cutmix_replaces_a_box_and_counts_it():
   root = np.sqrt(np.linspace(0, 1, 10001))
   assert abs(1 - shares.mean() - ((root - root**2 / 4) ** 2).mean()) < 0.025  # sides are rounded down to even numbers
   assert abs(boxes[:, 5].mean() - boxes[:, -6].mean()) < 0.02
-  inside = filled > 0
-  top, left = boxes.any(2).argmax(1)[inside], boxes.any(1).argmax(1)[inside]
-  assert np.corrcoef(top[top * left > 0], left[top * left > 0])[0, 1] < 0.5  # both fall as the box grows
+
+
+def test_the_box_s_centre_is_any_pixel_equally_often():
+  """A box as large as the image, 4 x 6, shows by what it leaves out where its centre is."""
+  box = jax.jit(jax.vmap(lambda key: augment._random_box(key, 4, 6, 1.0)))
+  boxes = np.asarray(box(jax.random.split(jax.random.key(0), 3000)))
+  for axis, size in ((2, 4), (1, 6)):
+    found, counts = np.unique(boxes.any(axis), axis=0, return_counts=True)
+    expected = [abs(np.arange(size) + 0.5 - centre) < size / 2 for centre in range(size)]
+    assert {tuple(row) for row in found} == {tuple(row) for row in np.array(expected).tolist()}
+    assert abs(counts / 3000 - 1 / size).max() < 0.04
+  places = [boxes.any(axis) @ np.arange(size) for axis, size in ((2, 4), (1, 6))]
+  assert abs(np.corrcoef(places)[0, 1]) < 0.06  # rows and columns are drawn apart
 
 
 def test_a_coin_chooses_between_mixup_and_cutmix():
