@@ -76,6 +76,7 @@ def test_ema_is_the_running_average(config):
   _, two = run(config, steps=2)
   leaf = lambda tree: np.asarray(tree["head"]["kernel"])  # noqa: E731
   np.testing.assert_allclose(leaf(two.ema), 0.9 * leaf(one.ema) + 0.1 * leaf(two.params), atol=1e-6)
+  assert (one.step, two.step) == (1, 2)
 
 
 def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
@@ -83,6 +84,8 @@ def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
   again, b = run(config, steps=3)
   np.testing.assert_array_equal(first, again)
   jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+  config.model.drop_path = 0.0  # from the same parameters, on the same batch
+  assert run(config, steps=1)[0] != first[0]
   config.seed = 1
   assert not np.array_equal(run(config, steps=3)[0], first)
 
