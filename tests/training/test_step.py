@@ -2,15 +2,19 @@
 
 import re
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from running import prepare, run
 
+from mlpvision import tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import losses
-from mlpvision.training import setup as setup_lib
+from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training.step import accumulate, make_train_step
 
 
 @pytest.fixture
@@ -50,6 +54,48 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
   assert 1.2 < cost(1, "block")[1] / flops < 1.4
 
 
+class _Toy(nn.Module):
+  """The mean colour, dropout and a linear layer: compiles at once."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train=False):
+    return nn.Dense(self.num_classes)(nn.Dropout(0.5, deterministic=not train)(images.mean((1, 2))))
+
+
+def test_what_a_step_changes_and_reports(config):
+  config.augment.flip = 0.0
+  model, optimizer = _Toy(10), optax.sgd(0.5)
+  step = jax.jit(make_train_step(model, optimizer, config))
+  state = state_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
+  batch = tasks.random_batch(config, 10)
+  batch["replaced"][:3] = True
+  new, metrics = step(state, batch)
+  assert (new.step, metrics["replaced"], metrics["finite"]) == (1, 3, 1)
+  change = np.concatenate([x.ravel() for x in jax.tree.leaves(optax.tree.sub(new.params, state.params))])
+  np.testing.assert_allclose(metrics["update_norm"], np.linalg.norm(change), rtol=1e-5)
+  np.testing.assert_allclose(metrics["update_norm"], 0.5 * metrics["grad_norm"], rtol=1e-5)
+  average = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.params, new.params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.ema, average)
+  # With the same parameters and images, what dropout leaves depends on the step.
+  found = [step(state.replace(step=jnp.int32(i)), batch)[1]["loss"].item() for i in (0, 0, 1, 2)]
+  assert found[0] == found[1]
+  assert len(set(found)) == 3
+
+
+def test_accumulation_is_the_mean_over_parts_that_take_turns():
+  images, targets = jnp.arange(12.0).reshape(12, 1, 1, 1), {"double": 2 * jnp.arange(12)}
+
+  def gradient(params, key, images, targets):
+    return params * images.mean(), {"images": images[:4, 0, 0, 0], "double": targets["double"][:4].astype(float)}
+
+  mean, seen = accumulate(gradient, 3, jnp.float32(2), None, images, targets)
+  assert mean == 2 * 5.5
+  np.testing.assert_allclose(seen["images"], [1, 4, 7, 10])  # of 0, 1, 2; of 3, 4, 5; ...
+  np.testing.assert_allclose(seen["double"], [2, 8, 14, 20])
+
+
 def test_blocks_share_no_work_in_the_backward_pass(config):
   """Left to itself, XLA on CPU computes the residual stream's gradient anew in every block, a longer sum each time."""
   config.model = dict(name="mixer_b16", patch_size=4, hidden_dim=16, dtype="float32")
@@ -76,7 +122,6 @@ def test_ema_is_the_running_average(config):
   _, two = run(config, steps=2)
   leaf = lambda tree: np.asarray(tree["head"]["kernel"])  # noqa: E731
   np.testing.assert_allclose(leaf(two.ema), 0.9 * leaf(one.ema) + 0.1 * leaf(two.params), atol=1e-6)
-  assert (one.step, two.step) == (1, 2)
 
 
 def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
@@ -84,8 +129,6 @@ def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
   again, b = run(config, steps=3)
   np.testing.assert_array_equal(first, again)
   jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
-  config.model.drop_path = 0.0  # from the same parameters, on the same batch
-  assert run(config, steps=1)[0] != first[0]
   config.seed = 1
   assert not np.array_equal(run(config, steps=3)[0], first)
 
