@@ -6,7 +6,7 @@
 WEIGHTS is a workdir, a weight file or a name of docs/weights.md, and NAME the model in it, or another variant of its
 family: sizes come from the weights. The recipe is the Mixer paper's, with SGD; configs/finetune.py:adamw is one with
 AdamW and layer-wise rates. At another resolution: --config.data.image_size=384. To train the head alone:
---config.optim.rates='(("^(?!head)", 0.0),)'.
+--config.optim.lr_multipliers='(("^(?!head)", 0.0),)'.
 
 Both are for many images. For a folder of some hundreds: --config.data.batch_size=32 --config.duration="20 epochs"
 --config.optim.schedule.warmup="1 epoch" --config.optim.learning_rate=0.003 (adamw: 1e-4).

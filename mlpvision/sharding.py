@@ -108,7 +108,8 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[An
     for pattern, axes in rules:
       if re.search(pattern, name):
         return _sharding(mesh, P(*axes), name, x)
-    spec = next((spec for pattern, spec in _MODEL_RULES if re.search(pattern, name)), P())
+    # Some optimizers keep a number for a whole kernel under the kernel's name.
+    spec = next((spec for pattern, spec in _MODEL_RULES if re.search(pattern, name) and len(spec) <= x.ndim), P())
     axes = [*spec, *[None] * (x.ndim - len(spec))]
     if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
