@@ -118,6 +118,8 @@ def make_optimizer(
     raise UserError(f"{name} {problem}: set optim.weight_decay=0 or take one with a mask, such as adamw")
   if "weight_decay" in arguments:
     kwargs["weight_decay"] = weight_decay
+  if "safeguard_warmup" in arguments:  # of Prodigy, which divides by the learning rate: a warm-up starts at 0
+    kwargs.setdefault("safeguard_warmup", True)
   kwargs |= dict.fromkeys(masks, make_mask(decay_mask))
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   try:

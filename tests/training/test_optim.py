@@ -213,7 +213,8 @@ _TRIED = {  # learning rate, weight decay, further arguments
 def test_twenty_steps(name, digits, tmp_path):
   """The loss falls, nothing is NaN, and what the optimizer remembers can be saved in a checkpoint."""
   rate, decay, kwargs = _TRIED[name]
-  optimizer = optim.make_optimizer(name, lambda step: jnp.float32(rate), weight_decay=decay, kwargs=kwargs)
+  schedule = optim.make_schedule("constant", peak=rate, warmup_steps=2, total_steps=20)
+  optimizer = optim.make_optimizer(name, schedule, weight_decay=decay, kwargs=kwargs)
   model, params, loss, gradient = digits
   update = jax.jit(
     lambda grads, state, params, value: optimizer.update(grads, state, params, value=value, obj_fn=loss),
