@@ -160,7 +160,7 @@ def test_nothing_imports_a_command():
 
 
 def test_the_package_imports_nothing_beside_it():
-  """It reaches for what the repository alone has through `commands.of_repository`, which says so where it is missing."""
+  """`commands.of_repository` does, in the repository, and says so elsewhere."""
   for name, (imports, _) in _modules().items():
     assert not name.startswith("mlpvision") or not any(_within(imported, _BESIDE) for imported in imports), name
 
