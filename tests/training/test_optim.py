@@ -113,33 +113,6 @@ def test_lamb_is_timms():
   np.testing.assert_allclose(params["bias"], [-0.19375953078269958, 0.19375905394554138], rtol=1e-5)
 
 
-# One block of every family; a size more where it is another network.
-_ONE_BLOCK = {
-  "mixer_s32": dict(num_blocks=1),
-  "s2mlp_wide": dict(num_blocks=1),
-  "s2mlp_deep": dict(num_blocks=1),
-  "asmlp_tiny": dict(depths=(1, 1)),
-  "ff_tiny": dict(num_blocks=1),
-  "resmlp_s12": dict(num_blocks=1),
-  "vit_s16": dict(num_blocks=1),
-  "swin_tiny": dict(depths=(1, 1), num_heads=(3, 6)),
-}
-
-
-def test_every_family_is_tried():
-  assert {name.split("_")[0] for name in _ONE_BLOCK} == {name.split("_")[0] for name in models.MODELS}
-
-
-@pytest.mark.parametrize("name", _ONE_BLOCK)
-def test_matrices_decay_but_no_positions_class_tokens_and_tables(name):
-  model = models.create(name, **_ONE_BLOCK[name])
-  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))["params"]
-  others = {"pos_embedding", "cls_pos_embedding", "cls_token", "relative_position_bias"}
-  expected = {path: p.ndim > 1 and path[-1] not in others for path, p in flatten_dict(shapes).items()}
-  assert flatten_dict(optim.make_mask(default.get_config().optim.decay_mask)(shapes)) == expected
-  assert set(expected.values()) == {True, False}
-
-
 def test_the_mask_is_the_configs():
   params = {"block_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
   optimizer = optim.make_optimizer("adamw", lambda step: 0.1, weight_decay=0.5, decay_mask="^head/")
