@@ -103,7 +103,8 @@ def tree_shardings(
     for pattern, axes in rules:
       if re.search(pattern, name):
         return _sharding(mesh, P(*axes), name, x)
-    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name)), ())
+    # Some optimizers keep one number for a whole kernel under the kernel's name.
+    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name) and len(axes) <= x.ndim), ())
     axes = [*cut, *[None] * (x.ndim - len(cut))]
     if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):

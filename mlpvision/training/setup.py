@@ -14,7 +14,7 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.training import optim, rates, state as state_lib, warm_start
+from mlpvision.training import lr_multipliers, optim, state as state_lib, warm_start
 from mlpvision.training.step import make_train_step
 
 
@@ -124,7 +124,9 @@ def _with_model(config, basis, num_classes):
     abstract = state_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={image_size}: {error}") from error
-  rates.factors(abstract.params, config.optim.rates, config.optim.layer_decay)  # refuses what matches nothing
+  lr_multipliers.check(abstract.params, config.optim.lr_multipliers)
+  if config.optim.weight_decay:
+    optim.check_pattern("optim.decay_mask", config.optim.decay_mask, abstract.params)
   return Parts(config=config, model=model, init=init, abstract=abstract, **basis)
 
 
@@ -145,10 +147,18 @@ def make_optimizer(
     end=config.schedule.end,
     clock=config.schedule.clock,
   )
-  decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-  skip = config.nonfinite == "skip"
-  optimizer = optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip)
-  return rates.scaled(optimizer, config.rates, config.layer_decay), schedule
+  optimizer = optim.make_optimizer(
+    config.name,
+    schedule,
+    weight_decay=config.weight_decay,
+    decay_mask=config.decay_mask,
+    clip_norm=config.clip_norm,
+    kwargs=config.kwargs,
+    skip_nonfinite=config.nonfinite == "skip",
+  )
+  if config.name.startswith("schedule_free") and (config.lr_multipliers or config.layer_decay != 1):
+    raise UserError(f"optim.name={config.name!r} averages its steps: it takes no optim.lr_multipliers or layer_decay")
+  return lr_multipliers.scaled(optimizer, config.lr_multipliers, config.layer_decay), schedule
 
 
 def lower_step(parts: Parts) -> jax.stages.Lowered:
