@@ -145,6 +145,9 @@ def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
+Outputs = jax.Array | tuple[jax.Array, ...]  # logits, or the maps of `Backbone.features`
+
+
 class Backbone(nn.Module):
   """What all families share. Each has a `patch_size`, and `num_blocks` or, as a pyramid of stages, `depths`."""
 

@@ -56,10 +56,14 @@ def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
   return renamed
 
 
-def identify(names: Collection[str]) -> tuple[Family | None, Table | None]:
-  """(family, table) of the source that knows most of the names; (None, None) if none knows half."""
+def identify(names: Collection[str], family_name: str | None = None) -> tuple[Family | None, Table | None]:
+  """(family, table) of the source that knows most of the names; (None, None) if none knows half.
+
+  family_name: of a module's class; where there is a family of this name, it alone is considered.
+  """
+  named = [family for family in models.FAMILIES if family.module.__name__ == family_name]
   best, found = len(names) / 2, (None, None)
-  for family in models.FAMILIES:
+  for family in named or models.FAMILIES:
     for table in _tables(family):
       if table.marker and table.marker not in names:
         continue
