@@ -22,8 +22,8 @@ def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str
   """
   height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
   images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), images)
-  jaxpr = jax.make_jaxpr(model.apply)(variables, images)
+  # One trace for both: initial values take no products.
+  jaxpr, (_, variables) = jax.make_jaxpr(model.init_with_output, return_shape=True)(jax.random.key(0), images)
   return {"parameters": sum(x.size for x in jax.tree.leaves(variables)), "macs": _macs(jaxpr.jaxpr)}
 
 

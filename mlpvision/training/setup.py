@@ -186,7 +186,7 @@ def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
   """
   platform = mesh.devices.flat[0].platform
   if platform == "cpu":
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return models.compiler_options(platform)
   if platform != "tpu" or mesh.shape["fsdp"] == 1:
     return {}
   return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
