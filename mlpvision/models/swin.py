@@ -219,7 +219,7 @@ _BIAS_TABLE = Leaf(
 )
 
 
-def _names(name, merging, head, **kwargs):
+def _names(name, merging, head):
   """The official code ends a stage with its patch merging, timm starts the next one with it."""
   return Table(
     name,
@@ -239,7 +239,6 @@ def _names(name, merging, head, **kwargs):
       (head, "head", DENSE),
     ),
     ignore=r"relative_position_index$|attn_mask$",  # follow from the window size
-    **kwargs,
   )
 
 
@@ -248,8 +247,5 @@ FAMILY = Family(
   VARIANTS,
   _arguments,
   block=_BLOCK,
-  tables=(
-    _names("timm", "layers.{s+1}", "head.fc"),
-    _names("official", "layers.{s}", "head", marker="layers.0.downsample.reduction.weight"),
-  ),
+  tables=(_names("timm", "layers.{s+1}", "head.fc"), _names("official", "layers.{s}", "head")),
 )

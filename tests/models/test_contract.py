@@ -1,5 +1,6 @@
 """What docs/design.md promises of every family, on small models: calls, names of parameters, training, remat, sizes."""
 
+import dataclasses
 import functools
 import re
 
@@ -14,6 +15,8 @@ import pytest
 from mlpvision import models, sharding
 from mlpvision.models import cost
 from mlpvision.training import rates
+from mlpvision.weights import resize
+from mlpvision.weights.loading import RUN_OPTIONS
 
 _IMAGES, _SMALL = {}, {}
 for _row in FAMILIES.values():
@@ -81,7 +84,11 @@ def test_every_family_has_its_row():
     assert next(iter(row.small)) in family.variants
     for golden in row.goldens:
       assert (goldens.DATA / f"{golden}.npz").exists()
-    assert row.goldens.keys() or not family.tables, f"{name} reads published weights: no golden file shows it"
+    attributes = {field.name for field in dataclasses.fields(family.module)}
+    assert attributes >= {*family.free, "num_classes", "patch_size", "hidden_dim", *RUN_OPTIONS}
+    assert family.resize is None or (family.resize in resize.WAYS and family.patches)
+    published = any(table.rows for table in family.tables)
+    assert row.goldens or not published, f"{name} reads published weights: no golden file shows it"
 
 
 @pytest.mark.parametrize("name", _SMALL)
