@@ -163,7 +163,7 @@ def test_batch_that_the_devices_do_not_divide(command, tmp_path):
 
 def test_a_field_without_a_config(command):
   code, output = command("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
-  assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: name it, --config=FILE\n")
+  assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: add --config=FILE\n")
 
 
 @pytest.mark.parametrize("more", [[], ["--config.data.batch_size=8"]])
@@ -208,7 +208,7 @@ def test_evaluate_another_checkpoint_on_more_devices(command, finished):
 def test_evaluate_without_weights(command, tmp_path):
   code, output = command("-m", "mlpvision.evaluate", f"--weights={tmp_path}")
   assert code == 2
-  assert "no checkpoint there" in output
+  assert f"no checkpoint in {tmp_path}" in output
 
 
 def test_predict(command, finished, tmp_path, data_dir):

@@ -51,5 +51,5 @@ def test_commands_take_weight_files(command, weight_file, tmp_path):
 def test_a_file_that_says_nothing_of_its_images_is_refused(weight_file, tmp_path):
   loaded = weights.load(weight_file)
   weights.save(tmp_path / "silent.safetensors", loaded.module, loaded.params)
-  with pytest.raises(UserError, match="does not say what images it expects"):
+  with pytest.raises(UserError, match="does not specify its preprocessing"):
     trained_lib.load(str(tmp_path / "silent.safetensors"))
