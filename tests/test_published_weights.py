@@ -40,7 +40,7 @@ def test_commands_take_weight_files(command, weight_file, tmp_path):
   assert 0 <= found["top1"] <= found["top5"] <= 1
   code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}")
   assert code == 2
-  assert "--config has to name the dataset" in output
+  assert "a weight file needs --config" in output
   picture = tmp_path / "digit.png"
   Image.effect_noise((40, 30), 80).save(picture)
   code, output = command("-m", "mlpvision.predict", f"--weights={weight_file}", str(picture))
