@@ -67,14 +67,10 @@ class Checkpoints:
   def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
     """Starts saving a `TrainState`; returns once the arrays are copied. Does nothing if the step is already saved.
 
-    Args:
-      step: the checkpoint's name.
-      state: TrainState.
-      meta: a dict of JSON values.
-      metrics: {name: float} of this state if it was evaluated; they determine the best checkpoint.
+    meta: a dict of JSON values.
+    metrics: {name: float} of this state if it was evaluated; they determine the best checkpoint.
 
-    Raises:
-      UserError: this save or the previous one failed, for example because the disk is full.
+    Raises UserError if this save or the previous one failed, for example because the disk is full.
     """
     if step in self._manager.all_steps():
       return
@@ -91,10 +87,7 @@ class Checkpoints:
   def restore(self, abstract: Any) -> tuple[Any, dict[str, Any] | None]:
     """(state, meta) of the newest intact checkpoint, with the shardings of `abstract`; (None, None) if none was saved.
 
-    Damaged checkpoints are reported and moved to WORKDIR/checkpoints-damaged.
-
-    Raises:
-      UserError: all checkpoints are damaged.
+    Damaged ones are reported and moved to WORKDIR/checkpoints-damaged. Raises UserError if all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:

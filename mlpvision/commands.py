@@ -56,11 +56,7 @@ def read_config(holder: flags.FlagHolder) -> Any:
 
 
 def of_repository(name: str, what: str) -> types.ModuleType:
-  """Imports a module of the repository that is not installed with the package, such as "docs.tools.architecture".
-
-  Raises:
-    UserError: the module, which `what` needs, is not importable from the current directory.
-  """
+  """Imports a module that only the repository has, such as "docs.tools.architecture"; if missing, a UserError."""
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:

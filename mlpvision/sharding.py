@@ -84,15 +84,10 @@ def tree_shardings(
 ) -> Any:
   """A NamedSharding for each leaf of a tree of arrays or shapes.
 
-  The first rule that matches the leaf's path, such as "params/head/kernel", determines its sharding. Without a match,
-  the first match in `model_axis` shards its dimensions, and large leaves are also sharded over fsdp, along the largest
-  remaining dimension that this axis divides.
-
-  Args:
-    tree: of arrays or shapes.
-    mesh: from `make_mesh`.
-    rules: (regex, axes) pairs; axes has a mesh axis, a tuple of them, or None for each dimension.
-    model_axis: such pairs, from the model families (`models.Family`).
+  Rules are pairs (regex, axes); axes has a mesh axis, a tuple of them, or None for each dimension. The first one that
+  matches the leaf's path, such as "params/head/kernel", determines its sharding. Without a match, the first match in
+  `model_axis`, the model families' pairs (`models.Family`), shards its dimensions, and large leaves are also sharded
+  over fsdp, along the largest remaining dimension that this axis divides.
 
   Raises:
     UserError: a rule names an unknown axis, or one that does not divide the dimension.

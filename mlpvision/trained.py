@@ -58,10 +58,7 @@ class Trained:
   def preprocess(self, picture: Any) -> np.ndarray:
     """Resizes, crops and normalizes an image as in evaluation: float32 [image_size, image_size, 3].
 
-    picture: a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3].
-
-    Raises:
-      UserError: no such file, or not a readable image.
+    picture: a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3]. UserError if it cannot be read.
     """
     view = self.preprocessing
     options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
@@ -71,13 +68,10 @@ class Trained:
   def predict(self, pictures: Any, top: int = 5) -> list[Any]:
     """The task's prediction for each image.
 
-    Args:
-      pictures: an image, as `preprocess` takes it, or a sequence of images.
-      top: the maximum number of classes.
+    For a classifier, this is a list of up to `top` `tasks.classification.Prediction`s, most probable first.
+    Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss.
 
-    Returns:
-      A list with one prediction per image. For a classifier, each is a list of `tasks.classification.Prediction`, most
-      probable first. Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss.
+    pictures: an image, as `preprocess` takes it, or a sequence of images.
 
     Raises:
       UserError: some images cannot be read; all of them are listed.
@@ -97,11 +91,7 @@ class Trained:
 
 
 def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False) -> Trained:
-  """Loads a trained model that has its preprocessing; see `open_source`.
-
-  Raises:
-    UserError: no model can be loaded from `source`, or the weight file does not specify its preprocessing.
-  """
+  """Like `open_source`, but raises UserError if a weight file does not specify its preprocessing."""
   trained = open_source(source, sharding=sharding, ema=ema)
   if trained.preprocessing is None:
     raise UserError(

@@ -43,11 +43,7 @@ class Affine(NamedTuple):
 
 
 def with_shape(data: bytes) -> tuple[bytes | np.ndarray, tuple[int, int]]:
-  """(image for `cut`, (height, width) after EXIF rotation). Decodes only if the header is not enough.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-  """
+  """(image for `cut`, (height, width) after EXIF rotation). Raises ImageError if it must be decoded and is damaged."""
   shape = jpeg.read_size(data)
   if shape is not None:
     return data, shape
@@ -81,8 +77,7 @@ def draw_box(
 def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
   """Crops an image (encoded, or uint8 [H, W, 3]) and resizes it, antialiased bicubic: uint8 [size, size, 3].
 
-  Raises:
-    ImageError: a damaged image.
+  Raises ImageError if the image is damaged.
   """
   if isinstance(image, np.ndarray):
     return _resize(image, size, box)

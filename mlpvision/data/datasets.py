@@ -62,11 +62,7 @@ def check(name: str, data_dir: str | os.PathLike | None) -> None:
 
 
 def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
-  """The tfds builder of a prepared dataset; prepares our own datasets on first use.
-
-  Raises:
-    UserError: not prepared, or not as array_record.
-  """
+  """The tfds builder of a dataset; prepares our own on first use. UserError if not prepared, or not as array_record."""
   check(name, data_dir)
   import tensorflow_datasets as tfds
 

@@ -70,8 +70,7 @@ def check(name: str) -> None:
 def open_images(name: str, split: str) -> tuple[Images, str]:
   """(images, actual name of the split) of "folder:/path" and a split in tfds's notation.
 
-  Raises:
-    UserError: no such directory or split, or it is not organized in classes.
+  Raises UserError if there is no such directory or split, or it is not organized in classes.
   """
   check(name)
   spec = re.fullmatch(r"\s*([^\[\]+]+?)\s*(\[[^\]]*\])?\s*", split)
@@ -98,10 +97,7 @@ def _is_image(entry):
 
 
 def _scan(path):
-  """(name, is_dir) of a directory's entries. Hidden ones and those with an image's suffix do not count as directories.
-
-  A suffix saves the call of is_dir, which is slow on remote file systems.
-  """
+  """(name, is_dir) of a directory's entries; is_dir is False for hidden ones and those with an image's suffix."""
   try:
     with os.scandir(path) if "://" not in os.fspath(path) else contextlib.nullcontext(path.iterdir()) as entries:
       for entry in entries:

@@ -17,11 +17,7 @@ class ImageError(UserError):
 
 
 def decode(data: bytes) -> np.ndarray:
-  """Encoded bytes -> uint8 [H, W, 3]; equivalent to `open_image`, but faster.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-  """
+  """Encoded bytes -> uint8 [H, W, 3]; like `open_image`, but faster. Raises ImageError if it cannot be decoded."""
   image = jpeg.decode(data)
   return np.asarray(open_image(data)) if image is None else image
 
@@ -43,11 +39,7 @@ def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
   """Opens a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3] as an RGB PIL image.
 
   The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and the first frame
-  of an animation is used.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-    UserError: no such file.
+  of an animation is used. Raises ImageError if it cannot be decoded, UserError if there is no such file.
   """
   name = str(source) if isinstance(source, str | os.PathLike) else f"an image given as {type(source).__name__}"
   try:
