@@ -44,8 +44,8 @@ def evaluate(
   found, notes, dataset = {}, [], ""
   for name in evals:
     entry = _entry(name, merged)
-    given = (trained.model, trained.class_names, merged, mesh)
-    evaluator, split, note = evaluators.make(entry, *given, weights=str(source))
+    common = (trained.model, trained.class_names, merged, mesh)
+    evaluator, split, note = evaluators.make(entry, *common, weights=str(source))
     results = evaluator.run(trained.params)
     found |= results
     dataset = dataset or split.name

@@ -70,12 +70,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   start_step = 0 if state is None else int(state.step)
   origin = f"resuming from step {start_step}" if start_step else ""
   if state is None:
-    given = None
+    loaded = None
     if setup.source:
-      given, origin = warm_start.parameters(config, setup.source, setup.abstract.params, meta["class_names"])
+      loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, meta["class_names"])
     if from_weights:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
-    state = state_lib.create(setup.init, setup.abstract, config.seed, given)
+    state = state_lib.create(setup.init, setup.abstract, config.seed, loaded)
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
@@ -186,10 +186,10 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
 
 def _make_evaluations(setup):
   """{name: evaluator} of config.evals."""
-  given = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
+  common = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
   opened = (setup.train_split, setup.eval_split)
   entries = evaluators.entries(setup.config)
-  return {name: evaluators.make(entry, *given, opened=opened)[0] for name, entry in entries.items()}
+  return {name: evaluators.make(entry, *common, opened=opened)[0] for name, entry in entries.items()}
 
 
 def _say_overview(setup, origin, workdir, progress):

@@ -27,12 +27,12 @@ class TrainState:
 def make_init(
   model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, ema: bool
 ) -> Callable[..., TrainState]:
-  """A function (key, given) -> initial `TrainState`; given, {"path/of/leaf": array}, replaces random parameters."""
+  """A function (key, loaded) -> initial `TrainState`; loaded, {"path/of/leaf": array}, replaces random parameters."""
 
-  def init(key, given=None):
+  def init(key, loaded=None):
     params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
     params = flatten_dict(params, sep="/")
-    params = unflatten_dict({path: (given or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
+    params = unflatten_dict({path: (loaded or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
     averages = jax.tree.map(jnp.copy, params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer.init(params))
 
@@ -50,13 +50,13 @@ def abstract_state(
 
 
 def create(
-  init: Callable[..., TrainState], abstract: TrainState, seed: int, given: Mapping[str, np.ndarray] | None = None
+  init: Callable[..., TrainState], abstract: TrainState, seed: int, loaded: Mapping[str, np.ndarray] | None = None
 ) -> TrainState:
-  """The state of step 0, computed in its shardings. given: {"path/of/leaf": array}, the same on every process."""
+  """The state of step 0, computed in its shardings. loaded: {"path/of/leaf": array}, the same on every process."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   targets = flatten_dict(abstract.params, sep="/")
   placed = {
     path: jax.make_array_from_callback(array.shape, targets[path].sharding, array.__getitem__)
-    for path, array in (given or {}).items()
+    for path, array in (loaded or {}).items()
   }
   return jax.jit(init, out_shardings=shardings)(jax.random.key(seed), placed)

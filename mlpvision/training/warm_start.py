@@ -91,17 +91,17 @@ def parameters(
   """
   before = {path: np.asarray(array) for path, array in flatten_dict(source.params, sep="/").items()}
   model, params = _fit(config, source)
-  given = flatten_dict(params, sep="/")
+  loaded = flatten_dict(params, sep="/")
   expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
   if source.info is None:
     same_labels = source.class_names == tuple(class_names)
   else:  # a file without class names matches if the number of classes is the same
     same_labels = source.info.head == "file" and source.info.class_names in (None, tuple(class_names))
   new = [path for path in expected if path.startswith("head/") and not same_labels]
-  given = {path: array for path, array in given.items() if not path.startswith("head/") or same_labels}
-  _check_shapes(config, model, given, {path: shape for path, shape in expected.items() if path not in new})
-  resized = [path for path in given if before[path].shape != given[path].shape]
-  return given, _describe(config, source, model, given, new, resized)
+  loaded = {path: array for path, array in loaded.items() if not path.startswith("head/") or same_labels}
+  _check_shapes(config, model, loaded, {path: shape for path, shape in expected.items() if path not in new})
+  resized = [path for path in loaded if before[path].shape != loaded[path].shape]
+  return loaded, _describe(config, source, model, loaded, new, resized)
 
 
 def _fit(config, source):
@@ -120,13 +120,13 @@ def _options(module):
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
 
 
-def _check_shapes(config, model, given, expected):
+def _check_shapes(config, model, loaded, expected):
   """Raises UserError with the first leaves that do not fit, and the config fields that would make them fit."""
-  problems = [f"{path}: not in the weights" for path in expected if path not in given]
-  problems += [f"{path}: not in the model" for path in given if path not in expected]
+  problems = [f"{path}: not in the weights" for path in expected if path not in loaded]
+  problems += [f"{path}: not in the model" for path in loaded if path not in expected]
   problems += [
     f"{path}: {array.shape} in the weights, {expected[path]} in the model"
-    for path, array in given.items()
+    for path, array in loaded.items()
     if path in expected and array.shape != expected[path]
   ]
   if not problems:
@@ -142,9 +142,9 @@ def _check_shapes(config, model, given, expected):
   raise UserError(f"{what}:\n{listing(problems)}\n{advice}")
 
 
-def _describe(config, source, model, given, new, resized):
+def _describe(config, source, model, loaded, new, resized):
   step = "" if source.step is None else f", step {source.step}"
-  lines = [f"starting from {config.init_from}{step}: {len(given)} arrays; new: {', '.join(new) or 'none'}"]
+  lines = [f"starting from {config.init_from}{step}: {len(loaded)} arrays; new: {', '.join(new) or 'none'}"]
   if resized:
     more = f" and {len(resized) - 1} more" if resized[1:] else ""
     lines.append(f"adapted to {config.data.image_size} pixels: {resized[0]}{more}")
