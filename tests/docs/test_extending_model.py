@@ -82,12 +82,14 @@ def extended(tmp_path_factory):
     (root / path).write_text(text)
 
   models = "mlpvision/models/__init__.py"
-  add(models, f"`{models}`: `tiny` in the import of the families", r"^from mlpvision.models import asmlp.*$", ", tiny")
-  add(models, "`tiny.FAMILY` in `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
+  add(
+    models, f"`{models}`: add `tiny` to the import of the families", r"^from mlpvision.models import asmlp.*$", ", tiny"
+  )
+  add(models, "`tiny.FAMILY` to `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
   row = 'Row("tiny", 224, "", "", "", ""),'
-  add("mlpvision/models/published.py", f"`{row}` in `ROWS`", r"^ROWS = \($", f"\n  {row}")
+  add("mlpvision/models/published.py", f"`{row}` to `ROWS`", r"^ROWS = \($", f"\n  {row}")
   (row,) = [code for code in python_blocks(_PAGE) if code.startswith('"tiny": Row(')]
-  add("tests/families.py", "`tests/families.py`: a row in `FAMILIES`", r"^FAMILIES = {$", f"\n{row}")
+  add("tests/families.py", "`tests/families.py`: add a row to `FAMILIES`", r"^FAMILIES = {$", f"\n{row}")
   _run(root, "-m", "mlpvision.cost", "--write=docs/models.md")
   return root
 
