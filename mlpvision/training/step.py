@@ -1,6 +1,7 @@
 """One training step: augment, differentiate, update. A pure function of (state, batch)."""
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -29,12 +30,18 @@ def make_train_step(
     outputs = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
     return task.loss(outputs, targets, config)
 
+  def objective_of_part(params, key, images, targets):
+    images, targets = jax.tree.map(lambda x: x[:: config.accumulation_steps], (images, targets))
+    return mean_loss(params, key, images, targets)[0]
+
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
     images, targets = task.augmented(augment_key, batch, model.num_classes, config)
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     (loss, means), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    again = functools.partial(objective_of_part, key=model_key, images=images, targets=targets)
+    # The loss, and how to compute it again, are for the few optimizers that read them.
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, obj_fn=again)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:

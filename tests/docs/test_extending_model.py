@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from configs import tiny
 from mlpvision import augment, weights
 from mlpvision.export import formats
-from mlpvision.training import loop, rates, setup
+from mlpvision.training import loop, lr_multipliers, setup
 
 config = tiny.get_config()
 config.data.batch_size, config.data.workers, config.data.eval_split = 16, 0, "test[:16]"
@@ -25,7 +25,7 @@ config.optim.schedule.warmup, config.duration = "1 step", "2 steps"
 config.optim.layer_decay = 0.5
 config.mesh.update(data=4, model=2)
 params = setup.set_up(config).abstract.params
-factors = rates.factors(params, (), 0.5)
+factors = lr_multipliers.factors(params, (), 0.5)
 assert [set(jax.tree.leaves(factors[name])) for name in ("stem", "block_0", "block_1", "head")] == [
   {0.125}, {0.25}, {0.5}, {1.0}
 ]

@@ -14,7 +14,7 @@ import pytest
 
 from mlpvision import models, sharding
 from mlpvision.models import cost
-from mlpvision.training import rates
+from mlpvision.training import lr_multipliers
 from mlpvision.weights import resize
 from mlpvision.weights.loading import RUN_OPTIONS
 
@@ -151,7 +151,7 @@ def test_remat_keeps_preactivations_and_repeats_no_product(name):
       return pull_back, pull_back(jnp.ones_like(value))
 
     jaxpr, (pull_back, _) = jax.make_jaxpr(run, return_shape=True)(_params(name))
-    return cost._macs(jaxpr.jaxpr), sum(x.size for x in jax.tree.leaves(pull_back))
+    return cost.macs(cost.products(jaxpr.jaxpr)), sum(x.size for x in jax.tree.leaves(pull_back))
 
   (products, kept), (block, _), (pre, kept_pre) = map(products_and_kept, ("none", "block", "preactivations"))
   attention = "vit" in name or "swin" in name  # whose products of activations are computed again
@@ -168,7 +168,7 @@ def test_names_of_parameters(name):
   assert params["head"].keys() == {"kernel", "bias"}
   depths = getattr(model, "depths", None) or [model.num_blocks]
   top = sum(depths) + 1
-  factors = rates.factors(params, layer_decay=0.5)
+  factors = lr_multipliers.factors(params, layer_decay=0.5)
   layers = {key: {top + round(np.log2(x)) for x in jax.tree.leaves(tree)} for key, tree in factors.items()}
   assert (layers["stem"], layers["head"]) == ({0}, {top})
   blocks = [key for key in params if "channel_mixing" in params[key]]
