@@ -64,17 +64,25 @@ class Checkpoints:
         logging.debug("meta of checkpoint %d: %s", step, error)
     return None
 
-  def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+  def save(
+    self,
+    step: int,
+    state: Any,
+    meta: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    evaluated: Any = None,
+  ) -> None:
     """Starts saving a `TrainState`; returns once the arrays are copied. Does nothing if the step is already saved.
 
     meta: a dict of JSON values.
     metrics: {name: float} of this state if it was evaluated; they determine the best checkpoint.
+    evaluated: the parameters to evaluate, of an optimizer that trains others; `load_weights` reads these.
 
     Raises UserError if this save or the previous one failed, for example because the disk is full.
     """
     if step in self._manager.all_steps():
       return
-    items = _items(state)
+    items = _items(state) | ({"evaluated": evaluated} if evaluated is not None else {})
     checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     # A copy, because it is written later, after the caller may have changed the original.
@@ -226,7 +234,9 @@ def _steps(directory):
 
 
 def _load_item(manager, step, item, sharding):
-  tree = manager.item_metadata(step)[item]
+  metadata = manager.item_metadata(step)
+  item = "evaluated" if item == "params" and metadata["evaluated"] is not None else item
+  tree = metadata[item]
   if tree is None:
     raise UserError(f"the checkpoint of step {step} has no {item}")
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
@@ -237,7 +247,7 @@ def _load_item(manager, step, item, sharding):
 
 
 def _handlers():
-  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "train")}
+  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "evaluated", "train")}
   return {**arrays, "meta": ocp.JsonCheckpointHandler()}
 
 

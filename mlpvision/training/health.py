@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from etils import epath
+import jax
 
 from mlpvision.errors import UserError
 
@@ -46,7 +47,7 @@ class Health:
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
-    self._in_a_row = 0 if metrics["finite"] else self._in_a_row + 1
+    self._in_a_row = 0 if jax.device_get(metrics["finite"]) else self._in_a_row + 1
     if self._in_a_row >= (1 if self._policy == "stop" else _MOST_IN_A_ROW):
       self._stop(step, {name: float(metrics[name]) for name in ("loss", "grad_norm")})
 

@@ -16,7 +16,7 @@ from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import state as state_lib, warm_start
+from mlpvision.training import optim, state as state_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
@@ -111,7 +111,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     results = {}
     for name in names:
       started = time.perf_counter()
-      found = evaluators.run(name, evaluations[name], state.params, state.ema)
+      params = optim.evaluation_params(state.opt_state, state.params)
+      found = evaluators.run(name, evaluations[name], params, state.ema)
       write(step, found)
       progress.say(f"step {step}: {evaluators.summary(found)}")
       progress.pause(time.perf_counter() - started)
@@ -167,7 +168,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         if "checkpoint" in due:
           with profile.part("save"):
             pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
-            checkpoints.save(step, state, meta | {"pending": pending}, scores)
+            params = optim.evaluation_params(state.opt_state, state.params)
+            evaluated = None if params is state.params else params
+            checkpoints.save(step, state, meta | {"pending": pending}, scores, evaluated)
         checkpoints.check_for_errors()
         watchdog.beat(f"step {step}")
   else:
