@@ -25,8 +25,7 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
   """Replaces a random rectangle of each image by noise (arXiv 1708.04896, as timm does it).
 
   The rectangle's area is uniform in (0.02, 1/3) of the image's, its aspect ratio (height / width) is log-uniform in
-  (0.3, 1/0.3), and the noise is N(0, 1) per pixel and channel. If ten rectangles in a row do not fit, the image remains
-  unchanged.
+  (0.3, 1/0.3), and the noise is N(0, 1) per pixel and channel. If ten rectangles do not fit, the image is unchanged.
 
   Args:
     images: float [B, H, W, C], normalized.
@@ -55,10 +54,9 @@ def mixup_cutmix(
 ) -> tuple[jax.Array, jax.Array]:
   """Mixes each image with its neighbor in the batch, by mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899).
 
-  If both are on, one of them is chosen at random per batch. lambda is also drawn once per batch: image and target keep
-  the weight lambda, and the partner gets 1 - lambda. Cutmix replaces a box with sqrt(1 - lambda) of the image's height
-  and width around a uniformly drawn center; the box is clipped to the image, and lambda is updated to the remaining
-  area.
+  If both are on, one of them is chosen at random per batch. lambda is also drawn once per batch: image and target have
+  weight lambda, the partner's 1 - lambda. Cutmix replaces a box with sqrt(1 - lambda) of the image's height and width
+  around a uniformly drawn center; the box is clipped to the image, and lambda is set to the remaining area.
 
   Images 0 and 1, 2 and 3, ... are partners. Since batches are drawn at random, this is equivalent to reversing the
   batch, but no image moves between devices and the pairs are the same on any mesh.

@@ -61,15 +61,10 @@ def _factor_increasing(level, sign):
 
 
 class Op(NamedTuple):
-  """One operation.
+  """One operation."""
 
-  Attributes:
-    argument: (level, sign) -> argument of `apply`; sign is 1 or -1.
-    apply: (image, argument, fill) -> new image, see `image_ops`.
-  """
-
-  argument: Callable
-  apply: Callable
+  argument: Callable  # (level, sign) -> argument of `apply`; sign is 1 or -1
+  apply: Callable  # (image, argument, fill) -> new image, see `image_ops`
 
 
 _TIMM = {

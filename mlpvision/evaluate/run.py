@@ -53,12 +53,7 @@ def evaluate(
     if results.get("images", len(split)) < len(split):
       missing = len(split) - results["images"]
       notes.append(f"{missing:,} of {len(split):,} images have no label and are ignored")
-  about = {
-    "weights": str(source),
-    "step": trained.step,
-    "dataset": dataset,
-    "preprocessing": str(trained.preprocessing),
-  }
+  about = dict(weights=str(source), step=trained.step, dataset=dataset, preprocessing=str(trained.preprocessing))
   return {**about, **found, "notes": notes}
 
 

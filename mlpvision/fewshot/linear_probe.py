@@ -53,9 +53,7 @@ class FewShot:
       UserError: different classes, or too few images of a class.
     """
     if train_split.multi_label or eval_split.multi_label or train_split.class_names != eval_split.class_names:
-      raise UserError(
-        f"few-shot: {train_split.name} and {eval_split.name} must have the same classes, and one label per image"
-      )
+      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} need the same classes, one per image")
     self._eval_split, self._config, self._mesh = eval_split, config, mesh
     self._train = {count: _choose(train_split, count, config.seed) for count in shots}
     features, data = model.clone(num_classes=None), config.data

@@ -11,8 +11,7 @@ make_model(name, options, num_classes): a linen module, from normalized images [
 augmented(key, batch, num_classes, config): (float32 images [B, H, W, 3], a tree of targets [B, ...]). Geometric
   transforms apply to images and targets alike.
 loss(outputs, targets, config): (mean loss, {metric: mean}); means are over the global batch.
-partial(outputs, batch, loss, classes): sums over the rows with mask True, including "images"; they are added over
-  batches.
+partial(outputs, batch, loss, classes): sums over the rows with mask True, including "images", to be added over batches.
 scores(sums): {metric: float} for METRICS.
 probabilities(outputs, loss): the input of `predictions`; runs on the device.
 predictions(probabilities, class_names, top): the prediction for one image; `as_text` and `as_json` format it.

@@ -67,8 +67,7 @@ def partial(
 ) -> dict[str, jax.Array]:
   """Sums over the rows with mask True: top1, top5, loss, images.
 
-  For an image with several correct classes, any of them counts as correct, and the target of the loss is uniform over
-  them.
+  If several classes of an image are correct, any of them counts, and the target of the loss is uniform over them.
 
   Args:
     logits: float32 [b, K].

@@ -60,11 +60,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   setup = set_up(config, warm=bool(config.init_from) and saved is None)
   from_weights = saved["from_weights"] if saved else _options_from_weights(config, setup.config)
   config = setup.config
-  meta = {
-    "config": config_lib.to_json(config),
-    "class_names": setup.train_split.class_names,
-    "from_weights": from_weights,
-  }
+  class_names = setup.train_split.class_names
+  meta = dict(config=config_lib.to_json(config), class_names=class_names, from_weights=from_weights)
   # The first state is this run's newest intact checkpoint, or has the parameters of config.init_from or random ones.
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -72,7 +69,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   if state is None:
     loaded = None
     if setup.source:
-      loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, meta["class_names"])
+      loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, class_names)
     if from_weights:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
     state = state_lib.create(setup.init, setup.abstract, config.seed, loaded)
