@@ -17,7 +17,7 @@ def test_golden_file_gives_the_originals_numbers(tmp_path, name):
   module, params, info = weights.load(goldens.write(tmp_path, name), **goldens.GOLDENS[name][1])
   assert module == models.create(info.model_name, num_classes=meta["num_classes"], **info.overrides)
   assert info.head == "file"
-  logits, maps = _logits_and_maps(module, params, arrays["input"])
+  logits, maps = goldens.logits_and_maps(module, params, arrays["input"])
   assert goldens.relative_error(logits, arrays["out/logits"]) < 1e-5
   for key, expected in arrays.items():
     if key.startswith("out/stage"):
@@ -25,11 +25,6 @@ def test_golden_file_gives_the_originals_numbers(tmp_path, name):
     elif key == "out/features":  # with the class token first where there is one
       actual = np.asarray(maps[0]).reshape(len(expected), -1, expected.shape[-1])
       assert goldens.relative_error(actual, expected[:, -actual.shape[1] :]) < 1e-5
-
-
-def _logits_and_maps(module, params, images):
-  with jax.default_matmul_precision("highest"):
-    return jax.jit(lambda p, x: (module.apply(p, x), module.apply(p, x, method="features")))({"params": params}, images)
 
 
 @pytest.mark.parametrize("layout", ["prefixed", "trained", "old", "pre_linen"])
@@ -154,7 +149,7 @@ def test_no_classes_gives_features(tmp_path):
   module, params, info = weights.load(goldens.write(tmp_path, "asmlp"), num_classes=None)
   assert info.head == "none"
   assert "head" not in params
-  assert goldens.apply(module, params, arrays["input"]).shape == (2, 192)
+  assert jax.eval_shape(module.apply, {"params": params}, arrays["input"]).shape == (2, 192)
 
 
 def test_loaded_arrays_do_not_depend_on_the_file(tmp_path):
