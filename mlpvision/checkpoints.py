@@ -235,8 +235,8 @@ def _steps(directory):
 
 def _load_item(manager, step, item, sharding):
   metadata = manager.item_metadata(step)
-  item = "evaluated" if item == "params" and metadata["evaluated"] is not None else item
-  tree = metadata[item]
+  item = "evaluated" if item == "params" and metadata.get("evaluated") is not None else item
+  tree = metadata.get(item)
   if tree is None:
     raise UserError(f"the checkpoint of step {step} has no {item}")
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
