@@ -180,7 +180,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   if writer:
     writer.close()
     curves.draw(workdir)
-  summary = evaluators.summary(results)
+  # In the order of the evaluators, of which some may have run more recently than others.
+  ordered = sorted(results.items(), key=lambda item: list(evaluations).index(item[0].partition("/")[0]))
+  summary = evaluators.summary(dict(ordered))
   return Result(step, step == setup.total_steps, state, results, summary, is_main)
 
 
