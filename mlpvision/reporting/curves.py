@@ -42,9 +42,11 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
 
 def _panels(rows):
   """{metric: {name in the rows: (label, color)}}: loss, the first evaluator's headline metric, and learning rate."""
-  names = dict.fromkeys(name for row in rows for name in row if "/" in name)
-  evaluated = [name for name in names if name.partition("/")[0] not in ("train", "perf")]
-  evaluator, _, headline = evaluated[0].partition("/") if evaluated else ("val", "", "top1")
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  # Of the evaluators, the one that counts images has the task's own metrics, the headline first.
+  counts = [name for name in names if name.endswith("/images")]
+  evaluator = counts[0].partition("/")[0] if counts else "val"
+  headline = next((name.partition("/")[2] for name in names if name.startswith(f"{evaluator}/")), "top1")
   series = {
     metric: {
       f"train/{metric}": ("train", _GRAY),
