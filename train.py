@@ -1,6 +1,6 @@
-"""Trains a model, or continues a run: python train.py --config=configs/quickstart.py [--workdir=DIR] [--config.x.y=...]
+"""Trains a model, or resumes a run: python train.py --config=configs/quickstart.py [--workdir=DIR] [--config.x.y=...]
 
-The same command runs on one device and, started on every host, on a TPU pod.
+The same command runs on a single device, and on a TPU pod if started on every host.
 """
 
 import pathlib
@@ -12,12 +12,12 @@ from ml_collections import config_flags
 
 from mlpvision import commands, config as config_lib
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/NAME_OF_THE_CONFIG.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A config file, see configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; default: runs/NAME_OF_THE_CONFIG.")
 
 
 def main(argv):
-  """Checks first what needs no accelerator, then starts JAX."""
+  """Checks everything that needs no accelerator before starting JAX."""
   del argv
   config = commands.read_config(_CONFIG)
   config_lib.check(config)
@@ -32,7 +32,7 @@ def main(argv):
   if result.finished:
     print(f"done: {result.summary}\nsee {workdir}/curves.png")
   else:
-    print(f"stopped after step {result.step}; to continue: python {shlex.join(sys.argv)}")
+    print(f"stopped after step {result.step}; to resume: python {shlex.join(sys.argv)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ import random
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
+
+from benchmarks import timm_randaugment
 
 _AHEAD = 2  # batches per worker, as DataLoader's prefetch_factor
 _PATIENCE = 120  # seconds for a batch, before a worker must have died
@@ -79,41 +81,8 @@ def _crop(image, size, scale, ratio):
 
 def randaugment(image: Image.Image, fill: tuple[int, ...]) -> Image.Image:
   """timm's rand-m9-mstd0.5-inc1: two operations of 15, each done with probability 0.5, at magnitudes from N(9, 0.5)."""
-  for operation in random.choices(_OPERATIONS, k=2):
+  for name in random.choices(timm_randaugment.INCREASING, k=2):
     if random.random() < 0.5:
-      magnitude = min(10.0, max(0.0, random.gauss(9, 0.5))) / 10
-      image = operation(image, magnitude, random.choice((-1, 1)), fill)
+      level = min(10.0, max(0.0, random.gauss(9, 0.5)))
+      image = timm_randaugment.apply(name, image, level, random.choice((-1, 1)), fill)
   return image
-
-
-def _affine(image, matrix, fill):
-  return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=fill)
-
-
-def _solarize_add(image, amount):
-  table = [min(255, value + amount) if value < 128 else value for value in range(256)]
-  return image.point(table * 3)
-
-
-def _enhance(kind):
-  return lambda image, m, sign, fill: kind(image).enhance(max(0.1, 1 + sign * 0.9 * m))
-
-
-# Each (image, magnitude in [0, 1], sign, fill) -> image.
-_OPERATIONS = (
-  lambda image, m, sign, fill: ImageOps.autocontrast(image),
-  lambda image, m, sign, fill: ImageOps.equalize(image),
-  lambda image, m, sign, fill: ImageOps.invert(image),
-  lambda image, m, sign, fill: image.rotate(sign * 30 * m, Image.Resampling.BICUBIC, fillcolor=fill),
-  lambda image, m, sign, fill: ImageOps.posterize(image, max(1, 4 - int(4 * m))),
-  lambda image, m, sign, fill: ImageOps.solarize(image, 256 - min(256, int(256 * m))),
-  lambda image, m, sign, fill: _solarize_add(image, min(128, int(110 * m))),
-  _enhance(ImageEnhance.Color),
-  _enhance(ImageEnhance.Contrast),
-  _enhance(ImageEnhance.Brightness),
-  _enhance(ImageEnhance.Sharpness),
-  lambda image, m, sign, fill: _affine(image, (1, sign * 0.3 * m, 0, 0, 1, 0), fill),
-  lambda image, m, sign, fill: _affine(image, (1, 0, 0, sign * 0.3 * m, 1, 0), fill),
-  lambda image, m, sign, fill: _affine(image, (1, 0, sign * 0.45 * m * image.width, 0, 1, 0), fill),
-  lambda image, m, sign, fill: _affine(image, (1, 0, 0, 0, 1, sign * 0.45 * m * image.height), fill),
-)

@@ -101,23 +101,28 @@ def get_config():
   config.augment.cutmix = 0.0
 
   config.optim = ml_collections.ConfigDict()
-  # A constructor in optax: "adamw", "adam", "sgd", "lamb", ...
+  # An optimizer of optax or optax.contrib ("adamw", "sgd", "lion", "muon", ...), or of mlpvision/training/optim.py
+  # ("lamb", "sophia", "schedule_free_adamw"), which take precedence.
   config.optim.name = "adamw"
-  # The constructor's other arguments, e.g. b2 or momentum.
+  # Its other arguments, e.g. b2 or momentum.
   config.optim.kwargs = ml_collections.ConfigDict()
-  # The peak, reached at the end of the warm-up.
+  # Peak learning rate, reached at the end of the warm-up.
   config.optim.learning_rate = 1e-3
-  # Decoupled; not applied to biases, norms, class tokens and position embeddings.
+  # Weight decay as the optimizer defines it; decoupled in AdamW and most others.
   config.optim.weight_decay = 0.0
-  # Scales gradients whose global norm is larger down to this; 0 does not.
+  # Weight decay applies to parameters whose path matches this regex. The default leaves out biases, norms, class tokens
+  # and position embeddings.
+  config.optim.decay_mask = "kernel$"
+  # Gradients with a larger global norm are scaled down to it; 0 disables clipping.
   config.optim.clip_norm = 0.0
-  # Learning rates that differ: (regex of a parameter's path, factor) pairs, of which the first that matches counts; 0
-  # freezes. (("^(?!head)", 0.0),) trains the head alone.
-  config.optim.rates = ()
-  # Beyond that, every layer below the head has this times the rate of the one above it; 1 is off.
+  # Learning-rate multipliers: (regex of a parameter's path, factor) pairs. The first match applies; 0 freezes.
+  # (("^(?!head)", 0.0),) trains the head alone.
+  config.optim.lr_multipliers = ()
+  # Layer-wise learning-rate decay, on top of the multipliers: each layer below the head has this times the learning
+  # rate of the layer above. 1 disables it.
   config.optim.layer_decay = 1.0
-  # A loss or gradient that is NaN or infinite: "stop" ends the run there; "skip" leaves such steps out, counts them,
-  # and stops after ten in a row.
+  # On a NaN or infinite loss or gradient, "stop" ends the run; "skip" leaves the step out, and ends the run after ten
+  # such steps in a row.
   config.optim.nonfinite = "stop"
 
   # The learning rate: linear warm-up from `start`, then "cosine", "linear" or "constant" down to `end`.

@@ -1,4 +1,4 @@
-"""MLP vision models in JAX/Flax: train, evaluate and take them apart, from a laptop to a TPU pod.
+"""MLP vision models in JAX/Flax: train, evaluate and study them, on anything from a laptop to a TPU pod.
 
 ```
 import mlpvision
@@ -37,18 +37,16 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def load(source: str | os.PathLike, *, ema: bool = False) -> Trained:
-  """A trained model with its preprocessing and class names.
+  """Loads a trained model with its preprocessing and class names.
+
+  To compile the model's gradient for a CPU, pass `mlpvision.models.compiler_options()` to jax.jit.
 
   Args:
-    source: a run's workdir or one of its checkpoints, a weight file, or a name of `list_weights`.
-    ema: the moving average of the parameters; runs only.
-
-  Returns:
-    `mlpvision.trained.Trained`: predict("photo.jpg"), preprocess("photo.jpg"); `model, params = load(...)`. To compile
-    the model's gradient for a CPU, pass `mlpvision.models.compiler_options()` to jax.jit.
+    source: a run's workdir or one of its checkpoints, a weight file, or a name from `list_weights`.
+    ema: load the EMA of the parameters; runs only.
 
   Raises:
-    mlpvision.errors.UserError: nothing usable there.
+    mlpvision.errors.UserError: no model can be loaded from `source`.
   """
   from mlpvision import trained
 

@@ -1,4 +1,4 @@
-"""What happens to a batch on the device, inside the compiled step."""
+"""Augmentation of a batch on the device, inside the compiled step."""
 
 from collections.abc import Sequence
 
@@ -22,14 +22,14 @@ def random_flip(key: jax.Array, images: jax.Array, probability: float) -> jax.Ar
 
 
 def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax.Array:
-  """Replaces one rectangle of an image by normal noise (arXiv 1708.04896, in the version of timm that recipes use).
+  """Replaces a random rectangle of each image by noise (arXiv 1708.04896, as timm does it).
 
-  The rectangle's share of the area is uniform in (0.02, 1/3), its height over its width log-uniform in (0.3, 1/0.3),
-  each pixel and channel drawn from N(0, 1). Ten draws of a rectangle that does not fit leave the image as it is.
+  The rectangle's area is uniform in (0.02, 1/3) of the image's, its aspect ratio (height / width) is log-uniform in
+  (0.3, 1/0.3), and the noise is N(0, 1) per pixel and channel. If ten rectangles do not fit, the image is unchanged.
 
   Args:
-    images: float [B, H, W, C], normalised.
-    probability: of each image, independently.
+    images: float [B, H, W, C], normalized.
+    probability: of erasing, independent for each image.
   """
   if probability == 0.0:
     return images
@@ -52,23 +52,19 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
 def mixup_cutmix(
   key: jax.Array, images: jax.Array, targets: jax.Array, *, mixup: float, cutmix: float
 ) -> tuple[jax.Array, jax.Array]:
-  """Mixes every image with another one of the batch: all by mixup (arXiv 1710.09412) or all by cutmix (1905.04899).
+  """Mixes each image with its neighbor in the batch, by mixup (arXiv 1710.09412) or cutmix (arXiv 1905.04899).
 
-  Where both are on, one toss of a coin decides for the batch. The share lambda is drawn once for the batch as well; it
-  stays with the image, 1 - lambda comes from its partner, and the targets follow. Cutmix takes a box with sides of
-  sqrt(1 - lambda) of the image's around a uniform centre; what lies outside of the image is cut off, and lambda becomes
-  the share that is true then.
+  If both are on, one of them is chosen at random per batch. lambda is also drawn once per batch: image and target have
+  weight lambda, the partner's 1 - lambda. Cutmix replaces a box with sqrt(1 - lambda) of the image's height and width
+  around a uniformly drawn center; the box is clipped to the image, and lambda is set to the remaining area.
 
-  Partners are neighbours: images 0 and 1, 2 and 3, and so on. As batches are drawn at random, this pairs as well as
-  reversing the batch does, but no image moves between devices, and the same images meet on any mesh.
+  Images 0 and 1, 2 and 3, ... are partners. Since batches are drawn at random, this is equivalent to reversing the
+  batch, but no image moves between devices and the pairs are the same on any mesh.
 
   Args:
     images: float [B, H, W, C], B even.
     targets: float [B, K].
-    mixup, cutmix: alpha of the Beta(alpha, alpha) that lambda comes from; 0 is off.
-
-  Returns:
-    (images, targets), mixed.
+    mixup, cutmix: alpha of the distribution Beta(alpha, alpha) of lambda; 0 is off.
   """
   if not mixup and not cutmix:
     return images, targets
@@ -91,16 +87,16 @@ def mixup_cutmix(
 
 
 def _random_box(key, height, width, side):
-  """bool [H, W]: a box with `side` times the image's sides, rounded down, its centre anywhere in the image."""
+  """bool [H, W]: a box of `side` times the image's height and width, rounded down, with its center in the image."""
   rows, columns = jax.random.split(key)
   sides = []
   for key, size in ((rows, height), (columns, width)):
-    centre, half = jax.random.randint(key, (), 0, size), jnp.floor(size * side).astype(jnp.int32) // 2
-    sides.append(_inside(centre - half, centre + half, size))
+    center, half = jax.random.randint(key, (), 0, size), jnp.floor(size * side).astype(jnp.int32) // 2
+    sides.append(_inside(center - half, center + half, size))
   return sides[0][:, None] & sides[1]
 
 
 def _inside(start, stop, size):
-  """bool [..., size]: which of the positions 0, ..., size - 1 lie in [start, stop)."""
+  """bool [..., size]: which of the positions 0, ..., size - 1 are in [start, stop)."""
   positions = jnp.arange(size)
   return (positions >= jnp.asarray(start)[..., None]) & (positions < jnp.asarray(stop)[..., None])

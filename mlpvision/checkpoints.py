@@ -1,8 +1,8 @@
-"""Checkpoints through orbax, and the only file that knows it.
+"""Saving and restoring checkpoints; the only file that uses orbax.
 
-WORKDIR/checkpoints/STEP holds separate items: params, ema, train (step and optimizer state) and meta (JSON: the config
-and the class names). So weights can be read alone, on any devices, without knowing the optimizer. meta also
-has a checksum per item: a restored checkpoint is the saved one bit for bit, or it is refused.
+WORKDIR/checkpoints/STEP contains separate items: params, ema, train (step and optimizer state) and meta (JSON: the
+config and the class names). Weights can therefore be read alone, on any devices, without knowing the optimizer. meta
+also contains a checksum per item: a checkpoint that differs from the saved one in any bit is rejected as damaged.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,18 @@ _FOLDER = "checkpoints"
 
 
 class Checkpoints:
-  """Saves and restores the `TrainState` of one run. Every process calls every method, with the same steps."""
+  """Saves and restores the `TrainState` of one run. Every process must call every method, with the same steps."""
 
   def __init__(self, workdir: epath.PathLike, keep: int, best: str = "", direction: str = "max") -> None:
     """
     Args:
       workdir: a local or gs:// directory.
-      keep: how many checkpoints stay, the newest.
-      best: a metric, such as "val/top1": of the checkpoints saved with it, the best one stays as well.
-      direction: "max" where a larger value of that metric is better, or "min".
+      keep: number of most recent checkpoints to keep.
+      best: a metric, such as "val/top1"; the checkpoint with its best value is kept as well.
+      direction: "max" if larger values of that metric are better, else "min".
     """
     self._directory, self._best = _absolute(workdir) / _FOLDER, best
-    logging.get_absl_logger().addFilter(_is_not_raised_again)
+    logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
     policies = [ocp.checkpoint_managers.LatestN(keep)]
     if best:
       rank = dict(get_metric_fn=lambda metrics: metrics[best], reverse=direction == "min")
@@ -56,7 +56,7 @@ class Checkpoints:
     return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
 
   def read_meta(self) -> dict[str, Any] | None:
-    """The meta of the newest checkpoint whose meta can be read, or None."""
+    """The newest readable meta, or None."""
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
         return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -64,24 +64,28 @@ class Checkpoints:
         logging.debug("meta of checkpoint %d: %s", step, error)
     return None
 
-  def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-    """Starts saving `state` as `step`; returns when the arrays are copied. Does nothing where the step is saved.
+  def save(
+    self,
+    step: int,
+    state: Any,
+    meta: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    evaluated: Any = None,
+  ) -> None:
+    """Starts saving a `TrainState`; returns once the arrays are copied. Does nothing if the step is already saved.
 
-    Args:
-      step: int.
-      state: TrainState.
-      meta: a dict that JSON can hold.
-      metrics: {name: float} of this very state, where it was evaluated; decides which checkpoint is the best.
+    meta: a dict of JSON values.
+    metrics: {name: float} of this state if it was evaluated; they determine the best checkpoint.
+    evaluated: the parameters to evaluate, of an optimizer that trains others; `load_weights` reads these.
 
-    Raises:
-      UserError: this save or the one before could not be written, as on a full disk.
+    Raises UserError if this save or the previous one failed, for example because the disk is full.
     """
     if step in self._manager.all_steps():
       return
-    items = _items(state)
+    items = _items(state) | ({"evaluated": evaluated} if evaluated is not None else {})
     checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    # A copy: it is written later, when the caller may have changed its own.
+    # A copy, because it is written later, after the caller may have changed the original.
     args["meta"] = ocp.args.JsonSave(copy.deepcopy({**meta, "checksums": checksums}))
     metrics = {self._best: metrics[self._best]} if self._best and self._best in (metrics or {}) else None
     self._is_saving = True
@@ -89,15 +93,9 @@ class Checkpoints:
       self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
   def restore(self, abstract: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The newest intact state, on the shardings of `abstract`, and its meta.
+    """(state, meta) of the newest intact checkpoint, with the shardings of `abstract`; (None, None) if none was saved.
 
-    A damaged checkpoint is named, moved to WORKDIR/checkpoints-damaged, and the one before it is used.
-
-    Returns:
-      (state, meta), or (None, None) where nothing was ever saved.
-
-    Raises:
-      UserError: there are checkpoints, and all are damaged.
+    Damaged ones are reported and moved to WORKDIR/checkpoints-damaged. Raises UserError if all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
@@ -108,7 +106,7 @@ class Checkpoints:
       self._move_aside(step)
     if steps:
       raise UserError(
-        f"all checkpoints in {self._directory} are damaged (now in {self._damaged}): start again in a new --workdir"
+        f"all checkpoints in {self._directory} are damaged (moved to {self._damaged}): start again in a new --workdir"
       )
     return None, None
 
@@ -139,70 +137,67 @@ class Checkpoints:
     self._manager = self._open()
 
   def reached_preemption(self, step: int) -> bool:
-    """Whether the cluster asked any process to stop; all processes agree on the step. Call it at every step."""
+    """Whether the cluster asked a process to stop; all processes agree on the step. Call it at every step."""
     return self._manager.reached_preemption(step)
 
   def check_for_errors(self) -> None:
-    """Raises UserError where a save that was started earlier has failed. Call it at every step."""
-    # Not the manager's own check: its thread has taken the exception by then, and only waiting raises it.
+    """Raises UserError if an earlier save has failed. Call it at every step."""
+    # The manager's own check does not work here: its thread has consumed the exception, and only waiting raises it.
     if self._is_saving and not self._manager.is_saving_in_progress():
       self.wait()
 
   def wait(self) -> int | None:
-    """Waits for started saves; returns the newest saved step, or None. Raises UserError where one has failed."""
+    """Waits for pending saves; returns the newest saved step, or None. Raises UserError if a save has failed."""
     self._is_saving = False
     with self._readable_errors():
       self._manager.wait_until_finished()
     return self._manager.latest_step()
 
   def best_step(self) -> tuple[int, float] | None:
-    """(step, value) of the best checkpoint, or None where none was saved with the metric."""
+    """(step, value) of the best checkpoint, or None if none was saved with the metric."""
     step = self._manager.best_step()
     metrics = self._manager.metrics(step) if step is not None else None
     return (step, metrics[self._best]) if metrics else None
 
   @contextlib.contextmanager
   def _readable_errors(self):
-    """Whatever writing raises, in whatever thread of orbax, says what is lost and what is not."""
+    """Turns any error of writing, in any thread of orbax, into a UserError that names the newest intact checkpoint."""
     try:
       yield
     except jax.errors.JaxRuntimeError:
-      raise  # of the devices, not of the disk
+      raise  # a failure of a device, not of the disk
     except (ValueError, OSError, RuntimeError) as error:
       intact = [int(path.name) for path in self._directory.glob("*") if path.name.isdigit()]
       kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"
-      full = ", because the disk is full" if "No space left" in str(error) or "quota" in str(error).lower() else ""
+      full = " (disk full)" if "No space left" in str(error) or "quota" in str(error).lower() else ""
       raise UserError(
         f"a checkpoint could not be written to {self._directory}{full}: {_first_line(error)}\n"
-        f"{kept}. Make room there, then the same command continues from it."
+        f"{kept}. Free some space there, then run the same command to resume."
       ) from error
 
   def close(self) -> None:
-    """Waits for started saves and ends. Raises UserError where one has failed."""
+    """Waits for pending saves and closes the manager. Raises UserError if a save has failed."""
     self.wait()
     self._manager.close()
 
 
 def is_saved(workdir: epath.PathLike) -> bool:
-  """Whether a run in `workdir` has checkpoints, damaged ones included."""
+  """Whether `workdir` contains checkpoints, including damaged ones."""
   return bool(_steps(_absolute(workdir) / _FOLDER))
 
 
 def load_weights(
   source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-  """Reads parameters and meta alone.
+  """Reads (params, meta, step) without the optimizer state.
 
   Args:
-    source: a run's workdir (its newest intact checkpoint), or one checkpoint (WORKDIR/checkpoints/STEP).
-    sharding: where each array goes; default: this process's first device.
-    ema: the moving average instead of the parameters.
-
-  Returns:
-    (params, meta, step).
+    source: a run's workdir (its newest intact checkpoint is read), or one checkpoint (WORKDIR/checkpoints/STEP).
+    sharding: of every array; default: this process's first device.
+    ema: read the EMA instead of the parameters.
 
   Raises:
-    UserError: no checkpoint there, damaged, or without a moving average.
+    UserError: no checkpoint, only damaged ones, or no EMA.
   """
   source = _absolute(source)
   directory, steps = _find(source)
@@ -221,7 +216,7 @@ def load_weights(
 
 
 def _absolute(path):
-  return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax takes no relative paths
+  return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax rejects relative paths
 
 
 def _find(source):
@@ -230,9 +225,7 @@ def _find(source):
   directory = source if source.name == _FOLDER else source / _FOLDER
   steps = _steps(directory)
   if not steps:
-    raise UserError(
-      f"{source}: no checkpoint there; give a run's workdir, which has a folder {_FOLDER!r}, or one of it"
-    )
+    raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
   return directory, sorted(steps, reverse=True)
 
 
@@ -241,7 +234,9 @@ def _steps(directory):
 
 
 def _load_item(manager, step, item, sharding):
-  tree = manager.item_metadata(step)[item]
+  metadata = manager.item_metadata(step)
+  item = "evaluated" if item == "params" and metadata.get("evaluated") is not None else item
+  tree = metadata.get(item)
   if tree is None:
     raise UserError(f"the checkpoint of step {step} has no {item}")
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
@@ -252,7 +247,7 @@ def _load_item(manager, step, item, sharding):
 
 
 def _handlers():
-  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "train")}
+  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "evaluated", "train")}
   return {**arrays, "meta": ocp.JsonCheckpointHandler()}
 
 
@@ -265,8 +260,8 @@ def _report_damage(path, error):
   logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %s", path, type(error).__name__, _first_line(error))
 
 
-def _is_not_raised_again(record):
-  """False for tracebacks that orbax prints before it raises the same: `check_for_errors` makes one readable message."""
+def _is_not_orbax_traceback(record):
+  """False for tracebacks that orbax logs before raising the same error, which `check_for_errors` reports readably."""
   return not (record.exc_info and "orbax" in record.pathname)
 
 
@@ -275,7 +270,7 @@ def _first_line(error):
 
 
 def _attempt(restore):
-  """Result or exception of restore(), after all processes agreed on which of the two it is."""
+  """The result or the exception of restore(); it is an exception on all processes if it is one on any of them."""
   try:
     result = restore()
   except Exception as error:
@@ -283,7 +278,7 @@ def _attempt(restore):
   if jax.process_count() > 1:
     failed = multihost_utils.process_allgather(np.array(isinstance(result, Exception)))
     if failed.any() and not isinstance(result, Exception):
-      return OSError(f"process {int(failed.argmax())} could not read it")
+      return OSError(f"process {int(failed.argmax())} could not read the checkpoint")
   return result
 
 
@@ -291,12 +286,12 @@ def _verify(items, expected):
   found = jax.device_get(_checksums(items))
   for name, value in found.items():
     if int(value) != expected[name]:
-      raise OSError(f"{name} is not what was saved (checksum {int(value)}, saved {expected[name]})")
+      raise OSError(f"{name} has the checksum {int(value)}, but {expected[name]} when it was saved")
 
 
 @jax.jit
 def _checksums(items):
-  """uint32 per item, from the bits of all its leaves; the same on any mesh, and other with any flipped bit."""
+  """A uint32 per item, from the bits of its leaves: independent of the mesh, and different if any bit flips."""
 
   def leaf(x):
     if x.dtype == bool:
@@ -305,7 +300,7 @@ def _checksums(items):
     return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
 
   def item(tree):
-    # An odd factor for each leaf, so that exchanged leaves show.
+    # A different odd factor for each leaf, so that swapping two leaves changes the sum.
     return sum((2 * i + 1) * leaf(x) for i, x in enumerate(jax.tree.leaves(tree)))
 
   return {name: item(tree).astype(jnp.uint32) for name, tree in items.items()}

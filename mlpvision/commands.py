@@ -1,4 +1,4 @@
-"""What all commands share: flags, and errors that a person can read."""
+"""What all commands share: flags and readable errors."""
 
 from collections.abc import Callable
 import ctypes
@@ -15,13 +15,13 @@ from absl import app, flags, logging
 
 from mlpvision.errors import UserError
 
-# glibc's <malloc.h>.
+# From glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def run(main: Callable[[list[str]], None]) -> None:
   """Runs main(argv) under absl; a UserError becomes one message and exit code 2."""
-  # TensorFlow, which only writes TensorBoard's files here, greets on stderr at length.
+  # Silences TensorFlow, which is only used to write TensorBoard events.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   keep_freed_memory()
@@ -38,7 +38,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except OSError as error:
       if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
-      _exit(f"{error}. Make room there; a run is continued by the same command")
+      _exit(f"{error}. Free some space there; the same command resumes a run")
     except KeyboardInterrupt:
       _exit("interrupted", 130)
 
@@ -46,25 +46,17 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def read_config(holder: flags.FlagHolder) -> Any:
-  """The value of a --config flag.
-
-  Raises:
-    UserError: the file does not exist, or does not run.
-  """
+  """The value of a --config flag. Raises UserError if the file does not exist or cannot be executed."""
   config = holder.value
   try:
-    getattr(config, "data", None)  # the first access reports what went wrong in the file
+    getattr(config, "data", None)  # errors in the file are raised by the first access
   except OSError as error:
     raise UserError(_missing_config(error)) from error
   return config
 
 
 def of_repository(name: str, what: str) -> types.ModuleType:
-  """A module of the repository that the installed package does not have, such as "docs.tools.architecture".
-
-  Raises:
-    UserError: `what` needs it, and it cannot be imported from here.
-  """
+  """Imports a module that only the repository has, such as "docs.tools.architecture"; if missing, a UserError."""
   try:
     return importlib.import_module(name)
   except ModuleNotFoundError as error:
@@ -72,36 +64,36 @@ def of_repository(name: str, what: str) -> types.ModuleType:
       raise
     raise UserError(
       f"{what} needs {name.replace('.', '/')}.py, which comes with the repository, not with the installed package:"
-      " start the command in its root"
+      " run the command in the repository's root"
     ) from error
 
 
 def _missing_config(error):
-  """What to say of a config file that cannot be read, or that imports the others. Raises what is none of this."""
+  """The message for a missing config file or a missing package `configs`; raises any other error again."""
   if isinstance(error, ModuleNotFoundError):
     if error.name != "configs":
       raise error
-    problem = "there is no directory configs here"
+    problem = "no directory configs here"
   else:
-    problem = str(error).splitlines()[-1].strip()  # of several lines, the one that names the file
+    problem = str(error).splitlines()[-1].strip()  # the line that names the file
   return f"--config: {problem}{_where_configs_are()}"
 
 
 def _where_configs_are():
   if os.path.isdir("configs"):
     return ""
-  return ". The configs come with the repository, not with the installed package: start the command in its root"
+  return ". The configs come with the repository, not with the installed package: run the command in its root"
 
 
 def _parse(argv):
   fields = [argument for argument in argv if re.match("--(no)?config\\.", argument)]
   if fields and not any(re.match("--?config(=|$)", argument) for argument in argv):
-    return _exit(f"{fields[0]} changes a config: name it, --config=FILE{_where_configs_are()}")
+    return _exit(f"{fields[0]} changes a config: add --config=FILE{_where_configs_are()}")
   try:
     return app.parse_flags_with_usage(argv)
   except (OSError, ModuleNotFoundError) as error:
     return _exit(_missing_config(error))
-  except (KeyError, AttributeError) as error:  # what ml_collections raises for a field that is not there
+  except (KeyError, AttributeError) as error:  # ml_collections raises these for unknown fields
     field = re.search(r"[A-Za-z_]\w*", str(error))
     hint = re.search(r'[Dd]id you mean "\w+"', str(error))
     return _exit(f"the config has no field {field[0] if field else error!r}{f'. {hint[0]}?' if hint else ''}")
@@ -113,11 +105,11 @@ def _exit(message, code=2):
 
 
 def keep_freed_memory() -> None:
-  """Makes glibc keep what is freed, on machines where JAX computes on the CPU. Call it before JAX starts.
+  """Makes glibc keep freed memory if JAX computes on the CPU. Call it before JAX starts.
 
-  XLA's CPU backend allocates its temporaries anew for every step. glibc gives blocks of that size back to the kernel at
-  once, which then clears them page by page when they come again: two fifths of the quickstart's CPU time. From one
-  heap that never shrinks they come ready. Where there is another C library, or an accelerator, nothing changes.
+  XLA's CPU backend allocates its temporaries anew in every step. glibc returns blocks of that size to the kernel, which
+  clears them page by page when they are allocated again: two fifths of the quickstart's CPU time. A single heap that
+  never shrinks avoids this. With another C library or an accelerator, nothing changes.
   """
   accelerator = any(importlib.util.find_spec(name) for name in ("libtpu", "jax_plugins"))
   if accelerator and os.environ.get("JAX_PLATFORMS") != "cpu":
@@ -125,7 +117,7 @@ def keep_freed_memory() -> None:
   set_option = getattr(ctypes.CDLL(None), "mallopt", None)
   if set_option is None:
     return
-  # Blocks above 32 MiB are mapped whatever the threshold, and heaps of other arenas end at 64 MiB: so one arena.
+  # Blocks above 32 MiB are mapped regardless of the threshold, and heaps of other arenas are limited to 64 MiB.
   set_option(_M_ARENA_MAX, 1)
   set_option(_M_MMAP_MAX, 0)
-  set_option(_M_TRIM_THRESHOLD, -1)  # never; the largest threshold is 2 GiB, and models free more
+  set_option(_M_TRIM_THRESHOLD, -1)  # never trim; the largest threshold is 2 GiB, and models free more

@@ -1,4 +1,4 @@
-"""What can be said of a config before anything expensive starts: its errors, and what differs from an older one."""
+"""Checks a config before anything expensive starts, and compares it with the config of an existing run."""
 
 from collections.abc import Mapping
 import functools
@@ -24,13 +24,13 @@ _PROBABILITY = (lambda x: 0 <= x <= 1, "a probability, in [0, 1]")
 _COUNT = (lambda x: x >= 1, "must be positive")
 _NOT_NEGATIVE = (lambda x: x >= 0, "must be positive, or 0 for none")
 
-# What evaluation alone needs.
+# Fields that evaluation reads.
 _EVALUATION = {
   "eval.batch_size": _COUNT,
   "eval.crop_ratio": (lambda x: 0 < x <= 1, "must be in (0, 1]"),
   "eval.interpolation": _is_in("bicubic", "bilinear"),
 }
-# Fields of a config: which values are valid, as a test and in words.
+# {field: (test of a value, the valid values in words)}
 _FIELDS = {
   "label_smoothing": _SHARE,
   "ema_decay": _SHARE,
@@ -39,7 +39,7 @@ _FIELDS = {
   "model.remat": _is_in("none", "block", "preactivations"),
   "data.batch_size": _COUNT,
   "data.image_size": _COUNT,
-  "data.workers": (lambda x: x >= -1, "must not be negative; -1 chooses"),
+  "data.workers": (lambda x: x >= -1, "must be -1 (automatic), 0 or more"),
   "data.prefetch": _COUNT,
   "augment.crop": _is_in("random_resized", "affine", "center"),
   "augment.flip": _PROBABILITY,
@@ -59,7 +59,7 @@ _FIELDS = {
   **_EVALUATION,
 }
 
-# Fields that may change when a run is continued: they do not change what is computed, beyond rounding.
+# Fields that may differ when a run is resumed: they change results by no more than rounding.
 _FREE = (
   "checkpoint",
   "data.data_dir",
@@ -76,9 +76,9 @@ _FREE = (
 
 
 def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
-  """Raises one UserError with everything that is wrong, as far as it shows without starting JAX.
+  """Raises one UserError with all problems that can be found without starting JAX.
 
-  dataset: whether a dataset that is not there is wrong.
+  dataset: also check that the dataset is available.
   """
   problems = _problems(config, _FIELDS)
   try:
@@ -93,15 +93,15 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
       problems.append(f"augment.randaugment: {error}")
   batch_size, parts = config.data.batch_size, config.accumulation_steps
   if not 1 <= config.augment.repeats <= max(1, batch_size):
-    problems.append(f"augment.repeats={config.augment.repeats}: from 1 (none) to data.batch_size")
+    problems.append(f"augment.repeats={config.augment.repeats}: must be from 1 (off) to data.batch_size")
   if parts < 1 or batch_size % parts:
-    problems.append(f"accumulation_steps={parts} does not divide data.batch_size={batch_size}")
+    problems.append(f"accumulation_steps={parts}: must be positive and divide data.batch_size={batch_size}")
   if problems:
     raise UserError("\n\n".join(problems))
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
-  """The part of `check` that evaluation alone needs."""
+  """Raises UserError for invalid values of the fields that evaluation reads."""
   if problems := _problems(config, _EVALUATION):
     raise UserError("\n\n".join(problems))
 
@@ -116,19 +116,19 @@ def _problems(config, fields):
 
 
 def profiled_steps(text: str) -> tuple[int, int] | None:
-  """(first, last) step of "FIRST:LAST"; None where it is empty, or not two steps in order."""
+  """(first, last) of "FIRST:LAST"; None if `text` is not of this form with 1 <= FIRST <= LAST."""
   match = re.fullmatch(r"(\d+):(\d+)", text)
   steps = match and (int(match[1]), int(match[2]))
   return steps if steps and 1 <= steps[0] <= steps[1] else None
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as nested dicts and lists, as JSON gives it back."""
+  """The config as nested dicts and lists, as after a round trip through JSON."""
   return json.loads(config.to_json())
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """Lines "field: old -> new" for what would change a run that is continued; both as from `to_json`."""
+  """Lines "field: old -> new" for the changes that a resumed run must not have; `old` and `new` as from `to_json`."""
   old, new = _flatten(old), _flatten(new)
   lines = []
   for field in sorted(old.keys() | new.keys()):
@@ -146,7 +146,7 @@ def _flatten(tree, prefix=""):
 
 
 def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> int:
-  """The whole number of steps in `duration`; `field` names the config's field in the error."""
+  """The number of steps in `duration`, rounded; `field` is the config field that the error names."""
   match = _DURATION.fullmatch(str(duration))
   if not match:
     raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
@@ -155,6 +155,6 @@ def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> 
 
 
 def to_seconds(duration: str) -> float | None:
-  """The seconds of a duration in minutes or hours, or None for any other."""
+  """Seconds of a duration in minutes or hours; None for other units."""
   match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(minute|hour)s?\s*", str(duration))
   return match and float(match[1]) * {"minute": 60, "hour": 3600}[match[2]]

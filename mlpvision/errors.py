@@ -1,5 +1,5 @@
-"""The one exception for what its user can put right."""
+"""The exception for mistakes that the user can correct."""
 
 
 class UserError(Exception):
-  """Something given is wrong; the message says what, where and what to do. Commands print it and exit with 2."""
+  """The input is invalid; the message says what, where, and what to do. Commands print it and exit with code 2."""

@@ -1,6 +1,6 @@
-"""The most probable classes of pictures: python -m mlpvision.predict --weights=WORKDIR picture.png ...
+"""Predicts the classes of images: python -m mlpvision.predict --weights=WORKDIR photo.png ...
 
-A class has its name in the dataset; to ImageNet's WordNet ids their words are added.
+Classes have their names in the dataset; ImageNet's WordNet ids are shown with their words.
 """
 
 import json
@@ -9,26 +9,26 @@ from absl import app, flags
 
 from mlpvision import commands
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
-_TOP = flags.DEFINE_integer("top", 5, "How many classes to print.", lower_bound=1)
-_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per picture.")
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes to print.", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 
 
 def main(argv: list[str]) -> None:
-  """Reads all pictures first, so that a bad one is named before the model is loaded."""
+  """Reads all images first, so that unreadable ones are reported before the model is loaded."""
   if len(argv) < 2:
-    raise app.UsageError("name at least one picture")
+    raise app.UsageError("name at least one image")
   from mlpvision import trained
   from mlpvision.data import transforms
 
-  pictures = transforms.open_all(argv[1:])
-  found = trained.load(_WEIGHTS.value, ema=_EMA.value)
-  for path, prediction in zip(argv[1:], found.predict(pictures, _TOP.value), strict=True):
+  images = transforms.open_all(argv[1:])
+  loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
+  for path, prediction in zip(argv[1:], loaded.predict(images, _TOP.value), strict=True):
     if _JSON.value:
-      print(json.dumps({"image": path, **found.task.as_json(prediction)}))
+      print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
     else:
-      print(path, found.task.as_text(prediction), sep="\n")
+      print(path, loaded.task.as_text(prediction), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What weights expect of an image. It belongs to the weights: runs and weight files carry it, evaluation never asks."""
+"""The preprocessing that weights expect; it is stored with runs and weight files."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import ml_collections
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """How an image is prepared for a model in evaluation.
+  """How evaluation prepares an image.
 
-  The image's shorter side is scaled to image_size / crop_ratio, the central square of image_size is cut out, and
-  values from 0 to 1 are normalised by mean and std (red, green, blue).
+  The shorter side is resized to image_size / crop_ratio, the central square of image_size is cropped, and values in
+  [0, 1] are normalized by mean and std (red, green, blue).
   """
 
   mean: tuple[float, float, float]
@@ -32,6 +32,6 @@ def of_config(config: ml_collections.ConfigDict) -> Preprocessing:
 
 
 def write_to(config: ml_collections.ConfigDict, preprocessing: Preprocessing) -> None:
-  """Sets the fields of a config that `of_config` reads."""
+  """Sets the config fields that `of_config` reads."""
   config.data.update(mean=preprocessing.mean, std=preprocessing.std, image_size=preprocessing.image_size)
   config.eval.update(crop_ratio=preprocessing.crop_ratio, interpolation=preprocessing.interpolation)

@@ -1,4 +1,4 @@
-"""Shows what the model sees: augmented training images, as a PNG.
+"""Draws a contact sheet of augmented training images.
 
 python -m mlpvision.preview --config=configs/s2mlp_wide.py --output=preview.png
 """
@@ -9,14 +9,14 @@ from ml_collections import config_flags
 from mlpvision import commands, config as config_lib
 from mlpvision.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A config file, see configs/.", lock_config=True)
 _OUTPUT = flags.DEFINE_string("output", "preview.png", "The file to write.")
-_IMAGES = flags.DEFINE_integer("images", 48, "How many training images to show, an even number.", lower_bound=2)
-_STEP = flags.DEFINE_integer("step", 0, "Show another batch.", lower_bound=0)
+_IMAGES = flags.DEFINE_integer("images", 48, "Number of training images to show; must be even.", lower_bound=2)
+_STEP = flags.DEFINE_integer("step", 0, "The training step whose batch is shown.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
-  """Makes one small batch as the training loop and the training step make theirs."""
+  """Makes a small batch with the loader and the augmentation of training."""
   del argv
   config = commands.read_config(_CONFIG)
   if _IMAGES.value % 2:
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
   images, targets = jax.device_get(augmented(key, batch))
   captions = [task.caption(jax.tree.map(lambda x, i=i: x[i], targets), split.class_names) for i in range(len(images))]
   images = images * np.asarray(config.data.std) + np.asarray(config.data.mean)
-  title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, as the training step gets it"
+  title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, augmented"
   try:
     contact_sheet.draw(_OUTPUT.value, images, captions, title=title)
   except OSError as error:

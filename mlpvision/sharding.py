@@ -1,4 +1,4 @@
-"""Devices, meshes, and where arrays lie on them."""
+"""Processes, meshes, and the sharding of arrays."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import os
@@ -13,23 +13,23 @@ import numpy as np
 from mlpvision.errors import UserError
 
 BATCH = P(("data", "fsdp"))  # the first dimension of every batch
-_MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth a gather
+_MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth an all-gather
 
-# Each is set by a launcher that starts several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
+# Set by launchers that start several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
 _CLUSTER_SIGNS = {
   "JAX_COORDINATOR_ADDRESS": lambda value: True,
   "TPU_WORKER_HOSTNAMES": lambda value: "," in value,
   "MEGASCALE_COORDINATOR_ADDRESS": lambda value: True,
-  # srun's; a batch script or an salloc shell has the number of tasks too, and is a single process.
+  # Set by srun. Batch scripts and salloc shells also have the number of tasks, but are a single process.
   "SLURM_STEP_NODELIST": lambda value: int(os.environ.get("SLURM_NTASKS", "1")) > 1,
   "OMPI_COMM_WORLD_SIZE": lambda value: int(value) > 1,
 }
 
 
 def initialize_processes() -> None:
-  """Joins the other processes where a launcher started several; leaves a single process alone. Call it first.
+  """Connects the processes if a launcher started several. Call it before anything else of JAX.
 
-  Without a launcher that JAX knows, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  Without a launcher that JAX supports, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
   """
   if any(name in os.environ and sign(os.environ[name]) for name, sign in _CLUSTER_SIGNS.items()):
     given = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
@@ -37,17 +37,17 @@ def initialize_processes() -> None:
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-  """A mesh with axes (data, fsdp, model) over all devices of all processes; -1 stands for all that remain.
+  """A mesh with axes (data, fsdp, model) over the devices of all processes.
 
-  Devices of several TPU slices are laid out so that only the data axis crosses from one slice to another: its
-  all-reduce of the gradients is what the slower network between slices carries.
+  With several TPU slices, only the data axis crosses slices: the slower network between them then carries nothing but
+  the all-reduce of the gradients.
 
   Args:
-    data, fsdp, model: sizes of the axes.
-    devices: default: all that JAX has.
+    data, fsdp, model: sizes of the axes; one may be -1, for all remaining devices.
+    devices: default: all devices.
 
   Raises:
-    UserError: the axes do not multiply to the number of devices, or cannot be laid out over slices and processes.
+    UserError: the product of the axes is not the number of devices, or they do not fit the slices and processes.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -61,8 +61,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequenc
     sizes[axis] = count // known
   local = sum(device.process_index == devices[0].process_index for device in devices)
   if local % sizes["model"]:
-    raise UserError(f"mesh {shown}: model must divide the {local} devices of a process, which read the same images")
-  # Auto: the compiler places everything that no sharding names. (jax.make_mesh would default to Explicit.)
+    raise UserError(f"mesh {shown}: model must divide the {local} devices of a process")
+  # Auto: the compiler chooses all shardings that are not given. jax.make_mesh would default to Explicit.
   axis_types = (AxisType.Auto,) * len(sizes)
   slices = len({getattr(device, "slice_index", 0) for device in devices})
   if slices == 1:
@@ -75,27 +75,22 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequenc
 
 
 def batch_parts(mesh: Mesh) -> int:
-  """Into how many parts a batch is cut: the devices of the data and fsdp axes."""
+  """The number of shards of a batch: the devices along the data and fsdp axes."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def tree_shardings(
   tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = (), model_axis: Iterable[tuple[str, tuple]] = ()
 ) -> Any:
-  """A NamedSharding per leaf of a tree of arrays or shapes.
+  """A NamedSharding for each leaf of a tree of arrays or shapes.
 
-  The first rule that is found in the leaf's path, such as "params/head/kernel", decides alone. Without one, the first
-  of `model_axis` that is found does for its dimensions, and a large leaf is cut along the largest dimension that
-  remains and that the fsdp axis divides.
-
-  Args:
-    tree: of arrays or shapes.
-    mesh: as from `make_mesh`.
-    rules: (regex, axes) pairs; axes names a mesh axis, several, or None for each dimension.
-    model_axis: such pairs, as the model families have them (`models.Family`).
+  Rules are pairs (regex, axes); axes has a mesh axis, a tuple of them, or None for each dimension. The first one that
+  matches the leaf's path, such as "params/head/kernel", determines its sharding. Without a match, the first match in
+  `model_axis`, the model families' pairs (`models.Family`), shards its dimensions, and large leaves are also sharded
+  over fsdp, along the largest remaining dimension that this axis divides.
 
   Raises:
-    UserError: a rule names no axis of the mesh, or one that does not divide the dimension.
+    UserError: a rule names an unknown axis, or one that does not divide the dimension.
   """
 
   def leaf(path, x):
@@ -103,7 +98,8 @@ def tree_shardings(
     for pattern, axes in rules:
       if re.search(pattern, name):
         return _sharding(mesh, P(*axes), name, x)
-    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name)), ())
+    # Some optimizers keep one number for a whole kernel under the kernel's name.
+    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name) and len(axes) <= x.ndim), ())
     axes = [*cut, *[None] * (x.ndim - len(cut))]
     if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
@@ -121,7 +117,7 @@ def _sharding(mesh, spec, name, x):
     sharding.shard_shape(x.shape)
   except ValueError as error:
     raise UserError(
-      f"{name} {x.shape} cannot be laid out as {spec} over the mesh {dict(mesh.shape)}: {error}"
+      f"{name} {x.shape} cannot be sharded as {spec} over the mesh {dict(mesh.shape)}: {error}"
     ) from error
   return sharding
 
@@ -133,7 +129,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def put_batches(batches: Iterable[Mapping[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
-  """`put_batch` for each of an iterator's batches, one ahead, so that the transfer overlaps the computation."""
+  """`put_batch` of each batch, one batch ahead, so that transfers overlap the computation."""
   ahead = None
   for batch in batches:
     current, ahead = ahead, put_batch(batch, mesh)

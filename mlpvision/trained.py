@@ -1,4 +1,4 @@
-"""A trained model, from a run or from a weight file, with all that its images and its answers need."""
+"""A trained model, from a run or a weight file, with its preprocessing and class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -20,17 +20,16 @@ from mlpvision.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A model with its parameters and what they expect of an image. `model, params = trained` works too.
+  """A model with its parameters and preprocessing. `model, params = trained` unpacks it.
 
   Attributes:
-    model: a linen module: model.apply({"params": params}, images) gives outputs of normalised images; of a classifier,
+    model: a linen module: model.apply({"params": params}, images) maps normalized images to outputs; for a classifier,
       logits [B, K].
     params: nested dict of float32 arrays.
-    preprocessing: what the parameters expect of an image; None where a weight file does not say it.
-    class_names: of the K classes. Published weights have ImageNet's WordNet ids; files without names, numbers.
+    preprocessing: None if a weight file does not specify it.
+    class_names: of the K classes: ImageNet's WordNet ids for published weights, numbers for files without names.
     model_name: a key of `models.MODELS`.
-    config: a run's config; None for a weight file.
-    step: of a run's checkpoint; None for a weight file.
+    config, step: of a run's checkpoint; None for a weight file.
     info: `weights.Info` of a weight file; None for a run.
   """
 
@@ -48,25 +47,18 @@ class Trained:
 
   @property
   def task(self) -> Any:
-    """The module of `tasks`; of a weight file, classification."""
+    """The module in `tasks`; for a weight file, classification."""
     return tasks.of(self.config) if self.config else tasks.by_name("classification")
 
   @property
   def loss(self) -> str:
-    """The loss that the parameters were trained with; of a weight file, "softmax"."""
+    """The loss that the parameters were trained with; for a weight file, "softmax"."""
     return self.config.loss if self.config else "softmax"
 
   def preprocess(self, picture: Any) -> np.ndarray:
-    """What the model takes of a picture: resized, cropped and normalised as the weights were evaluated.
+    """Resizes, crops and normalizes an image as in evaluation: float32 [image_size, image_size, 3].
 
-    Args:
-      picture: a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3].
-
-    Returns:
-      float32 [image_size, image_size, 3].
-
-    Raises:
-      UserError: no such file, or not a picture.
+    picture: a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3]. UserError if it cannot be read.
     """
     view = self.preprocessing
     options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
@@ -74,18 +66,15 @@ class Trained:
     return np.asarray(augment.normalize(pixels, view.mean, view.std))
 
   def predict(self, pictures: Any, top: int = 5) -> list[Any]:
-    """The task's answer for each picture; of a classifier, its most probable classes.
+    """The task's prediction for each image.
 
-    Args:
-      pictures: one of what `preprocess` takes, or a sequence of them.
-      top: how many classes, at most.
+    For a classifier, this is a list of up to `top` `tasks.classification.Prediction`s, most probable first.
+    Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss.
 
-    Returns:
-      For each picture, a classifier's list of `tasks.classification.Prediction`, most probable first. Probabilities
-      are the softmax's, or for a model trained with the sigmoid loss the sigmoid's.
+    pictures: an image, as `preprocess` takes it, or a sequence of images.
 
     Raises:
-      UserError: pictures that cannot be read: all of them are listed.
+      UserError: some images cannot be read; all of them are listed.
     """
     several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
     found = []
@@ -102,32 +91,28 @@ class Trained:
 
 
 def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False) -> Trained:
-  """Reads a trained model that is ready for images; see `open_source`.
-
-  Raises:
-    UserError: nothing usable there, or a weight file that does not say what images it expects.
-  """
+  """Like `open_source`, but raises UserError if a weight file does not specify its preprocessing."""
   trained = open_source(source, sharding=sharding, ema=ema)
   if trained.preprocessing is None:
     raise UserError(
-      f"{source} does not say what images it expects; load it by mlpvision.weights.load, and give weights.save a"
-      " Preprocessing"
+      f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
+      " mlpvision.weights.save(preprocessing=...)"
     )
   return trained
 
 
 def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False, **overrides: Any) -> Trained:
-  """Opens whatever holds parameters: the only place that tells a run from a weight file.
+  """Loads a trained model from a run or a weight file.
 
   Args:
-    source: a run's workdir or one of its checkpoints; or a weight file, or a name in `weights.KNOWN`, which is
-      downloaded once.
-    sharding: where each array goes; default: this process's first device.
-    ema: the EMA instead of the parameters; runs only.
-    **overrides: as `weights.load` takes them, for weight files: num_classes and attributes of the module.
+    source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, which is downloaded
+      once.
+    sharding: of every array; default: this process's first device.
+    ema: load the EMA of the parameters; runs only.
+    **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
 
   Raises:
-    UserError: nothing usable there.
+    UserError: no model can be loaded from `source`.
   """
   source = os.fspath(source)
   if os.path.isfile(source) or source in weights.KNOWN:
@@ -135,7 +120,7 @@ def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = 
   if "://" not in source and not os.path.isdir(source):
     near = difflib.get_close_matches(source, weights.KNOWN, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"{source} is no run, no weight file and no name of published weights{hint}")
+    raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
   params, meta, step = checkpoints.load_weights(source, sharding, ema)
   config = ml_collections.ConfigDict(meta["config"])
   model = tasks.make_model(config, len(meta["class_names"]))

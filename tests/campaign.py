@@ -94,7 +94,7 @@ class Run:
 
   def continued(self):
     """The step that this start continues from, or None where it did not come so far."""
-    found = re.search(r"continuing from step (\d+)", self.output())
+    found = re.search(r"resuming from step (\d+)", self.output())
     return int(found[1]) if found else 0 if "compiled in" in self.output() else None
 
   def wait_for(self, condition, seconds=120):

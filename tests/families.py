@@ -74,7 +74,7 @@ FAMILIES = {
     macs={"s2mlp_wide": 13.988, "s2mlp_deep": 10.462},
   ),
   "asmlp": Row(
-    small={"asmlp_tiny": dict(hidden_dim=8, depths=(1, 2))},
+    small={"asmlp_tiny": dict(hidden_dim=8, depths=(1, 1))},
     parameters={
       "asmlp_tiny": 28_282_696,
       "asmlp_small": 49_594_696,

@@ -53,6 +53,11 @@ def apply(module, params, images, **kwargs):
     return jax.jit(lambda p, x: module.apply({"params": p}, x, **kwargs))(params, images)
 
 
+def logits_and_maps(module, params, images):
+  with jax.default_matmul_precision("highest"):
+    return jax.jit(lambda p, x: (module.apply(p, x), module.apply(p, x, method="features")))({"params": params}, images)
+
+
 def relative_error(actual, expected):
   return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
 

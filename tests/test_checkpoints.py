@@ -237,5 +237,5 @@ def test_nothing_there(run, tmp_path):
   _, abstract = _state(config)
   assert Checkpoints(workdir, keep=3).restore(abstract) == (None, None)
   for source in (tmp_path / "nowhere", pathlib.Path(__file__)):
-    with pytest.raises(UserError, match="no checkpoint there"):
+    with pytest.raises(UserError, match=f"no checkpoint in {source}"):
       load_weights(source)

@@ -87,13 +87,13 @@ def test_a_signal_saves_and_the_same_command_continues(start, command, finished,
   os.killpg(process.pid, number)  # as a terminal does it: to the process and its workers
   rest = process.stdout.read()
   assert process.wait() == 0, rest
-  stopped = re.search(r"stopped after step (\d+); to continue: python (train\.py .*)\n", rest)
+  stopped = re.search(r"stopped after step (\d+); to resume: python (train\.py .*)\n", rest)
   assert stopped, rest
   assert 10 <= int(stopped[1]) < _STEPS
   assert load_weights(tmp_path)[2] == int(stopped[1])
   code, output = command(*_train(tmp_path))
   assert code == 0
-  assert f"continuing from step {stopped[1]}\n" in output
+  assert f"resuming from step {stopped[1]}\n" in output
   _same_parameters(tmp_path, finished)
   assert _logged(tmp_path) == _logged(finished)
 
@@ -153,12 +153,12 @@ def test_bad_input_is_refused_before_the_first_step(command, tmp_path, case):
 def test_batch_that_the_devices_do_not_divide(command, tmp_path):
   code, output = command(*_train(tmp_path), devices=3)
   assert code == 2
-  assert "cannot be split evenly over 3 devices: take a multiple of 3" in output
+  assert "cannot be split evenly over 3 devices: use a multiple of 3" in output
 
 
 def test_a_field_without_a_config(command):
   code, output = command("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
-  assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: name it, --config=FILE\n")
+  assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: add --config=FILE\n")
 
 
 @pytest.mark.parametrize("more", [[], ["--config.data.batch_size=8"]])
@@ -201,7 +201,7 @@ def test_evaluate_another_checkpoint_on_more_devices(command, finished):
 def test_evaluate_without_weights(command, tmp_path):
   code, output = command("-m", "mlpvision.evaluate", f"--weights={tmp_path}")
   assert code == 2
-  assert "no checkpoint there" in output
+  assert f"no checkpoint in {tmp_path}" in output
 
 
 def test_predict(command, finished, tmp_path, data_dir):

@@ -77,16 +77,14 @@ def test_classes_are_matched_by_name():
   names = dict(weights="w", dataset="d")
   assert match("abc", "abc", **names) == (None, None)
   chosen, note = match("abcd", "ca", **names)
-  assert (list(chosen), note) == ([2, 0], "scored over the dataset's 2 of the weights' 4 classes")
+  assert list(chosen) == [2, 0]
+  assert "2 of the weights' 4 classes" in note
   chosen, note = match("abc", "cab", **names)
-  assert (list(chosen), note) == (
-    [2, 0, 1],
-    "the dataset has the weights' classes in another order; matched by name",
-  )
-  assert match("012", "abc", **names) == (
-    None,
-    "the weights have numbers for classes: taken to be in the other's order",
-  )
+  assert list(chosen) == [2, 0, 1]
+  assert "another order" in note
+  chosen, note = match("012", "abc", **names)
+  assert chosen is None
+  assert note.startswith("the weights have numbers")
   assert match("abc", "012", **names)[1].startswith("the dataset has numbers")
   for ours, theirs, unknown in (
     ("abc", "abd", "d"),
@@ -95,7 +93,7 @@ def test_classes_are_matched_by_name():
     ("ab", "012", "0"),
     (("0", "1", "10"), "abc", "a, b, c"),  # numbers, but not in their order
   ):
-    with pytest.raises(UserError, match=f"d has {len(theirs)} classes, the weights in w {len(ours)}, .*: {unknown}"):
+    with pytest.raises(UserError, match=f"d has {len(theirs)} classes, w has {len(ours)}; .*: {unknown}"):
       match(ours, theirs, **names)
 
 

@@ -1,84 +1,105 @@
 """Who may import whom: read from the source, so that a forbidden import fails even where it never runs."""
 
 import ast
+import functools
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 _REPO = pathlib.Path(__file__).parent.parent
-_COMMANDS = {
-  "mlpvision.benchmark",
-  "mlpvision.cost",
-  "mlpvision.draw",
-  "mlpvision.evaluate",
-  "mlpvision.fewshot",
-  "mlpvision.export",
-  "mlpvision.plan",
-  "mlpvision.predict",
-  "mlpvision.prepare",
-  "mlpvision.preview",
-  "studies",
-}
 _HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"}
-_NONE = set()
-# Package prefix -> the parts of mlpvision it may import, and what it must not import from outside.
-_RULES = {
-  "configs": (_NONE, _HEAVY | {"jax", "flax", "numpy", "optax"}),
-  "mlpvision.models": ({"mlpvision.models"}, _HEAVY | {"numpy", "optax", "ml_collections"}),
-  "mlpvision.weights": (
-    {"mlpvision.weights", "mlpvision.models", "mlpvision.errors"},
-    _HEAVY | {"torch", "pickle.loads"},
+_TREES = {"jax", "flax", "optax"}
+_PARTS = ("data", "errors", "models", "sharding")
+
+# What the repository has beside the package.
+_BESIDE = {"benchmarks", "configs", "docs", "studies", "train"}
+# Room -> (what of this project it may import beside itself, and what of others it must not import). A module belongs to
+# the row with the longest name that is its own or a package's above it. Names without a dot are in mlpvision.
+_ROOMS = {
+  "train": ("commands config errors reporting sharding training", set()),
+  "configs": ("", _HEAVY | _TREES | {"numpy"}),
+  "studies": ("config errors models.published reporting sharding training configs commands", _HEAVY),
+  "benchmarks": ("benchmark errors models tasks weights training.setup", {"clu", "orbax", "grain"}),
+  "docs": ("errors models plan", _HEAVY),
+  # The whole package: what a user of the library imports.
+  "mlpvision": ("models trained weights", _HEAVY | _TREES),
+  "errors": ("", _HEAVY | _TREES),
+  "commands": ("errors", _HEAVY | _TREES),
+  "config": ("data errors evaluate tasks", {"jax", "flax", "optax", "orbax"}),
+  "preprocessing": ("", _HEAVY | _TREES),
+  # What a run is made of, from the bottom up.
+  "augment": ("", _HEAVY | {"flax", "optax"}),
+  "models": ("", _HEAVY | {"numpy", "optax", "ml_collections"}),
+  "weights": ("models errors preprocessing", _HEAVY | {"torch", "pickle.loads"}),
+  "sharding": ("models errors", _HEAVY | {"optax"}),
+  "checkpoints": ("errors", _HEAVY - {"orbax"}),
+  "data": ("errors prepare", _TREES | {"clu", "orbax", "tensorflow"}),
+  "prepare": ("data errors", _TREES | {"clu", "orbax", "grain"}),
+  "tasks": ("augment data errors models", _HEAVY),
+  "trained": (
+    "augment checkpoints preprocessing tasks weights " + " ".join(_PARTS),
+    {"tensorflow", "clu", "grain"},
   ),
-  "mlpvision.data": ({"mlpvision.data", "mlpvision.errors"}, {"jax", "flax", "optax", "clu", "orbax", "tensorflow"}),
-  "mlpvision.benchmark": (
-    {
-      *(
-        f"mlpvision.{name}"
-        for name in ("augment", "benchmarking", "data", "errors", "host_memory", "models", "sharding", "weights")
-      ),
-      *(f"mlpvision.training.{name}" for name in ("setup", "state")),
-      "mlpvision.plan.chips",
-    },
+  "reporting": ("reporting models.cost", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
+  # Training.
+  "training.optim": ("errors", _HEAVY),
+  "training.lr_multipliers": ("errors models training.optim", _HEAVY),
+  "training.state": ("models sharding", _HEAVY),
+  "training.step": ("augment models tasks", _HEAVY),
+  "training.setup": (
+    "config evaluate tasks trained training " + " ".join(_PARTS),
+    {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
+  ),
+  "training": (
+    "augment checkpoints config evaluate fewshot reporting tasks trained training weights " + " ".join(_PARTS),
+    {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
+  ),
+  # What is done with a trained model.
+  "evaluate": ("augment config fewshot preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
+  "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
+  "export": ("augment preprocessing tasks trained weights", _HEAVY),
+  "predict": ("data tasks trained", _HEAVY),
+  "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
+  # What is known or measured of a run.
+  "preview": ("config reporting tasks training.setup training.step " + " ".join(_PARTS), _HEAVY),
+  "cost": ("config models tasks training.setup", _HEAVY),
+  "plan": ("config models.cost prepare.archives training.setup data errors", _HEAVY | {"optax", "libtpu"}),
+  "benchmark": (
+    "augment commands config plan.chips prepare.archives tasks weights training.setup training.state "
+    + " ".join(_PARTS),
     {"clu", "flax", "orbax", "optax"},
   ),
-  "mlpvision.plan": (
-    {
-      "mlpvision.plan",
-      "mlpvision.training.setup",
-      "mlpvision.models.cost",
-      "mlpvision.data",
-      "mlpvision.errors",
-    },
-    {"tensorflow", "clu", "orbax", "grain", "optax", "libtpu"},
-  ),
-  "mlpvision.errors": (_NONE, _HEAVY | {"jax"}),
-  "mlpvision.augment": (_NONE, _HEAVY | {"flax", "optax"}),
-  "mlpvision.sharding": ({"mlpvision.errors"}, _HEAVY | {"flax", "optax"}),
-  "mlpvision.checkpoints": ({"mlpvision.errors"}, _HEAVY - {"orbax"}),
-  "mlpvision.reporting": ({"mlpvision.reporting"}, {"tensorflow", "orbax", "grain", "tensorflow_datasets"}),
-  "mlpvision.training.losses": (_NONE, _HEAVY),
-  "mlpvision.training.optim": ({"mlpvision.errors"}, _HEAVY),
-  "mlpvision.training.rates": ({"mlpvision.errors", "mlpvision.models"}, _HEAVY),
-  "mlpvision.training.state": ({"mlpvision.models", "mlpvision.sharding"}, _HEAVY),
-  "mlpvision.training.step": ({"mlpvision.augment", "mlpvision.models.layers", "mlpvision.training.losses"}, _HEAVY),
 }
+# What may import each other, and why.
+_CYCLES = {
+  frozenset({"data", "prepare"}): "a dataset that is not prepared is named with its archives, or prepares itself",
+  frozenset({"evaluate", "fewshot"}): "few-shot is one of the evaluators, and reads a split as they do",
+  frozenset({"training", "training.setup"}): "warm starts adapt a run's setup, and the setup reads them",
+}
+# Libraries that can also be run.
+_BOTH = {"mlpvision.reporting.curves"}
+# One exception to the rules for others: the builders and the synthetic dataset are datasets of tfds.
+_TFDS = re.compile(r"mlpvision\.(prepare\.|benchmark\.synthetic|plan\.images|data\.datasets)")
 
 
+@functools.cache
 def _modules():
-  """{dotted name: names of all modules it imports, as dotted as they are written}."""
+  """{dotted name: (its imports, as dotted as they are written, whether it can be run)}."""
+  folders = ("configs/*.py", "mlpvision/**/*.py", "studies/*.py", "benchmarks/*.py", "docs/**/*.py", "train.py")
   found = {}
-  for path in (*_REPO.glob("configs/*.py"), *_REPO.glob("mlpvision/**/*.py"), _REPO / "train.py"):
+  for path in (path for folder in folders for path in _REPO.glob(folder)):
     name = ".".join(path.relative_to(_REPO).with_suffix("").parts).removesuffix(".__init__")
-    imports = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    text, imports = path.read_text(), set()
+    for node in ast.walk(ast.parse(text)):
       if isinstance(node, ast.Import):
         imports |= {alias.name for alias in node.names}
       elif isinstance(node, ast.ImportFrom):
         assert not node.level, f"{name}: relative import"
         imports |= {f"{node.module}.{alias.name}" for alias in node.names}
-    found[name] = imports
+    found[name] = (imports, 'if __name__ == "__main__":' in text)
   return found
 
 
@@ -86,30 +107,76 @@ def _within(name, packages):
   return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-@pytest.mark.parametrize("prefix", _RULES)
-def test_rule(prefix):
-  allowed, forbidden = _RULES[prefix]
-  members = {name: imports for name, imports in _modules().items() if _within(name, {prefix})}
-  assert members, f"no module {prefix}: the rule is stale"
-  for name, imports in members.items():
-    for imported in imports:
-      assert not _within(imported, forbidden), f"{name} imports {imported}"
-      if _within(imported, {"mlpvision", "train"}):
-        assert _within(imported, allowed), f"{name} imports {imported}"
+def _full(name):
+  return name if name in _BESIDE | {"mlpvision"} else f"mlpvision.{name}"
+
+
+def _room(module):
+  """The row of a module, or None; the row "mlpvision" has the package's own file alone."""
+  rows = [room for room in _ROOMS if _within(module, {_full(room)}) and (room != "mlpvision" or module == room)]
+  return max(rows, key=len, default=None)
+
+
+def _owner(imported):
+  """The module of this project that an imported name is, or is of; None for other projects'."""
+  while imported not in _modules():
+    imported, dot, _ = imported.rpartition(".")
+    if not dot:
+      return None
+  return imported
+
+
+def _edges():
+  """[(module, module of this project that it imports), ...]."""
+  pairs = ((name, _owner(imported)) for name, (imports, _) in _modules().items() for imported in imports)
+  return [(name, owner) for name, owner in pairs if owner not in (None, name, "mlpvision")]
+
+
+def test_every_module_has_a_row():
+  assert {_room(name) for name in _modules()} == set(_ROOMS)
+
+
+@pytest.mark.parametrize("room", _ROOMS)
+def test_a_room_imports_what_its_row_says(room):
+  allowed, forbidden = _ROOMS[room]
+  allowed = {_full(name) for name in (room, *allowed.split())}
+  if room != "models":  # which raise ValueError
+    allowed.add("mlpvision.errors")
+  for name, (imports, is_command) in _modules().items():
+    if _room(name) == room:
+      commands = {"mlpvision.commands", "mlpvision.config"} if is_command else set()
+      for imported in imports:
+        is_tfds = _TFDS.match(name) and _within(imported, {"tensorflow_datasets"})
+        assert is_tfds or not _within(imported, forbidden), f"{name} imports {imported}"
+        if _owner(imported) not in (None, "mlpvision") or (imported == "mlpvision" and room != "mlpvision"):
+          assert _within(_owner(imported), allowed | commands), f"{name} imports {imported}"
 
 
 def test_nothing_imports_a_command():
-  for name, imports in _modules().items():
-    for imported in imports:
-      assert not _within(imported, _COMMANDS | {"train"}), f"{name} imports {imported}"
+  commands = {name for name, (_, is_command) in _modules().items() if is_command} - _BOTH
+  assert {"train", "mlpvision.plan.__main__", "mlpvision.preview", "studies.__main__"} < commands
+  assert [pair for pair in _edges() if pair[1] in commands] == []
+
+
+def test_the_package_imports_nothing_beside_it():
+  """`commands.of_repository` does, in the repository, and says so elsewhere."""
+  for name, (imports, _) in _modules().items():
+    assert not name.startswith("mlpvision") or not any(_within(imported, _BESIDE) for imported in imports), name
+
+
+def test_rooms_that_import_each_other_have_a_reason():
+  reach = {room: {room} for room in _ROOMS}
+  direct = {(_room(a), _room(b)) for a, b in _edges()}
+  for _ in _ROOMS:
+    for a, b in direct:
+      reach[a] |= reach[b]
+  circles = {frozenset(b for b in reach[a] if a in reach[b]) for a in _ROOMS}
+  assert {circle for circle in circles if len(circle) > 1} == set(_CYCLES)
 
 
 def test_only_checkpoints_imports_orbax():
-  assert {name for name, imports in _modules().items() if _within_any(imports, "orbax")} == {"mlpvision.checkpoints"}
-
-
-def _within_any(imports, package):
-  return any(_within(imported, {package}) for imported in imports)
+  users = {name for name, (imports, _) in _modules().items() if any(_within(x, {"orbax"}) for x in imports)}
+  assert users == {"mlpvision.checkpoints"}
 
 
 def test_models_and_data_start_no_tensorflow():

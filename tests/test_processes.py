@@ -53,7 +53,7 @@ def _stop(processes, step):
   processes[-1].send_signal(signal.SIGTERM)  # of two, to the one that does not report
   outputs = [process.communicate(timeout=120)[0] for process in processes]
   assert [process.returncode for process in processes] == [0] * len(processes), output + outputs[0]
-  return int(re.search(r"stopped after step (\d+); to continue", outputs[0])[1]), output, outputs
+  return int(re.search(r"stopped after step (\d+); to resume", outputs[0])[1]), output, outputs
 
 
 def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
@@ -64,21 +64,21 @@ def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
 
   first, _, _ = _stop([start("train.py", *flags, f"--workdir={parts}", devices=8)], 10)
   second, output, outputs = _stop(_start_two(start, parts, 90), 40)
-  assert f"continuing from step {first}\n" in output
+  assert f"resuming from step {first}\n" in output
   assert "8 x cpu in 2 processes, mesh data=8" in output
   assert "loss" not in outputs[1]
   assert load_weights(parts)[2] == second < 90
   code, output = command("train.py", *flags, f"--workdir={parts}", devices=4)
   assert code == 0, output
-  assert f"continuing from step {second}\n" in output
+  assert f"resuming from step {second}\n" in output
   np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
   ("what", "message"),
   [
-    ("SIGSTOP", "nothing was completed for 9 s"),
-    ("SIGKILL", "(a step failed|nothing was completed)"),  # the latter where a checkpoint waits for the dead one
+    ("SIGSTOP", "no progress for 9 s"),
+    ("SIGKILL", "(a step failed|no progress)"),  # the latter where a checkpoint waits for the dead one
   ],
 )
 def test_a_peer_that_hangs_or_dies_ends_the_other(start, tmp_path, what, message):

@@ -40,7 +40,7 @@ def test_commands_take_weight_files(command, weight_file, tmp_path):
   assert 0 <= found["top1"] <= found["top5"] <= 1
   code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}")
   assert code == 2
-  assert "--config has to name the dataset" in output
+  assert "a weight file needs --config" in output
   picture = tmp_path / "digit.png"
   Image.effect_noise((40, 30), 80).save(picture)
   code, output = command("-m", "mlpvision.predict", f"--weights={weight_file}", str(picture))
@@ -51,5 +51,5 @@ def test_commands_take_weight_files(command, weight_file, tmp_path):
 def test_a_file_that_says_nothing_of_its_images_is_refused(weight_file, tmp_path):
   loaded = weights.load(weight_file)
   weights.save(tmp_path / "silent.safetensors", loaded.module, loaded.params)
-  with pytest.raises(UserError, match="does not say what images it expects"):
+  with pytest.raises(UserError, match="does not specify its preprocessing"):
     trained_lib.load(str(tmp_path / "silent.safetensors"))

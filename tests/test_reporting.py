@@ -101,6 +101,20 @@ def test_curves(tmp_path, command):
     assert len(picture.convert("RGB").getcolors(2**24)) > 50
 
 
+@pytest.mark.parametrize(
+  ("names", "headline"),
+  [
+    (["calibration/ece", "val/top1", "val/loss", "val/images"], "top1"),
+    (["val/miou", "val/images", "val/ema_miou"], "miou"),
+    (["train/top1"], "top1"),
+  ],
+)
+def test_curves_show_the_headline_of_the_task(names, headline):
+  panels = curves._panels([{"step": 1, "train/loss": 1.0}, {"step": 2, **dict.fromkeys(names, 0.5)}])
+  assert list(panels) == ["loss", headline, "learning_rate"]
+  assert {f"val/{headline}", f"val/ema_{headline}"} < panels[headline].keys()
+
+
 def test_parameter_table():
   import numpy as np
 

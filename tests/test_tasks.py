@@ -18,7 +18,7 @@ from mlpvision import augment, models, tasks
 from mlpvision.data import crops, rows, transforms
 from mlpvision.errors import UserError
 from mlpvision.evaluate import run as run_lib
-from mlpvision.plan import program
+from mlpvision.models import cost
 from mlpvision.training import loop, setup as setup_lib
 
 
@@ -96,26 +96,26 @@ DIGITS = types.SimpleNamespace(
 def config(small_config, monkeypatch):
   monkeypatch.setitem(tasks.TASKS, "digits", DIGITS)
   monkeypatch.setitem(rows.ROWS, "digits", Digits)
-  small_config.task, small_config.model.num_blocks, small_config.model.hidden_dim = "digits", 3, 48
-  small_config.data.update(eval_split="test[:100]", batch_size=80, workers=0)
-  small_config.optim.update(learning_rate=0.005)
-  small_config.checkpoint.update(best="val/miou", every="30 steps")
-  small_config.update(duration="60 steps", ema_decay=0.9)
+  small_config.task, small_config.model.num_blocks, small_config.model.hidden_dim = "digits", 2, 32
+  small_config.data.update(eval_split="test[:64]", workers=0)
+  small_config.optim.update(learning_rate=0.01)
+  small_config.checkpoint.update(best="val/miou", every="20 steps")
+  small_config.update(duration="40 steps", ema_decay=0.9)
   return small_config
 
 
 def test_segmentation_of_the_digits(config, tmp_path):
   """Trains, is evaluated by mIoU, checkpointed by it, resumed bit for bit, planned and predicted."""
   whole = loop.train_and_evaluate(config, tmp_path / "whole")
-  assert whole.metrics["val/miou"] > 0.15  # with nothing but background it is 0.08
+  assert whole.metrics["val/miou"] > 0.1  # with nothing but background it is 0.087
   assert {"val/miou", "val/ema_miou"} <= whole.metrics.keys()
   shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "60")
+  shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "40")
   resumed = loop.train_and_evaluate(config, tmp_path / "resumed")
   before, after = (flatten_dict(jax.device_get(result.state.params)) for result in (whole, resumed))
   assert all(np.array_equal(before[path], after[path]) for path in before)
 
-  best = [tmp_path / "whole" / "checkpoints" / step / "metrics" / "metrics" for step in ("30", "60")]
+  best = [tmp_path / "whole" / "checkpoints" / step / "metrics" / "metrics" for step in ("20", "40")]
   assert [json.loads(path.read_text()) for path in best if path.exists()] == [{"val/miou": whole.metrics["val/miou"]}]
   found = run_lib.evaluate(tmp_path / "whole")
   assert found["miou"] == pytest.approx(whole.metrics["val/miou"], abs=1e-3)
@@ -127,8 +127,8 @@ def test_segmentation_of_the_digits(config, tmp_path):
 
   parts = setup_lib.make_parts(config, num_images=4000, num_classes=10)
   lowered = setup_lib.lower_step(parts)
-  assert "80x28x28xui8" in lowered.as_text()  # the label maps
-  assert program.peak_memory(lowered.compile()) > 0 if hasattr(program, "peak_memory") else True
+  assert "40x28x28xui8" in lowered.as_text()  # the label maps
+  assert cost.allocated(cost.memory(lowered.compile())) > parts.config.data.batch_size * 28 * 28
 
 
 def test_tasks_have_both_halves_and_an_unknown_one_is_refused(small_config, tmp_path):

@@ -111,7 +111,6 @@ def test_it_loads_predicts_and_evaluates(python, small_config, tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "missing"),
   [
-    (("study", "s2mlp_directions"), "no directory configs"),
     (("evaluate", "--weights=x", "--config.data.name=y"), "--config.data.name=y changes a config"),
     (("evaluate", "--weights=x", "--config=configs/quickstart.py"), "'configs/quickstart.py'"),
     (("evaluate", "--weights=x", "--config=configs/quickstart.py", "--config.data.name=y"), "'configs/quickstart.py'"),
@@ -127,4 +126,36 @@ def test_what_takes_the_repository_says_so(python, tmp_path, arguments, missing)
   assert done.returncode == 2
   assert missing in done.stderr
   assert "The configs come with the repository" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+_OWN_CONFIG = """
+from ml_collections import ConfigDict
+def get_config():
+  augment = dict(randaugment="", repeats=1, mixup=0.0, cutmix=0.0, flip=0.0, random_erasing=0.0, crop="random_resized")
+  return ConfigDict(dict(augment=augment, accumulation_steps=1, data=dict(batch_size=2, name="mnist5k")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("arguments", "missing"),
+  [
+    (("draw", "architecture", "mixer", "--output=a.png"), "docs/tools/architecture.py"),
+    (("draw", "published", "--output=a.png"), "docs/tools/models_page.py"),
+    (("cost", "--write=models.md"), "docs/tools/models_page.py"),
+    (("plan", "--config=own.py", "--topology=v5e:2x2", "--write=page.md"), "docs/tools/plan_page.py"),
+    (("benchmark", "step", "--config=own.py", "--peers"), "benchmarks/torch_steps.py"),
+  ],
+)
+def test_tools_of_the_repository_are_named_where_they_are_missing(python, tmp_path, arguments, missing):
+  (tmp_path / "own.py").write_text(_OWN_CONFIG)
+  command, *flags = arguments
+  done = subprocess.run(
+    [python, "-m", f"mlpvision.{command}", *flags],
+    cwd=tmp_path, env=_outside(), capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 2
+  assert missing in done.stderr
+  assert "comes with the repository" in done.stderr
   assert "Traceback" not in done.stderr

@@ -1,8 +1,10 @@
 """What is compared, each in a process of its own, so that one can be measured at a time, in turns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import multiprocessing
+import os
+import time
 import traceback
 from typing import Any
 
@@ -66,6 +68,27 @@ class Contender:
     if failure:
       raise UserError(failure)
     return answer
+
+
+def serve_batches(make: Callable[..., Iterator[Any]], *arguments: Any) -> tuple[None, Callable[[float], tuple]]:
+  """A loader for a `Contender`; make(*arguments) gives its batches, uint8 [b, size, size, 3].
+
+  A turn takes batches for some seconds, and lets the loader fill its queues again: (images, seconds, CPU seconds).
+  """
+  batches = make(*arguments)
+  next(batches)
+  usage.settle()
+
+  def turn(seconds):
+    # From full queues to full queues, so that what was made is what was taken.
+    before, start = usage.cpu_seconds(os.getpid()), time.perf_counter()
+    images = 0
+    while time.perf_counter() < start + seconds:
+      images += len(next(batches))
+    after, end = usage.settle()
+    return images, end - start, after - before
+
+  return None, turn
 
 
 def _serve(connection, make, arguments):

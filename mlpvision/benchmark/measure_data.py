@@ -1,6 +1,6 @@
 """How fast images are loaded: each stage alone, and the whole loader beside others."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import json
@@ -8,7 +8,6 @@ import os
 import pathlib
 import statistics
 import tempfile
-import time
 from typing import Any
 
 import ml_collections
@@ -16,7 +15,7 @@ import numpy as np
 
 from mlpvision import commands
 from mlpvision.benchmark import stages, synthetic, usage
-from mlpvision.benchmark.contender import Contender
+from mlpvision.benchmark.contender import Contender, serve_batches
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 
@@ -82,7 +81,7 @@ def run(
       loaders["tf.data, no RandAugment"] = (tfdata.batches, config.to_dict(), paths)
     contenders = []
     for name, arguments in loaders.items():
-      contenders.append(Contender(f"the loader {name}", serve, *arguments))
+      contenders.append(Contender(f"the loader {name}", serve_batches, *arguments))
       stack.callback(contenders[-1].close)
     for _ in range(num_rounds):
       for name, contender in zip(loaders, contenders, strict=True):
@@ -96,27 +95,6 @@ def run(
       "loaders": {name: [dataclasses.asdict(turn) for turn in found] for name, found in turns.items()},
     }
     pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
-
-
-def serve(make: Callable[..., Iterator[Any]], *arguments: Any) -> tuple[None, Callable[[float], tuple]]:
-  """A loader for a `Contender`; make(*arguments) gives its batches, uint8 [b, size, size, 3].
-
-  A turn takes batches for some seconds, and lets the loader fill its queues again: (images, seconds, CPU seconds).
-  """
-  batches = make(*arguments)
-  next(batches)
-  usage.settle()
-
-  def turn(seconds):
-    # From full queues to full queues, so that what was made is what was taken.
-    before, start = usage.cpu_seconds(os.getpid()), time.perf_counter()
-    images = 0
-    while time.perf_counter() < start + seconds:
-      images += len(next(batches))
-    after, end = usage.settle()
-    return images, end - start, after - before
-
-  return None, turn
 
 
 def own_batches(config: Mapping[str, Any]) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
-"""Crops: drawn first, then applied, so that whatever belongs to an image can follow it.
+"""Crops: drawn first and applied afterwards, so that label maps and boxes can follow the image.
 
-A training crop is a `Box` or an `Affine`. Each is drawn from the image's size and a generator alone; the functions that
-apply it take images [H, W, 3] or label maps [H, W].
+A training crop is a `Box` or an `Affine`. It is drawn from the image's size and a generator alone, and then applied to
+images [H, W, 3] or label maps [H, W].
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from mlpvision.data.transforms import open_image
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-# Pillow's antialiased bicubic, which the recipes were made with, to 1/255 per pixel, at a fifth of the time.
+# Equals Pillow's antialiased bicubic, which the recipes used, to 1/255 per pixel, in a fifth of the time.
 _BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
-# Grain and XLA already use every core.
+# grain and XLA already use every core.
 cv2.setNumThreads(0)
 
 
 class Box(NamedTuple):
-  """A part of an image, in whole pixels."""
+  """A rectangle of an image, in whole pixels."""
 
   y: int
   x: int
@@ -35,7 +35,7 @@ class Box(NamedTuple):
 
 
 class Affine(NamedTuple):
-  """A move of the whole image: degrees counter-clockwise, a factor, and pixels of the result."""
+  """A transform of the whole image: degrees counterclockwise, a scale factor, and (x, y) pixels of the result."""
 
   rotation: float
   zoom: float
@@ -43,11 +43,7 @@ class Affine(NamedTuple):
 
 
 def with_shape(data: bytes) -> tuple[bytes | np.ndarray, tuple[int, int]]:
-  """(what `cut` takes, (height, width) of the upright image): from the header where that tells, else decoded.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-  """
+  """(image for `cut`, (height, width) after EXIF rotation). Raises ImageError if it must be decoded and is damaged."""
   shape = jpeg.read_size(data)
   if shape is not None:
     return data, shape
@@ -58,13 +54,13 @@ def with_shape(data: bytes) -> tuple[bytes | np.ndarray, tuple[int, int]]:
 def draw_box(
   shape: tuple[int, int], rng: np.random.Generator, *, scale: Sequence[float], ratio: Sequence[float]
 ) -> Box:
-  """A random part of an image (Szegedy et al., arXiv 1409.4842; torchvision's sampling).
+  """Samples a random resized crop (Szegedy et al., arXiv 1409.4842; sampled as in torchvision).
 
   Args:
     shape: (height, width) of the image.
-    rng: np.random.Generator.
-    scale: (low, high) of the part's share of the area, uniform.
-    ratio: (low, high) of its width over its height, log-uniform.
+    rng: source of all randomness.
+    scale: (low, high) of the crop's share of the area, uniform.
+    ratio: (low, high) of its width / height, log-uniform.
   """
   height, width = shape
   for _ in range(10):
@@ -73,41 +69,35 @@ def draw_box(
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     if 0 < w <= width and 0 < h <= height:
       return Box(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w)
-  # No part fits: the largest central one within the allowed ratios.
+  # No crop fits: the largest central one within the allowed ratios.
   w, h = max(1, min(width, round(height * ratio[1]))), max(1, min(height, round(width / ratio[0])))
   return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
-  """The part of an image, resized by antialiased bicubic interpolation: uint8 [size, size, 3].
+  """Crops an image (encoded, or uint8 [H, W, 3]) and resizes it, antialiased bicubic: uint8 [size, size, 3].
 
-  Args:
-    image: encoded, or uint8 [H, W, 3].
-    box: the part.
-    size: side of the result in pixels.
-
-  Raises:
-    ImageError: a damaged image.
+  Raises ImageError if the image is damaged.
   """
   if isinstance(image, np.ndarray):
     return _resize(image, size, box)
-  # With fewer than two pixels left for each one of the result, libjpeg's own reduction would show.
+  # libjpeg's reduction must leave at least two pixels for each pixel of the result, or it would be visible.
   reduction = next((r for r in (8, 4, 2) if min(box.height, box.width) >= 2 * r * size), 1)
   pixels = jpeg.decode(image, reduction)
-  if pixels is None:  # an ordinary header, but an odd body
+  if pixels is None:  # the header is supported, but not the rest of the file
     pixels, reduction = np.asarray(open_image(image)), 1
   return _resize(pixels, size, [side / reduction for side in box])
 
 
 def cut_map(labels: np.ndarray, box: Box, size: int) -> np.ndarray:
-  """The same part of a label map [H, W], resized by nearest neighbour: [size, size], of the same dtype."""
+  """Crops a label map [H, W] and resizes it, nearest neighbor: [size, size], of the same dtype."""
   part = labels[box.y : box.y + box.height, box.x : box.x + box.width]
   rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in part.shape)
   return part[rows[:, None], columns]
 
 
 def _resize(image, size, box):
-  """The part (y, x, height, width), which may cut pixels in two, at size x size."""
+  """Resizes the rectangle (y, x, height, width), in fractional pixels, to size x size."""
   y, x, h, w = box
   top, left = int(y), int(x)
   part = image[top : math.ceil(y + h), left : math.ceil(x + w)]
@@ -118,27 +108,27 @@ def _resize(image, size, box):
 
 
 def draw_affine(rng: np.random.Generator, *, rotation: float, zoom: float, shift: float) -> Affine:
-  """A random move: at most this many degrees, this fraction, this many pixels of the result, either way."""
+  """Samples a transform: up to +-rotation degrees, 1 +-zoom times the size, and +-shift pixels of the result."""
   angle, factor = rng.uniform(-rotation, rotation), rng.uniform(1 - zoom, 1 + zoom)
   return Affine(angle, factor, tuple(rng.uniform(-shift, shift, 2)))
 
 
 def warp(image: np.ndarray, affine: Affine, size: int) -> np.ndarray:
-  """The whole image uint8 [H, W, 3], moved: uint8 [size, size, 3]; black comes in from outside."""
+  """Applies the transform to an image uint8 [H, W, 3]: uint8 [size, size, 3], black outside the image."""
   shrink = max(image.shape[:2]) / size
-  if shrink > 2:  # the warp reads four pixels for each one of the result, and would skip the others
+  if shrink > 2:  # warpAffine reads four pixels for each pixel of the result, and would skip the others
     sides = [max(1, round(2 * side / shrink)) for side in (image.shape[1], image.shape[0])]
     image = cv2.resize(image, sides, interpolation=cv2.INTER_AREA)
   return cv2.warpAffine(image, _matrix(image.shape, affine, size), (size, size), flags=cv2.INTER_LINEAR)
 
 
 def warp_map(labels: np.ndarray, affine: Affine, size: int) -> np.ndarray:
-  """The same move of a label map [H, W], by nearest neighbour: [size, size]; zeros come in from outside."""
+  """Applies the transform to a label map [H, W], nearest neighbor: [size, size], 0 outside the map."""
   return cv2.warpAffine(labels, _matrix(labels.shape, affine, size), (size, size), flags=cv2.INTER_NEAREST)
 
 
 def _matrix(shape, affine, size):
-  """From pixels of an image to pixels of the result, float64 [2, 3]."""
+  """The matrix, float64 [2, 3], from pixels of the image to pixels of the result."""
   height, width = shape[:2]
   factor = affine.zoom * size / max(height, width)
   matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), affine.rotation, factor)
@@ -147,16 +137,13 @@ def _matrix(shape, affine, size):
 
 
 def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolation: str) -> np.ndarray:
-  """Evaluation's view: shorter side to size / crop_ratio (antialiased), then the central size x size.
+  """Resizes the shorter side to size / crop_ratio (antialiased), then crops the center: uint8 [size, size, 3].
 
   Args:
     image: PIL image in mode RGB.
-    size: side of the result in pixels.
-    crop_ratio: share of the shorter side that the crop keeps, in (0, 1].
+    size: of the result, in pixels.
+    crop_ratio: the share of the shorter side that remains, in (0, 1].
     interpolation: a key of INTERPOLATIONS.
-
-  Returns:
-    uint8 [size, size, 3].
   """
   short = math.floor(size / crop_ratio)
   resized = [int(short * side / min(image.size)) for side in image.size]  # torchvision's rounding

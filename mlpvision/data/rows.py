@@ -1,6 +1,6 @@
-"""From an example of a dataset to a row of a batch, on the host: the half of a task that needs no JAX.
+"""The host half of a task: turns an example of a dataset into a row of a batch, without JAX.
 
-A row is a dict of arrays of fixed shapes; `tasks.batch_spec` says which ones a training batch has. Lists are padded.
+A row is a dict of arrays with fixed shapes, see `tasks.batch_spec`; lists are padded.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from mlpvision.data import crops, randaugment, transforms
 
 
 class Rows:
-  """What every task's rows have: how an image becomes the model's input."""
+  """Base class: turns an image into the model's input."""
 
   fields: tuple[str, ...] = ("image", "label")  # of the dataset's examples
 
@@ -25,10 +25,7 @@ class Rows:
     self.randaugment = randaugment.parse(spec, fill=fill) if spec else None
 
   def draw_crop(self, data: bytes, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
-    """(a training image uint8 [size, size, 3], its `crops.Box` or `crops.Affine`; None for the centre crop).
-
-    The crop is drawn before it is applied, so that label maps and boxes can follow it.
-    """
+    """(training image uint8 [size, size, 3], crop); the crop is a `crops.Box` or `crops.Affine`, None if central."""
     augment, size = self.config.augment, self.config.data.image_size
     if augment.crop == "center":
       return self.preprocess(transforms.open_image(data)), None
@@ -41,36 +38,36 @@ class Rows:
     return crops.warp(image, affine, size), affine
 
   def preprocess(self, image: Image.Image) -> np.ndarray:
-    """The centre crop of evaluation: PIL image -> uint8 [size, size, 3]."""
+    """The center crop of evaluation: PIL image -> uint8 [size, size, 3]."""
     view = self.config.eval
     options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
     return crops.center_crop(image, self.config.data.image_size, **options)
 
 
 class Classification(Rows):
-  """{"image": uint8 [size, size, 3], "label": int32 []}; bool [K] in evaluation where an image has several labels."""
+  """{"image": uint8 [size, size, 3], "label": int32 []}; labels are bool [K] in multi-label evaluation."""
 
   def train(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A row of a training batch: all that is random comes from `rng`."""
+    """A row of a training batch; `rng` is the only source of randomness."""
     image, _ = self.draw_crop(example["image"], rng)
     if self.randaugment is not None:
       image = self.randaugment(image, rng)
     return {"image": image, "label": np.int32(example["label"])}
 
   def evaluation(self, example: Mapping[str, Any], split: Any) -> dict[str, np.ndarray] | None:
-    """A row of an evaluation of a `datasets.Split`, or None where the example has no label."""
-    right = np.atleast_1d(example["label"])
-    right = right[right >= 0]  # tfds marks a test image whose label is secret with -1
-    if not right.size:
+    """A row of an evaluation batch, or None if the example has no label."""
+    labels = np.atleast_1d(example["label"])
+    labels = labels[labels >= 0]  # tfds sets secret labels of test images to -1
+    if not labels.size:
       return None
-    label = np.int32(right[0])
+    label = np.int32(labels[0])
     if split.multi_label:
       label = np.zeros(len(split.class_names), np.bool_)
-      label[right] = True
+      label[labels] = True
     return {"image": self.preprocess(transforms.open_image(example["image"])), "label": label}
 
   def blank(self, split: Any) -> dict[str, np.ndarray]:
-    """The row that fills up an evaluation's last batch."""
+    """A row that pads the last batch of an evaluation."""
     size = self.config.data.image_size
     label = np.zeros(len(split.class_names), np.bool_) if split.multi_label else np.int32(0)
     return {"image": np.zeros((size, size, 3), np.uint8), "label": label}

@@ -1,4 +1,4 @@
-"""Pictures of any kind to pixels: libjpeg-turbo for training, where it is fast; Pillow has the last word."""
+"""Decodes images of any format: with libjpeg-turbo where possible in training, otherwise with Pillow."""
 
 from collections.abc import Iterable
 import io
@@ -17,21 +17,13 @@ class ImageError(UserError):
 
 
 def decode(data: bytes) -> np.ndarray:
-  """Encoded bytes -> uint8 [H, W, 3], as `open_image` would give it, but faster.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-  """
+  """Encoded bytes -> uint8 [H, W, 3]; like `open_image`, but faster. Raises ImageError if it cannot be decoded."""
   image = jpeg.decode(data)
   return np.asarray(open_image(data)) if image is None else image
 
 
 def open_all(sources: Iterable[Any]) -> list[Image.Image]:
-  """`open_image` of each.
-
-  Raises:
-    UserError: some cannot be read; all of them are listed.
-  """
+  """`open_image` of each source. Raises one UserError that lists all unreadable ones."""
   images, problems = [], []
   for source in sources:
     try:
@@ -44,16 +36,12 @@ def open_all(sources: Iterable[Any]) -> list[Image.Image]:
 
 
 def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Image.Image:
-  """A PIL image in mode RGB, upright, from a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3].
+  """Opens a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3] as an RGB PIL image.
 
-  The first frame of an animation; transparent pixels show white; 16-bit grey is scaled to 8 bits; an EXIF orientation
-  is applied.
-
-  Raises:
-    ImageError: not an image, or a damaged one.
-    UserError: no such file.
+  The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and the first frame
+  of an animation is used. Raises ImageError if it cannot be decoded, UserError if there is no such file.
   """
-  name = str(source) if isinstance(source, str | os.PathLike) else f"a picture given as {type(source).__name__}"
+  name = str(source) if isinstance(source, str | os.PathLike) else f"an image given as {type(source).__name__}"
   try:
     if isinstance(source, np.ndarray):
       source = Image.fromarray(source)

@@ -10,11 +10,11 @@ Other datasets, prepared once (python -m mlpvision.prepare NAME), or folders of 
   ... --config.data.name=imagenet_a --config.data.eval_split=test   (also imagenet_r, imagenet_sketch)
   ... --config.data.name=folder:/path/to/images --config.data.eval_split=val
 
-Classes are matched by name: where the dataset has only some of the weights' classes, the score is over those. An image
-with several right classes (ImageNet-ReaL) is a hit where one of them is predicted; images without any do not count.
+Classes are matched by name; if the dataset has only some of the weights' classes, the other logits are ignored. For an
+image with several correct classes (ImageNet-ReaL), any of them counts as correct; images without a label are left out.
 
-Model and preprocessing belong to the weights; so does the dataset of a run, unless --config names another. From
---config come data.name, data.data_dir, data.eval_split, data.workers, data.prefetch, eval.batch_size and mesh.
+Model and preprocessing belong to the weights. --config chooses the dataset (default: the run's own): it is read for
+data.name, data_dir, train_split, eval_split, workers and prefetch, for eval.batch_size, evals, seed and mesh.
 """
 
 import json
@@ -24,15 +24,15 @@ from ml_collections import config_flags
 
 from mlpvision import commands
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to evaluate on; default: the run's own.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", False, "Evaluate the EMA of the parameters.")
-_EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names of config.evals.")
-_JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
+_EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names in config.evals.")
+_JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 
 
 def main(argv: list[str]) -> None:
-  """Loads, evaluates, prints."""
+  """Evaluates the weights and prints the results."""
   del argv
   config = commands.read_config(_CONFIG)
   import jax

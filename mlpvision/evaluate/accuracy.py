@@ -1,4 +1,4 @@
-"""The task's own metrics over a split, exact: padded rows are masked, sums are divided once at the end."""
+"""The task's metrics on a split, exact for any batch size: padding is masked, and sums are divided once at the end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,14 +15,11 @@ from mlpvision.evaluate import one_pass
 
 
 class Accuracy:
-  """Evaluates parameters on one split; compiled once.
-
-  classes: int [k], the classes of the model that the labels number; None: all, as they are (see `classes.match`).
-  """
+  """Evaluates parameters on one split. classes: int [k], the model's class for each label (see `classes.match`)."""
 
   @staticmethod
   def metrics(entry: Mapping[str, Any], config: ml_collections.ConfigDict) -> dict[str, str]:
-    """The task's."""
+    """The metrics of the task."""
     return tasks.of(config).METRICS
 
   def __init__(
@@ -42,16 +39,16 @@ class Accuracy:
     self._sums = jax.jit(sums)
 
   def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
-    """{metric: value} of the task's METRICS, and "images", the number of images with a label: others count nowhere."""
+    """{metric: value} of the task's METRICS, and "images", the number of images with a label."""
     totals = None
     for sums in one_pass.over(self._split, self._config, self._mesh, lambda batch: self._sums(params, batch)):
-      sums = jax.tree.map(_wide, sums)
+      sums = jax.tree.map(_widen, sums)
       totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
     if not totals["images"]:
-      raise UserError(f"{self._split.name}: none of its {len(self._split):,} images has a label")
+      raise UserError(f"{self._split.name}: none of the {len(self._split):,} images has a label")
     return {**self._task.scores(totals), "images": int(totals["images"])}
 
 
-def _wide(x):
-  """A sum in the widest type, which the sum over all batches cannot overflow or round."""
+def _widen(x):
+  """Casts to float64 or int64, so that the sum over all batches is exact."""
   return np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64)

@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""The confusion matrix of a classifier."""
 
 import jax
 import numpy as np
@@ -11,20 +11,12 @@ from mlpvision.trained import Trained
 
 
 def count(trained: Trained, split: datasets.Split) -> np.ndarray:
-  """The confusion matrix of a `trained.Trained` on a dataset with the same classes, on one process.
+  """The number of images per true class (row) and predicted class (column), int64 [K, K]; on one process.
 
-  Args:
-    trained: its config names the evaluation's batch size and the preprocessing.
-    split: a `datasets.Split`.
-
-  Returns:
-    int64 [K, K], row: the true class, column: the predicted one.
-
-  Raises:
-    UserError: other classes, several labels for an image, or a broken image.
+  trained must be from a run. Raises UserError for other classes, several labels per image, or a broken image.
   """
   if split.multi_label or split.class_names != trained.class_names:
-    raise UserError(f"{split.name}: a confusion matrix needs the weights' own classes, one for each image")
+    raise UserError(f"{split.name}: a confusion matrix needs the weights' classes, and one label per image")
   preprocessing, size = trained.preprocessing, len(trained.class_names)
 
   @jax.jit

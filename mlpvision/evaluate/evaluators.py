@@ -1,6 +1,6 @@
-"""The evaluators that config.evals names: what each measures, when it runs, on which dataset.
+"""The evaluators in config.evals.
 
-To add one: a class as `calibration.Calibration`, its name in EVALUATORS, and an entry in config.evals.
+To add one, write a class such as `calibration.Calibration`, and add it to EVALUATORS and an entry to config.evals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,27 +21,22 @@ from mlpvision.fewshot.linear_probe import FewShot
 
 NEVER = "never"
 
-
-# Classes with `metrics(entry, config)`, {metric: "max" or "min"}, the headline first; and `run(params)`, their values.
+# Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(params)` -> their values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
 
 
 def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
-  """{name: entry} of the evaluators of config.evals that run, the task's own metrics first.
-
-  Raises:
-    UserError: an evaluator of an unknown type.
-  """
+  """{name: entry} of the enabled evaluators in config.evals. Raises UserError for an unknown type."""
   for name, entry in config.evals.items():
     if entry.get("type") not in EVALUATORS:
-      raise UserError(f"evals.{name}.type={entry.get('type')!r}: one of {', '.join(EVALUATORS)}")
-  # A ConfigDict is in alphabetical order; the task's own metrics are what people look for first.
+      raise UserError(f"evals.{name}.type={entry.get('type')!r}: must be one of {', '.join(EVALUATORS)}")
+  # A ConfigDict is in alphabetical order; the task's own metrics come first.
   ordered = sorted(config.evals.items(), key=lambda item: item[1].type != "accuracy")
   return {name: entry for name, entry in ordered if entry.get("every") != NEVER}
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """{"val/top1": "max", "val/ema_top1": "max", ...}: all metrics of the run's evaluators, and which way is better."""
+  """All metrics of the run's evaluators, and which direction is better: {"val/top1": "max", "val/ema_top1": "max"}."""
   found = {}
   for name, entry in entries(config).items():
     for prefix in ("", "ema_") if config.ema_decay else ("",):
@@ -51,14 +46,10 @@ def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
 
 
 def direction(config: ml_collections.ConfigDict) -> str:
-  """Whether the metric config.checkpoint.best is better when it is larger ("max") or smaller ("min").
-
-  Raises:
-    UserError: no evaluator of the run reports that metric.
-  """
+  """Whether larger ("max") or smaller ("min") values of config.checkpoint.best are better; UserError if unknown."""
   best, known = config.checkpoint.best, metrics(config)
   if best and best not in known:
-    raise UserError(f"checkpoint.best={best!r}: one of {', '.join(known)}, or '' for none")
+    raise UserError(f"checkpoint.best={best!r}: must be one of {', '.join(known)}, or '' for none")
   return known[best] if best else "max"
 
 
@@ -75,16 +66,15 @@ def make(
   """(evaluator, its split, a note on how classes were matched or None) of an entry of config.evals.
 
   Args:
-    entry: {"type": a key of EVALUATORS}, and as config.evals describes it.
-    model: whose parameters are evaluated, with its head.
-    class_names: of the model's classes.
-    config: of the run; names the dataset where the entry does not.
+    entry: {"type": a key of EVALUATORS, ...}, see config.evals.
+    model, class_names: with its head.
+    config: task, loss, data, eval and seed are read; data is the default for the dataset.
     mesh: to compute on.
-    weights: what the parameters are called in messages.
-    opened: splits that are open already, and need not be opened again.
+    weights: name of the parameters in messages.
+    opened: splits that are already open.
 
   Raises:
-    UserError: no such dataset, or one with classes that the model does not have.
+    UserError: no such dataset, or it has classes that the model does not have.
   """
   name = entry.get("name") or config.data.name
 
@@ -93,7 +83,7 @@ def make(
     return known.get(f"{name}:{split}") or datasets.open_split(name, split, config.data.data_dir)
 
   kind, split = EVALUATORS[entry["type"]], open_split(entry.get("split") or config.data.eval_split)
-  if kind is FewShot:  # which fits a head of its own
+  if kind is FewShot:  # fits its own head, so classes need not match
     train_split = open_split(entry.get("train_split") or config.data.train_split)
     return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None
   chosen, note = classes.match(class_names, split.class_names, weights=weights, dataset=split.name)
@@ -101,7 +91,7 @@ def make(
 
 
 def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, Any]:
-  """{"NAME/metric": value} of the parameters and, with "ema_" before the metric, of their EMA where there is one."""
+  """{"NAME/metric": value} of the parameters, and {"NAME/ema_metric": value} of their EMA if there is one."""
   results = {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
   if ema is not None:
     results |= {f"{name}/ema_{metric}": value for metric, value in evaluator.run(ema).items()}
@@ -109,18 +99,18 @@ def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, An
 
 
 def summary(results: Mapping[str, float], digits: int = 2) -> str:
-  """One line of text for results of `run`: losses as numbers, all else in percent; of an EMA, the headline alone."""
+  """Results of `run` in one line: losses as numbers, other metrics in percent; only the headline of an EMA."""
   parts = []
   for name in dict.fromkeys(key.partition("/")[0] for key in results):
     found = {key.partition("/")[2]: value for key, value in results.items() if key.startswith(f"{name}/")}
     count, _ = found.pop("images", None), found.pop("ema_images", None)
-    averaged = [metric for metric in found if metric.startswith("ema_")]
-    shown = [_shown(metric, found[metric], digits) for metric in found if metric not in averaged[1:]]
+    of_ema = [metric for metric in found if metric.startswith("ema_")]
+    shown = [_format(metric, found[metric], digits) for metric in found if metric not in of_ema[1:]]
     parts.append("  ".join(shown) + (f"  on {count:,} test images" if count else ""))
   return "; ".join(parts)
 
 
-def _shown(metric, value, digits):
+def _format(metric, value, digits):
   label = re.sub(r"^top(\d)$", r"top-\1", metric.removeprefix("ema_"))
   number = f"{value:.{digits + 2}f}" if label == "loss" else f"{value:.{digits}%}"
   return f"EMA {label} {number}" if metric.startswith("ema_") else f"{label} {number}"

@@ -1,4 +1,4 @@
-"""One pass over a split, on any mesh and any number of hosts: all that looks at a whole split goes through it."""
+"""One pass over a split, on any mesh and any number of hosts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,17 +16,14 @@ def over(
   mesh: jax.sharding.Mesh,
   function: Callable[[Mapping[str, jax.Array]], Any],
 ) -> Iterator[Any]:
-  """function(batch) for every batch of the split, in order, as NumPy arrays. Every process calls it.
+  """Yields function(batch), as NumPy arrays, for each batch of the split. Every process must call it.
 
   Args:
-    split: a datasets.Split.
-    config: of a run; task, data and eval are read.
+    split: of the dataset.
+    config: task, data and eval are read.
     mesh: to compute on.
-    function: jitted; takes a global batch as `loader.eval_batches` describes it, sharded over the mesh's batch axes.
-      Rows with mask False must not count. What it returns has to be replicated, or there is one process.
-
-  Raises:
-    UserError: an image cannot be read.
+    function: jitted; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and must ignore
+      rows with mask False. With several processes, its result must be replicated.
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
   batches = loader.eval_batches(split, config, device_count=sharding.batch_parts(mesh), **processes)

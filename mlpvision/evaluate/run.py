@@ -11,7 +11,7 @@ from mlpvision import config as config_lib, preprocessing, sharding, trained as 
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
 
-# What evaluation takes from a config that is given to it; all else belongs to the weights.
+# Fields of config.data that --config sets; the others belong to the weights.
 _FROM_CONFIG = ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch")
 
 
@@ -24,23 +24,19 @@ def evaluate(
 ) -> dict[str, Any]:
   """Exact metrics of a run or a weight file.
 
-  Classes are matched by name. Where a dataset has only some of the weights' classes (ImageNet-A and -R, a folder with
-  ten classes of ImageNet), the others' logits are left out before anything is scored.
+  Classes are matched by name; if a dataset has only some of the weights' classes, the other logits are ignored.
 
   Args:
-    source: as `trained.load` takes it.
+    source, ema: see `trained.load`.
     config: names the dataset, split, batch size and mesh; default: the run's own.
-    ema: evaluate the EMA of the parameters.
-    evals: names of config.evals, or types of `evaluators.EVALUATORS`.
+    evals: names in config.evals, or types in `evaluators.EVALUATORS`.
 
   Returns:
-    {"weights", "step", "dataset", "preprocessing", metrics of all evaluators such as "images", "top1", "top5", "loss",
-    "notes"}: notes are sentences on how the classes were matched and on images without a label, which are not among
-    "images"; mostly there are none.
+    {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}. Notes
+    are sentences on how classes were matched and on images without a label, which "images" does not include.
 
   Raises:
-    UserError: no checkpoint or dataset there, a broken image, a dataset with classes that the weights do not have, or
-      an unknown evaluator.
+    UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
@@ -48,21 +44,16 @@ def evaluate(
   found, notes, dataset = {}, [], ""
   for name in evals:
     entry = _entry(name, merged)
-    given = (trained.model, trained.class_names, merged, mesh)
-    evaluator, split, note = evaluators.make(entry, *given, weights=str(source))
+    common = (trained.model, trained.class_names, merged, mesh)
+    evaluator, split, note = evaluators.make(entry, *common, weights=str(source))
     results = evaluator.run(trained.params)
     found |= results
     dataset = dataset or split.name
     notes += [note] if note and note not in notes else []
     if results.get("images", len(split)) < len(split):
       missing = len(split) - results["images"]
-      notes.append(f"{missing:,} of {len(split):,} images have no label and are left out")
-  about = {
-    "weights": str(source),
-    "step": trained.step,
-    "dataset": dataset,
-    "preprocessing": str(trained.preprocessing),
-  }
+      notes.append(f"{missing:,} of {len(split):,} images have no label and are ignored")
+  about = dict(weights=str(source), step=trained.step, dataset=dataset, preprocessing=str(trained.preprocessing))
   return {**about, **found, "notes": notes}
 
 
@@ -71,25 +62,20 @@ def _entry(name, config):
     return config.evals[name]
   if name not in evaluators.EVALUATORS:
     known = dict.fromkeys((*config.get("evals", ()), *evaluators.EVALUATORS))
-    raise UserError(f"--evals={name}: one of {', '.join(known)}")
+    raise UserError(f"--evals={name}: must be one of {', '.join(known)}")
   return {"type": name}
 
 
 def with_dataset(
   trained: trained_lib.Trained, config: ml_collections.ConfigDict | None = None
 ) -> ml_collections.ConfigDict:
-  """The config to evaluate a `trained.Trained` with.
+  """The config for evaluating a trained model.
 
-  It is the run's own, with the dataset, batch size, evaluators and loader of another config where one is given. For a
-  weight file it is the given one, with the preprocessing and loss of the weights.
-
-  Raises:
-    UserError: neither names a dataset.
+  For a run, this is its own config, with dataset, loader, batch size, seed and evaluators from `config` if given. For a
+  weight file, it is `config`, with the weights' preprocessing and loss; without one, a UserError is raised.
   """
   if config is None and trained.config is None:
-    raise UserError(
-      "these weights are not a run: --config has to name the dataset, e.g. --config=configs/s2mlp_wide.py"
-    )
+    raise UserError("a weight file needs --config to name the dataset, such as --config=configs/s2mlp_wide.py")
   merged = (config if trained.config is None else trained.config).copy_and_resolve_references()
   with merged.unlocked():
     if trained.config is None:

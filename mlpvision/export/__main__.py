@@ -1,21 +1,21 @@
-"""Writes a trained model for other programs: python -m mlpvision.export --weights=WORKDIR --output=model.stablehlo
+"""Exports a trained model: python -m mlpvision.export --weights=WORKDIR --output=model.stablehlo
 
---format=stablehlo: `jax.export`, any batch size, CPU, GPU and TPU. safetensors: the
-weights alone, under timm's or the official code's names. mlpvision/formats.py says what each takes and gives.
+--format=stablehlo writes the model with `jax.export`, for any batch size, on CPU, GPU and TPU. --format=safetensors
+writes the weights alone, with timm's or the official code's names. See mlpvision/export/formats.py for details.
 """
 
 from absl import flags
 
 from mlpvision import commands
 
-_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
-_EMA = flags.DEFINE_bool("ema", False, "The moving average of the parameters.")
-_FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors"], "What to write.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
+_EMA = flags.DEFINE_bool("ema", False, "Export the EMA of the parameters.")
+_FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors"], "The file's format.")
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write.")
 
 
 def main(argv: list[str]) -> None:
-  """Loads, writes, and says where."""
+  """Writes the file and prints its path."""
   del argv
   from mlpvision import trained
   from mlpvision.export import formats

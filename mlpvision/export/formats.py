@@ -1,4 +1,4 @@
-"""Trained models as files that other programs run: StableHLO, and weights in safetensors."""
+"""Exports trained models: as StableHLO, or weights alone as safetensors."""
 
 import dataclasses
 import json
@@ -14,42 +14,29 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
-  """Writes the model, weights included, as portable StableHLO (`jax.export`), and PATH.json with what belongs to it.
+  """Writes the model with its weights as portable StableHLO (`jax.export`).
 
-  `jax.export.deserialize(bytes).call(images)` takes uint8 [b, S, S, 3] for any b, cropped and resized but not
-  normalised, and gives float32 logits [b, K]; on CPU, GPU and TPU.
-
-  Args:
-    trained: a `trained.Trained`.
-    path: of the file.
+  `jax.export.deserialize(bytes).call(images)` maps uint8 [b, S, S, 3], for any b, cropped and resized but not
+  normalized, to float32 logits [b, K], on CPU, GPU and TPU. PATH.json has the preprocessing, class names and loss.
   """
-  (batch_size,) = jax.export.symbolic_shape("b")
-  size = trained.preprocessing.image_size
-  images = jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8)
-  exported = jax.export.export(jax.jit(_outputs_of(trained)), platforms=PLATFORMS)(images)
-  with open(path, "wb") as file:
-    file.write(exported.serialize())
-  _describe(trained, f"{path}.json")
-
-
-def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
-  """Writes the parameters under timm's or the official code's names, with all that `weights.save` notes beside them."""
-  weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names)
-
-
-FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}
-
-
-def _outputs_of(trained):
   view = trained.preprocessing
+  (batch_size,) = jax.export.symbolic_shape("b")
+  images = jax.ShapeDtypeStruct((batch_size, view.image_size, view.image_size, 3), jnp.uint8)
 
   def outputs(images):
     return trained.model.apply({"params": trained.params}, augment.normalize(images, view.mean, view.std))
 
-  return outputs
-
-
-def _describe(trained, path):
-  about = {**dataclasses.asdict(trained.preprocessing), "class_names": trained.class_names, "loss": trained.loss}
-  with open(path, "w") as file:
+  exported = jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(images)
+  with open(path, "wb") as file:
+    file.write(exported.serialize())
+  with open(f"{path}.json", "w") as file:
+    about = {**dataclasses.asdict(view), "class_names": trained.class_names, "loss": trained.loss}
     json.dump(about, file, indent=1)
+
+
+def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
+  """Writes the parameters with timm's or the official code's names, and the metadata that `weights.save` stores."""
+  weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names)
+
+
+FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}

@@ -1,6 +1,6 @@
 """Few-shot accuracy and linear probe of any weights: python -m mlpvision.fewshot --weights=RUN --shots=1,5,10,0
 
-0 shots takes all training images: the linear probe. --config names the dataset; default: the run's own.
+0 shots is the linear probe on all training images. --config names the dataset; default: the run's own.
 """
 
 import json
@@ -11,21 +11,21 @@ from ml_collections import config_flags
 from mlpvision import commands
 from mlpvision.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="What to train and test on; default: the run's own.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
-_SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 takes all.")
-_JSON = flags.DEFINE_bool("json", False, "Print the numbers as one JSON object.")
+_SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 uses all.")
+_JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 
 
 def main(argv: list[str]) -> None:
-  """Loads, fits, prints."""
+  """Fits the classifiers and prints their accuracy."""
   del argv
   config = commands.read_config(_CONFIG)
   try:
     shots = [int(count) for count in _SHOTS.value]
   except ValueError as error:
-    raise UserError(f"--shots={','.join(_SHOTS.value)}: numbers of images, such as 1,5,10") from error
+    raise UserError(f"--shots={','.join(_SHOTS.value)}: must be numbers of images, such as 1,5,10") from error
   import jax
   from jax.sharding import NamedSharding, PartitionSpec as P
 

@@ -1,8 +1,8 @@
 """Linear classifiers on frozen features: few-shot, and the linear probe on all images.
 
-Ridge regression from the pooled features to one-hot targets, in closed form, as big_vision's evaluator does it.
-How much regularisation is chosen by leaving every training image out once, which for ridge regression has a closed form
-too (Golub, Heath and Wahba 1979). So there is nothing to tune, and the test images decide nothing.
+Ridge regression from the pooled features to one-hot targets, in closed form, as in big_vision's evaluator. The
+regularization is chosen by leave-one-out cross-validation on the training images, which also has a closed form (Golub,
+Heath and Wahba 1979). There is nothing to tune, and the test images are not used to choose anything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import one_pass
 
-# Times the mean eigenvalue of the features' covariance.
+# Regularization, in units of the mean eigenvalue of the features' covariance.
 _STRENGTHS = 10.0 ** np.arange(-5, 3)
 
 
 class FewShot:
-  """Few-shot accuracy of parameters, for some numbers of images per class. Every process calls `run`."""
+  """Few-shot accuracy for several numbers of images per class. Every process must call `run`."""
 
   @staticmethod
   def metrics(entry: Mapping[str, Any], config: ml_collections.ConfigDict) -> dict[str, str]:
-    """One accuracy for each of the entry's shots."""
+    """One accuracy for each number of shots in the entry."""
     return {metric_name(count): "max" for count in shots(entry)}
 
   def __init__(
@@ -43,17 +43,17 @@ class FewShot:
   ) -> None:
     """
     Args:
-      model: a classifier; its head is left out.
-      train_split, eval_split: `datasets.Split`s with the same classes, one label an image.
-      config: data and eval say how images are prepared.
+      model: a classifier; its head is not used.
+      train_split, eval_split: with the same classes, and one label per image.
+      config: task, data, eval and seed are read.
       mesh: to compute on.
-      shots: training images per class, drawn by config.seed; 0 takes all there are: the linear probe.
+      shots: training images per class, drawn with config.seed; 0 uses all, for the linear probe.
 
     Raises:
-      UserError: other classes, or too few images of one.
+      UserError: different classes, or too few images of a class.
     """
     if train_split.multi_label or eval_split.multi_label or train_split.class_names != eval_split.class_names:
-      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} must have the same classes, one an image")
+      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} need the same classes, one per image")
     self._eval_split, self._config, self._mesh = eval_split, config, mesh
     self._train = {count: _choose(train_split, count, config.seed) for count in shots}
     features, data = model.clone(num_classes=None), config.data
@@ -65,7 +65,7 @@ class FewShot:
     self._features = jax.jit(extract, out_shardings=NamedSharding(mesh, P()))  # on every process
 
   def run(self, params: Mapping[str, Any]) -> dict[str, float]:
-    """{"top1_5shot": accuracy on the evaluation split, ...}; "top1_probe" for the linear probe."""
+    """{"top1_5shot": accuracy on the evaluation split, ...}; the linear probe is "top1_probe"."""
     headless = {name: value for name, value in params.items() if name != "head"}
     test = self._extract(headless, self._eval_split)
     results = {}
@@ -84,50 +84,44 @@ class FewShot:
 
 
 def shots(entry: Mapping[str, Any]) -> tuple[int, ...]:
-  """The numbers of images per class of an entry of config.evals."""
+  """The numbers of images per class in an entry of config.evals."""
   return tuple(entry.get("shots", (1, 5, 10)))
 
 
 def metric_name(count: int) -> str:
-  """The metric for `count` images per class; 0 takes all: the linear probe."""
+  """The name of the metric for `count` images per class; 0 is the linear probe."""
   return f"top1_{count}shot" if count else "top1_probe"
 
 
 def ridge(features: np.ndarray, labels: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-  """The linear classifier with the best leave-one-out accuracy over eight strengths of regularisation.
+  """The linear classifier with the best leave-one-out accuracy over eight strengths of regularization.
 
-  Args:
-    features: float64 [n, C]; they are standardised inside.
-    labels: int [n].
-    num_classes: K.
-
-  Returns:
-    (weights float64 [C, K], bias [K]) for the features as they are.
+  features: float64 [n, C], not standardized; labels: int [n] -> (weights float64 [C, K], bias [K]).
   """
   mean, std = features.mean(0), features.std(0) + 1e-6
   x = (features - mean) / std
   targets = np.eye(num_classes)[labels]
-  centre = targets.mean(0)
+  center = targets.mean(0)
   values, vectors = np.linalg.eigh(x.T @ x)
   values = np.maximum(values, 0.0)
   projected = x @ vectors
-  correlation = projected.T @ (targets - centre)
+  correlation = projected.T @ (targets - center)
   best = None
   for strength in _STRENGTHS * max(values.mean(), 1e-12):
     shrunk = correlation / (values + strength)[:, None]
     leverage = (np.square(projected) / (values + strength)).sum(1) + 1 / len(x)
-    fitted = centre + projected @ shrunk
-    # What the classifier says of each image when it is trained without that image.
+    fitted = center + projected @ shrunk
+    # The output for each image of a classifier trained without that image.
     left_out = targets - (targets - fitted) / np.maximum(1 - leverage, 1e-9)[:, None]
     score = (left_out.argmax(1) == labels).mean(), -np.square(left_out - targets).mean()
     if best is None or score > best[0]:
       best = score, vectors @ shrunk
   weights = best[1] / std[:, None]
-  return weights, centre - mean @ weights
+  return weights, center - mean @ weights
 
 
 def _choose(split, count, seed):
-  """The split with `count` images of every class, the first of each in a random order."""
+  """A split with `count` random images of every class."""
   if not count:
     return split
   chosen = {label: [] for label in range(len(split.class_names))}
@@ -142,12 +136,12 @@ def _choose(split, count, seed):
   for label, images in chosen.items():
     if len(images) < count:
       raise UserError(f"few-shot: {split.name} has {len(images)} images of {split.class_names[label]}, not {count}")
-  return dataclasses.replace(split, source=_Some(split.source, sorted(sum(chosen.values(), []))))
+  return dataclasses.replace(split, source=_Subset(split.source, sorted(sum(chosen.values(), []))))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Some:
-  """Some examples of a source."""
+class _Subset:
+  """The examples of a source with the given indices."""
 
   source: object
   indices: list[int]

@@ -146,9 +146,7 @@ class ASMLP(layers.Backbone):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool = False, return_features: bool = False
-  ) -> jax.Array | tuple[jax.Array, ...]:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")

@@ -40,8 +40,8 @@ class Family:
     model_axis: what is cut over the mesh's model axis: (regex in a path, axis of each dimension).
     free: attributes that do not change what given parameters mean, beside those that no family's parameters depend on
       (`weights.loading.RUN_OPTIONS`): initial values, for example.
-    tables: the names that published weights use, see `naming`. The first that can be written is the one for
-      .safetensors files; without any, these have our own names, joined by dots.
+    tables: the names that published weights use, see `naming`, or our own where there are none. The first that can be
+      written is the one for .safetensors files.
   """
 
   module: type[nn.Module]
@@ -52,7 +52,7 @@ class Family:
   resize: str | None = None
   model_axis: tuple[tuple[str, tuple], ...] = CHANNEL_MLP
   free: tuple[str, ...] = ()
-  tables: tuple[Table, ...] = ()
+  tables: tuple[Table, ...] = (Table("mlpvision"),)
 
 
 def count(shapes: Shapes, template: str) -> int:

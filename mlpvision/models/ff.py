@@ -68,9 +68,7 @@ class FF(layers.Backbone):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool = False, return_features: bool = False
-  ) -> jax.Array | tuple[jax.Array, ...]:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape

@@ -128,6 +128,8 @@ def layer_norm(
   compiler's estimate.
   """
   wide = x.astype(jnp.float32)
+  # nn.LayerNorm takes the square before the mean. The terms of the gradient are then added up in another order, so its
+  # last digits differ, and XLA on CPU repeats none of its work even without the barrier of `stored_gradient`.
   mean = saved(wide.mean(-1, keepdims=True))
   square = saved(jnp.square(wide).mean(-1, keepdims=True))
   variance = jnp.maximum(0.0, square - jnp.square(mean))

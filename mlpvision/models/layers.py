@@ -145,6 +145,9 @@ def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
 
 
+Outputs = jax.Array | tuple[jax.Array, ...]  # logits, or the maps of `Backbone.features`
+
+
 class Backbone(nn.Module):
   """What all families share. Each has a `patch_size`, and `num_blocks` or, as a pyramid of stages, `depths`."""
 
@@ -173,10 +176,9 @@ class Backbone(nn.Module):
       return
     params = flatten_dict(self.variables["params"], sep="/")
     expected = patches({path: leaf.shape for path, leaf in params.items()})
-    if expected not in (rows * columns, (rows, columns)):
-      wanted, found = expected, rows * columns
-      if not isinstance(expected, int):
-        wanted, found = (f"{height}x{width}" for height, width in (expected, (rows, columns)))
+    found = rows * columns if isinstance(expected, int) else (rows, columns)
+    if found != expected:
+      wanted, found = (str(n).strip("()").replace(", ", "x") for n in (expected, found))
       raise ValueError(
         f"these {type(self).__name__} parameters are for {wanted} patches of {self.patch_size}x{self.patch_size}"
         f" pixels, the images have {found}: use images of the size that they were made for, or adapt them"

@@ -63,12 +63,10 @@ class MlpMixer(layers.Backbone):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool = False, return_features: bool = False
-  ) -> jax.Array | tuple[jax.Array, ...]:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
-    stem = dict(kernel_init=nn.linear.default_kernel_init, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
+    init = dict(kernel_init=nn.linear.default_kernel_init, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
+    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
@@ -145,24 +143,7 @@ _TIMM = Table(
 )
 
 # The published .npz files are our own tree: google-research/vision_transformer and big_vision name it so.
-_NPZ = Table(
-  "npz",
-  tuple(
-    (module, module, leaves)
-    for module, leaves in (
-      ("stem", KERNEL),
-      (f"{_BLOCK}/LayerNorm_0", SCALE),
-      (f"{_BLOCK}/token_mixing/Dense_0", KERNEL),
-      (f"{_BLOCK}/token_mixing/Dense_1", KERNEL),
-      (f"{_BLOCK}/LayerNorm_1", SCALE),
-      (f"{_BLOCK}/channel_mixing/Dense_0", KERNEL),
-      (f"{_BLOCK}/channel_mixing/Dense_1", KERNEL),
-      ("pre_head_layer_norm", SCALE),
-      ("head", KERNEL),
-    )
-  ),
-  separator="/",
-)
+_NPZ = Table("npz", separator="/")
 
 # Before their release: big_vision's loader still knows this layout. Both layers of an MLP are leaves of one module.
 _OLD_MLP = (

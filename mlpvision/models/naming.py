@@ -64,18 +64,16 @@ class Table:
 
   Attributes:
     name: of the source, e.g. "timm".
-    rows: (their module, our module, leaves); the first row that fits a name decides.
+    rows: (their module, our module, leaves); the first row that fits a name decides. Without any, theirs are our names.
     separator: between the parts of their names.
-    marker: a name that must be there for the table to apply, where another table would fit as well.
     ignore: a pattern of names without weights (buffers), which are skipped.
     options: attributes of our module that this source implies and shapes do not tell.
     read_only: an old layout that is not written any more.
   """
 
   name: str
-  rows: tuple
+  rows: tuple = ()
   separator: str = "."
-  marker: str | None = None
   ignore: str | None = None
   options: dict = dataclasses.field(default_factory=dict)
   read_only: bool = False

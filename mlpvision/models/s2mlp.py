@@ -106,9 +106,7 @@ class S2MLP(layers.Backbone):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool = False, return_features: bool = False
-  ) -> jax.Array | tuple[jax.Array, ...]:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")

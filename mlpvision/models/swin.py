@@ -151,9 +151,7 @@ class Swin(layers.Backbone):
     return self.patch_size
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, train: bool = False, return_features: bool = False
-  ) -> jax.Array | tuple[jax.Array, ...]:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
     """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
     if len(self.num_heads) != len(self.depths):
       raise ValueError(f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage")
@@ -221,7 +219,7 @@ _BIAS_TABLE = Leaf(
 )
 
 
-def _names(name, merging, head, **kwargs):
+def _names(name, merging, head):
   """The official code ends a stage with its patch merging, timm starts the next one with it."""
   return Table(
     name,
@@ -241,7 +239,6 @@ def _names(name, merging, head, **kwargs):
       (head, "head", DENSE),
     ),
     ignore=r"relative_position_index$|attn_mask$",  # follow from the window size
-    **kwargs,
   )
 
 
@@ -250,8 +247,5 @@ FAMILY = Family(
   VARIANTS,
   _arguments,
   block=_BLOCK,
-  tables=(
-    _names("timm", "layers.{s+1}", "head.fc"),
-    _names("official", "layers.{s}", "head", marker="layers.0.downsample.reduction.weight"),
-  ),
+  tables=(_names("timm", "layers.{s+1}", "head.fc"), _names("official", "layers.{s}", "head")),
 )

@@ -36,12 +36,12 @@ def main(argv: list[str]) -> None:
   """Compiles, prints and writes."""
   if argv[1:]:
     raise app.UsageError(f"not understood: {' '.join(argv[1:])}")
+  page = commands.of_repository("docs.tools.plan_page", "--write") if _WRITE.value else None
   configs = _configs()
   os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; a TPU that is there is left alone
   os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled for a TPU cannot be read back without one
   from mlpvision.plan import chips, plans, program, report
 
-  page = commands.of_repository("docs.tools.plan_page", "--write") if _WRITE.value else None
   program.Store(_JSON.value)  # says what is wrong with the file, if anything
   options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store_path=_JSON.value)
   for topology in _TOPOLOGY.value:

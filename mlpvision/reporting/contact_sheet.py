@@ -1,4 +1,4 @@
-"""A contact sheet of training images, each under its target."""
+"""A contact sheet of training images with their targets."""
 
 from collections.abc import Sequence
 import math
@@ -14,14 +14,7 @@ _COLUMNS = 8
 
 
 def draw(path: epath.PathLike, images: np.ndarray, captions: Sequence[str], *, title: str) -> None:
-  """Writes the sheet as a PNG.
-
-  Args:
-    path: of the file.
-    images: float [B, H, W, 3] in [0, 1]; what lies outside is clipped.
-    captions: a text for each image.
-    title: over the whole sheet.
-  """
+  """Writes the sheet as a PNG. images: float [B, H, W, 3], clipped to [0, 1]; captions: one for each image."""
   rows = math.ceil(len(images) / _COLUMNS)
   figure = Figure(figsize=(_COLUMNS * 1.7, rows * 2.05 + 0.6), layout="constrained")
   FigureCanvasAgg(figure)

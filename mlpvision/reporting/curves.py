@@ -1,4 +1,4 @@
-"""Draws WORKDIR/curves.png from WORKDIR/metrics.jsonl. On request: python -m mlpvision.reporting.curves WORKDIR"""
+"""Draws WORKDIR/curves.png from WORKDIR/metrics.jsonl: python -m mlpvision.reporting.curves WORKDIR"""
 
 import io
 import sys
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from mlpvision.reporting import metrics
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+# Okabe and Ito's palette, which color-blind readers can distinguish.
+_BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
 _TITLES = {"loss": "Loss", "top1": "Top-1 accuracy (%)", "learning_rate": "Learning rate"}
 
 
 def draw(workdir: epath.PathLike) -> epath.Path | None:
-  """Writes the picture; returns its path, or None where nothing was logged yet."""
+  """Writes curves.png; returns its path, or None if nothing has been logged yet."""
   rows = metrics.read(workdir)
   if not rows:
     return None
@@ -24,11 +24,11 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
   panels = _panels(rows)
   for axes, (metric, series) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
     factor = 1 if metric in ("loss", "learning_rate") else 100
-    for name, (label, colour) in series.items():
+    for name, (label, color) in series.items():
       points = [(row["step"], row[name] * factor) for row in rows if name in row]
       if points:
         marker = "o" if not name.startswith("train/") and len(points) < 50 else ""
-        axes.plot(*zip(*points, strict=True), label=label, color=colour, marker=marker, markersize=3, linewidth=1.6)
+        axes.plot(*zip(*points, strict=True), label=label, color=color, marker=marker, markersize=3, linewidth=1.6)
     axes.set_title(_TITLES.get(metric, f"{metric} (%)"))
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
@@ -41,13 +41,15 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
 
 
 def _panels(rows):
-  """{metric: {name in the rows: (label, colour)}}: the loss, the first evaluator's headline, the learning rate."""
-  names = dict.fromkeys(name for row in rows for name in row if "/" in name)
-  evaluated = [name for name in names if name.partition("/")[0] not in ("train", "perf")]
-  evaluator, _, headline = evaluated[0].partition("/") if evaluated else ("val", "", "top1")
+  """{metric: {name in the rows: (label, color)}}: loss, the first evaluator's headline metric, and learning rate."""
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  # Of the evaluators, the one that counts images has the task's own metrics, the headline first.
+  counts = [name for name in names if name.endswith("/images")]
+  evaluator = counts[0].partition("/")[0] if counts else "val"
+  headline = next((name.partition("/")[2] for name in names if name.startswith(f"{evaluator}/")), "top1")
   series = {
     metric: {
-      f"train/{metric}": ("train", _GREY),
+      f"train/{metric}": ("train", _GRAY),
       f"{evaluator}/{metric}": ("test", _BLUE),
       f"{evaluator}/ema_{metric}": ("test, EMA", _GREEN),
     }
@@ -57,7 +59,7 @@ def _panels(rows):
 
 
 def to_png(figure: Figure) -> bytes:
-  """A matplotlib figure as the bytes of a PNG, for paths that matplotlib cannot write to, such as gs://."""
+  """The figure as the bytes of a PNG, for paths that matplotlib cannot write to, such as gs://."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=130)
   return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Metrics to WORKDIR/metrics.jsonl, one JSON object a line, and to TensorBoard."""
+"""Writes metrics to WORKDIR/metrics.jsonl, one JSON object per line, and to TensorBoard."""
 
 import errno
 import json
@@ -11,10 +11,10 @@ FILE = "metrics.jsonl"
 
 
 class MetricWriter:
-  """Writes scalars of a run. Only process 0 should have one."""
+  """Writes the scalars of a run. Only process 0 should have one."""
 
   def __init__(self, workdir: epath.PathLike, start_step: int) -> None:
-    """Goes on after `start_step`: what an interrupted run had written beyond is dropped, as it is done again."""
+    """Appends to existing metrics; those after `start_step` are dropped, because a resumed run repeats these steps."""
     from clu import metric_writers  # imports TensorFlow, which takes seconds
 
     self._path = epath.Path(workdir) / FILE
@@ -24,27 +24,27 @@ class MetricWriter:
     self._tensorboard = metric_writers.SummaryWriter(str(workdir))
 
   def write(self, step: int, **scalars: float) -> None:
-    """Appends one line {"step": step, ...}; names with a slash, such as "val/top1", make groups in TensorBoard."""
+    """Appends the line {"step": step, ...}; TensorBoard groups names with a slash, such as "val/top1"."""
     self._lines.append(json.dumps({"step": step, **scalars}))
-    if self._is_remote:  # Object stores cannot append.
+    if self._is_remote:  # object stores cannot append
       self._path.write_text("".join(f"{line}\n" for line in self._lines))
     else:
       with self._path.open("a") as file:
         file.write(f"{self._lines[-1]}\n")
     try:
       self._tensorboard.write_scalars(step, scalars)
-    except Exception as error:  # TensorFlow has a kind of its own for this
+    except Exception as error:  # TensorFlow has its own exceptions
       if "No space left" not in str(error):
         raise
       raise OSError(errno.ENOSPC, "No space left on device", os.fspath(self._path.parent)) from error
 
   def close(self) -> None:
-    """Flushes TensorBoard's events."""
+    """Flushes the TensorBoard events."""
     self._tensorboard.close()
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """The rows of WORKDIR/metrics.jsonl as dicts; a last line that a kill cut short is left out."""
+  """The rows of WORKDIR/metrics.jsonl as dicts; ignores a last line that is incomplete because the run was killed."""
   path = epath.Path(workdir) / FILE
   rows = []
   for line in path.read_text().splitlines() if path.exists() else []:

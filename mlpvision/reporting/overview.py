@@ -1,4 +1,4 @@
-"""What a run is made of, printed before its first step."""
+"""Text about a run's model, mesh and compiled step, printed before the first step."""
 
 import collections
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mlpvision.models import cost
 
 
 def parameters(params: Mapping[str, Any]) -> str:
-  """A table of the top-level modules, equal neighbours in one row, and the total."""
+  """A table of parameter counts: top-level modules, those of equal name and size in one row, and the total."""
   sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
   groups = collections.defaultdict(list)
   for name, size in sizes.items():
@@ -23,7 +23,7 @@ def parameters(params: Mapping[str, Any]) -> str:
 
 
 def mesh(mesh: jax.sharding.Mesh) -> str:
-  """E.g. "8 x cpu in 1 process, mesh data=8"."""
+  """One line, such as "8 x cpu in 1 process, mesh data=8"."""
   devices = mesh.devices.flatten()
   processes = jax.process_count()
   axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1) or "data=1"
@@ -32,7 +32,7 @@ def mesh(mesh: jax.sharding.Mesh) -> str:
 
 
 def compiled_step(compiled: jax.stages.Compiled, batch_size: int) -> str:
-  """Memory per device and FLOPs per image as the compiler counts them, where it does."""
+  """Memory per device and FLOPs per image as the compiler reports them, if it does."""
   lines = []
   memory = cost.memory(compiled)
   if memory is not None:

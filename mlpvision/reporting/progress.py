@@ -1,4 +1,4 @@
-"""What a run says while it goes on: text, and one line of progress that updates in place on a terminal."""
+"""The progress line of a run, which is updated in place on a terminal, and other output."""
 
 from collections.abc import Iterator
 import contextlib
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class Progress:
-  """Times the steps; prints the progress line, and other text above it."""
+  """Measures time per step; prints the progress line, and other text above it."""
 
   def __init__(
     self,
@@ -20,7 +20,7 @@ class Progress:
     quiet: bool = False,
     stream: TextIO | None = None,
   ) -> None:
-    """quiet: time only, print nothing (all processes but one); stream: where to print, default sys.stdout."""
+    """quiet: do not print (all processes but one); stream: where to print, default sys.stdout."""
     self._total_steps, self._steps_per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
     self._quiet, self._stream = quiet, stream or sys.stdout
     self._in_place, self._line_open = self._stream.isatty(), False
@@ -28,26 +28,22 @@ class Progress:
     self.restart()
 
   def restart(self) -> None:
-    """Starts the clock: call it before the first step."""
+    """Restarts the clock. Call it before the first step."""
     self._started, self._waited = time.perf_counter(), 0.0
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Times what runs inside as waiting for data."""
+    """Counts the time inside the context as waiting for data."""
     started = time.perf_counter()
     yield
     self._waited += time.perf_counter() - started
 
   def pause(self, seconds: float) -> None:
-    """Takes seconds that were not training, such as evaluation, out of the rates."""
+    """Excludes time that was not spent training, such as evaluation, from the rates."""
     self._started += seconds
 
   def report(self, step: int, loss: float) -> dict[str, float]:
-    """Prints the line for the steps since the last report; returns its rates as metrics.
-
-    Returns:
-      {"perf/images_per_second", "perf/data_wait": share of the time without a batch, 0 to 1}.
-    """
+    """Prints the progress since the last report; returns {"perf/images_per_second", "perf/data_wait": 0 to 1}."""
     elapsed = max(time.perf_counter() - self._started, 1e-9)
     steps = max(step - self._step, 1)
     rate, wait = steps * self._batch_size / elapsed, min(1.0, self._waited / elapsed)
@@ -64,7 +60,7 @@ class Progress:
     return {"perf/images_per_second": rate, "perf/data_wait": wait}
 
   def say(self, text: str) -> None:
-    """Prints text on lines of its own."""
+    """Prints text on new lines."""
     self._write(f"\n{text}\n" if self._line_open else f"{text}\n")
     self._line_open = False
 

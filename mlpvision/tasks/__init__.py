@@ -1,21 +1,21 @@
-"""Tasks: everything about a run that depends on what is learnt.
+"""Tasks: everything about a run that depends on what is learned.
 
-The loop, step, checkpoints, evaluation, plan, benchmark, preview and predict ask the task that `config.task` names; a
-task asks none of them. It has two halves. The host half makes rows of batches from examples and never imports JAX:
-`data/rows.py`. The device half is a module with these names:
+The loop, step, checkpoints, evaluation, plan, benchmark, preview and predict call the task in `config.task`; a task
+calls none of them. The host half of a task, in `data/rows.py`, makes rows of batches from examples and never imports
+JAX. The device half is a module with these names:
 
-METRICS: {"top1": "max", "loss": "min"}, the metrics of an evaluation, the headline first, and which way is better.
-check(config): raises UserError for fields of the config that only this task reads.
+METRICS: {"top1": "max", "loss": "min"}, the metrics of an evaluation, headline first, and which direction is better.
+check(config): raises UserError for invalid values of the config fields that only this task reads.
 batch_spec(config): {key: (shape of a row, dtype)} of a training batch, as `data/rows.py` makes it.
-make_model(name, options, num_classes): a linen module, from normalised images [B, H, W, 3] to outputs.
-augmented(key, batch, num_classes, config): (float32 images [B, H, W, 3], a tree of targets [B, ...]). Whatever moves
-  an image moves its targets.
+make_model(name, options, num_classes): a linen module, from normalized images [B, H, W, 3] to outputs.
+augmented(key, batch, num_classes, config): (float32 images [B, H, W, 3], a tree of targets [B, ...]). Geometric
+  transforms apply to images and targets alike.
 loss(outputs, targets, config): (mean loss, {metric: mean}); means are over the global batch.
-partial(outputs, batch, loss, classes): sums over the rows whose mask is True, "images" among them; batches add up.
+partial(outputs, batch, loss, classes): sums over the rows with mask True, including "images", to be added over batches.
 scores(sums): {metric: float} for METRICS.
-probabilities(outputs, loss): what `predictions` reads; runs on the device.
-predictions(probabilities, class_names, top): the answer for one image; `as_text` and `as_json` show it.
-caption(target, class_names): one target in words, for a contact sheet.
+probabilities(outputs, loss): the input of `predictions`; runs on the device.
+predictions(probabilities, class_names, top): the prediction for one image; `as_text` and `as_json` format it.
+caption(target, class_names): one target as text, for a contact sheet.
 """
 
 from types import ModuleType
@@ -33,31 +33,26 @@ TASKS = {"classification": classification}
 
 
 def of(config: ml_collections.ConfigDict) -> ModuleType:
-  """The task that config.task names.
-
-  Raises:
-    UserError: there is no such task.
-  """
+  """The task in config.task. Raises UserError for an unknown name."""
   return by_name(config.get("task", "classification"))
 
 
 def by_name(name: str) -> ModuleType:
-  """The task of this name. UserError where there is none."""
+  """The task of this name. Raises UserError for an unknown name."""
   if name not in TASKS:
-    raise UserError(f"task={name!r}: one of {', '.join(TASKS)}")
+    raise UserError(f"task={name!r}: must be one of {', '.join(TASKS)}")
   return TASKS[name]
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int | None) -> nn.Module:
-  """The module that config.task and config.model describe; num_classes None leaves out a classifier's head.
+  """The module that config.task and config.model describe; without a classifier's head if num_classes is None.
 
-  Raises:
-    UserError: unknown model, option or dtype.
+  Raises UserError for an unknown model, option or dtype.
   """
   options = dict(config.model)
   name, dtype = options.pop("name"), options.pop("dtype")
   if dtype not in ("float32", "bfloat16"):
-    raise UserError(f"model.dtype={dtype!r}: 'float32' or 'bfloat16'")
+    raise UserError(f"model.dtype={dtype!r}: must be 'float32' or 'bfloat16'")
   try:
     return of(config).make_model(name, {**options, "dtype": jnp.dtype(dtype)}, num_classes)
   except ValueError as error:
@@ -65,12 +60,12 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int | None) -> nn
 
 
 def batch_spec(config: ml_collections.ConfigDict) -> dict[str, tuple[tuple[int, ...], Any]]:
-  """{key: (shape of a row, dtype)} of the batch that a training step takes."""
+  """{key: (shape of a row, dtype)} of a training batch."""
   return {**of(config).batch_spec(config), "replaced": ((), jnp.bool_)}
 
 
 def random_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """A batch of `batch_spec` with random images and labels, as the loader would give it."""
+  """A batch as described by `batch_spec`, with random images and labels."""
   rng, found = np.random.default_rng(seed), {}
   for key, (shape, dtype) in batch_spec(config).items():
     high = 256 if key == "image" else 1 if dtype == jnp.bool_ else num_classes

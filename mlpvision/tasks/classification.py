@@ -1,4 +1,4 @@
-"""Classification: one of K classes for an image, or in evaluation several right ones."""
+"""Classification: one of K classes per image; in evaluation, several classes may be correct."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ METRICS = {"top1": "max", "top5": "max", "loss": "min"}
 
 
 class Prediction(NamedTuple):
-  """A class, as the dataset names it, its probability, and WordNet's words where the name is one of its ids."""
+  """The dataset's name of a class, its probability, and WordNet's words if the name is a WordNet id."""
 
   name: str
   probability: float
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for an unknown config.loss."""
   if config.loss not in losses.LOSSES:
-    raise UserError(f"loss={config.loss!r}: one of {', '.join(losses.LOSSES)}")
+    raise UserError(f"loss={config.loss!r}: must be one of {', '.join(losses.LOSSES)}")
 
 
 def make_model(name: str, options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
@@ -44,7 +44,7 @@ def batch_spec(config: ml_collections.ConfigDict) -> dict[str, tuple[tuple[int, 
 def augmented(
   key: jax.Array, batch: Mapping[str, jax.Array], num_classes: int, config: ml_collections.ConfigDict
 ) -> tuple[jax.Array, jax.Array]:
-  """What the model learns from: (float32 images [B, H, W, 3], float32 targets [B, num_classes])."""
+  """The augmented batch: (float32 images [B, H, W, 3], float32 targets [B, num_classes])."""
   flip_key, erase_key, mix_key = jax.random.split(key, 3)
   images = augment.normalize(batch["image"], config.data.mean, config.data.std)
   images = augment.random_flip(flip_key, images, config.augment.flip)
@@ -57,7 +57,7 @@ def augmented(
 def loss(
   logits: jax.Array, targets: jax.Array, config: ml_collections.ConfigDict
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """(mean loss, {"top1": share of images whose best class has the largest share of the target})."""
+  """(mean loss, {"top1": share of images whose predicted class has the largest share of the target})."""
   hits = logits.argmax(-1) == targets.argmax(-1)
   return losses.LOSSES[config.loss](logits, targets).mean(), {"top1": hits.mean(dtype=jnp.float32)}
 
@@ -65,24 +65,23 @@ def loss(
 def partial(
   logits: jax.Array, batch: Mapping[str, jax.Array], loss_name: str, classes: Sequence[int] | np.ndarray | None = None
 ) -> dict[str, jax.Array]:
-  """Sums over the rows whose mask is True: top1, top5, loss, images.
+  """Sums over the rows with mask True: top1, top5, loss, images.
 
-  An image with several right classes is a hit where one of them is among the best one or five; its loss is to an even
-  distribution over them.
+  If several classes of an image are correct, any of them counts, and the target of the loss is uniform over them.
 
   Args:
     logits: float32 [b, K].
     batch: {"label": int32 [b] or bool [b, k], "mask": bool [b]}.
     loss_name: a key of losses.LOSSES.
-    classes: int [k], the classes of the model that the labels number, in that order; None: all K, as they are.
+    classes: int [k], the model's class for each label; None if they are the same.
   """
   if classes is not None:
     logits = logits[:, jnp.asarray(classes)]
   labels, mask = batch["label"], batch["mask"]
-  right = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+  correct = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
-  hits = jnp.take_along_axis(right, best, -1) & mask[:, None]
-  targets = right / jnp.maximum(right.sum(-1, keepdims=True), 1)
+  hits = jnp.take_along_axis(correct, best, -1) & mask[:, None]
+  targets = correct / jnp.maximum(correct.sum(-1, keepdims=True), 1)
   return {
     "top1": hits[:, 0].sum(),
     "top5": hits.any(-1).sum(),
@@ -92,34 +91,34 @@ def partial(
 
 
 def scores(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-  """{metric: mean over the images} from the sums of a whole split."""
+  """{metric: mean over the images} from the sums over a split."""
   return {name: (sums[name] / sums["images"]).item() for name in METRICS}
 
 
 def probabilities(logits: jax.Array, loss_name: str) -> jax.Array:
-  """[B, K]: the softmax, or for a model trained with the sigmoid loss the sigmoid."""
+  """[B, K]: the softmax, or the sigmoid for a model that was trained with the sigmoid loss."""
   return (jax.nn.sigmoid if loss_name == "sigmoid" else jax.nn.softmax)(logits)
 
 
 def predictions(values: np.ndarray, class_names: Sequence[str], top: int = 5) -> list[Prediction]:
-  """The `top` most probable classes of an image, from its probabilities [K], most probable first."""
+  """The `top` most probable classes of one image, most probable first. values: its probabilities [K]."""
   best = np.argsort(-values, kind="stable")[:top]
   return [Prediction(class_names[i], float(values[i]), imagenet.words(class_names[i])) for i in best]
 
 
 def as_text(found: Sequence[Prediction]) -> str:
-  """One line for each class."""
+  """One line per class."""
   return "\n".join(
     f"  {probability:7.2%}  {f'{words} ({name})' if words else name}" for name, probability, words in found
   )
 
 
 def as_json(found: Sequence[Prediction]) -> dict[str, Any]:
-  """What JSON can hold."""
+  """Predictions as a dict of JSON values."""
   return {"classes": [prediction._asdict() for prediction in found]}
 
 
 def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
-  """Up to two classes of a target [K] with their shares, without the little that label smoothing gives to each."""
+  """Up to two classes of a target [K] with their shares; the small shares from label smoothing are left out."""
   best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
   return "\n".join(f"{target[i]:.2f} {class_names[i][:24]}" for i in best)

@@ -1,10 +1,11 @@
-"""Watches every step for a loss or gradient that is NaN or infinite."""
+"""Ends a run if the loss or the gradient becomes NaN or infinite."""
 
 from collections.abc import Callable, Iterable, Mapping
 import json
 from typing import Any
 
 from etils import epath
+import jax
 
 from mlpvision.errors import UserError
 
@@ -13,7 +14,7 @@ _MOST_IN_A_ROW = 10
 
 
 class Health:
-  """Looks at each step one step late, so that the device never waits; `settle` looks at the last one."""
+  """Checks each step one step late, so that the device never waits."""
 
   def __init__(
     self,
@@ -26,49 +27,41 @@ class Health:
   ) -> None:
     """
     Args:
-      policy: "stop" ends the run at the first such step; "skip" after ten in a row.
-      workdir: where nonfinite.json goes, with the step and its images.
+      policy: "stop" ends the run at the first non-finite step, "skip" after ten in a row.
+      workdir: nonfinite.json, with the step and its images, is written here.
       image_indices: step -> indices of its images in the training split.
-      last_checkpoint: () -> the newest checkpoint's step or None, once it is complete.
-      is_main: whether this is the process that writes.
+      last_checkpoint: waits for pending saves, and returns the step of the newest checkpoint or None.
+      is_main: whether this process writes files.
     """
     self._policy, self._workdir, self._is_main = policy, workdir, is_main
     self._image_indices, self._last_checkpoint = image_indices, last_checkpoint
     self._pending, self._in_a_row = None, 0
 
   def watch(self, step: int, metrics: Mapping[str, Any]) -> None:
-    """Takes the metrics of the step that was just started, and judges the one before it: waits until that is done.
-
-    Raises:
-      UserError: the run has to end.
-    """
+    """Takes the metrics of the step that was just started, and checks the previous one as `settle` does."""
     self.settle()
     self._pending = (step, metrics)
 
   def settle(self) -> None:
-    """Judges the step that was started last. Call it before its state is saved or scored.
-
-    Raises:
-      UserError: the run has to end.
-    """
+    """Waits for the last step; raises UserError if the run must end. Call it before saving or evaluating its state."""
     if self._pending is None:
       return
     (step, metrics), self._pending = self._pending, None
-    self._in_a_row = 0 if metrics["finite"] else self._in_a_row + 1
+    self._in_a_row = 0 if jax.device_get(metrics["finite"]) else self._in_a_row + 1
     if self._in_a_row >= (1 if self._policy == "stop" else _MOST_IN_A_ROW):
       self._stop(step, {name: float(metrics[name]) for name in ("loss", "grad_norm")})
 
   def _stop(self, step, values):
-    indices = self._image_indices(step - 1).tolist()  # the first step has the batch 0
+    indices = self._image_indices(step - 1).tolist()  # step 1 uses batch 0
     path = epath.Path(self._workdir) / FILE
     if self._is_main:
       path.write_text(json.dumps({"step": step, **{k: str(v) for k, v in values.items()}, "images": indices}))
     saved = self._last_checkpoint()
-    kept = f"The checkpoint of step {saved} is from before" if saved is not None else "No checkpoint was saved before"
+    kept = f"The newest checkpoint is of step {saved}" if saved is not None else "No checkpoint was saved before"
     raise UserError(
-      f"the loss is {values['loss']} and the norm of the gradient {values['grad_norm']} at step {step}"
+      f"the loss is {values['loss']} and the norm of the gradient is {values['grad_norm']} at step {step}"
       f"{f', the {_MOST_IN_A_ROW}th such step in a row' if self._policy == 'skip' else ''}.\n"
-      f"Its batch: images {', '.join(map(str, indices[:8]))}, ... of the training split (all in {path}). {kept}.\n"
-      "Try a lower optim.learning_rate, a longer optim.schedule.warmup or a lower optim.clip_norm in a new --workdir;"
-      " optim.nonfinite=skip leaves single steps out."
+      f"Its batch has the images {', '.join(map(str, indices[:8]))}, ... of the training split (all in {path})."
+      f" {kept}.\nTry a lower optim.learning_rate, a longer optim.schedule.warmup or a lower optim.clip_norm in a new"
+      " --workdir; optim.nonfinite=skip skips single steps."
     )

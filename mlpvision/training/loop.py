@@ -1,8 +1,7 @@
-"""The one place where everything meets: from a config to a trained model."""
+"""The training loop: from a config to a trained model."""
 
 import dataclasses
 import time
-from typing import Any
 
 from etils import epath
 import jax
@@ -17,7 +16,7 @@ from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import state as state_lib, warm_start
+from mlpvision.training import optim, state as state_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
@@ -27,62 +26,53 @@ from mlpvision.training.watchdog import Watchdog
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """How a call of `train_and_evaluate` ended."""
+  """The outcome of `train_and_evaluate`."""
 
   step: int
-  finished: bool  # False: stopped by a signal; the same call continues
-  state: Any  # TrainState
+  finished: bool  # False if a signal stopped the run; the same call resumes it
+  state: state_lib.TrainState
   metrics: dict[str, float]  # of the last evaluation in this call
-  summary: str  # the same in words
-  is_main: bool  # whether this is the process that reports
+  summary: str  # the metrics as text
+  is_main: bool  # whether this process reports
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
   """Trains for config.duration, or resumes the run in `workdir`, and evaluates.
 
   Args:
-    config: as configs/default.py describes it.
+    config: see configs/default.py.
     workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
 
-  Returns:
-    Result.
-
   Raises:
-    UserError: something given is wrong, before the first step; or the loss is no longer finite.
+    UserError: the input is invalid (before the first step), the loss is not finite, or a checkpoint cannot be saved.
   """
   config_lib.check(config)
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   _make_writable(workdir)
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
 
-  # What is wrong is refused first, what takes long comes last: another config, then data, devices and durations, then
-  # a warm start's source, which may be a download.
+  # Cheap checks come first: the config of an existing run, then data, devices and durations, and finally the source of
+  # a warm start, which may be a download.
   saved = checkpoints.read_meta()
   if saved:
     config = warm_start.with_model_options(config, saved["from_weights"])
     _check_same_run(saved["config"], config_lib.to_json(config), workdir)
   setup = set_up(config, warm=bool(config.init_from) and saved is None)
-  from_weights = saved["from_weights"] if saved else _added(config, setup.config)
+  from_weights = saved["from_weights"] if saved else _options_from_weights(config, setup.config)
   config = setup.config
-  meta = {
-    "config": config_lib.to_json(config),
-    "class_names": setup.train_split.class_names,
-    "from_weights": from_weights,
-  }
-  # The state of the first step, from where there is one:
-  # 1. this run's newest intact checkpoint,
+  class_names = setup.train_split.class_names
+  meta = dict(config=config_lib.to_json(config), class_names=class_names, from_weights=from_weights)
+  # The first state is this run's newest intact checkpoint, or has the parameters of config.init_from or random ones.
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
-  origin = f"continuing from step {start_step}" if start_step else ""
+  origin = f"resuming from step {start_step}" if start_step else ""
   if state is None:
-    # 2. the parameters in config.init_from,
-    given = None
+    loaded = None
     if setup.source:
-      given, origin = warm_start.parameters(config, setup.source, setup.abstract.params, meta["class_names"])
+      loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, class_names)
     if from_weights:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
-    # 3. or random ones.
-    state = state_lib.create(setup.init, setup.abstract, config.seed, given)
+    state = state_lib.create(setup.init, setup.abstract, config.seed, loaded)
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
@@ -96,7 +86,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   evaluations = _make_evaluations(setup)
 
   def write(step, scalars):
-    if writer and step > start_step:  # what came up to start_step is on disk
+    if writer and step > start_step:  # earlier metrics are on disk
       writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
 
   def log(step, pending):
@@ -110,7 +100,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     scalars["train/learning_rate"] = float(setup.schedule(step - 1))
     write(step, scalars | progress.report(step, means["loss"]))
     if skipped:
-      progress.say(f"step {step}: {skipped} steps since the last line were skipped, with a loss or gradient not finite")
+      progress.say(f"step {step}: skipped {skipped} steps since the last line: loss or gradient not finite")
     if replaced:
       progress.say(f"step {step}: {replaced} broken images since the last line were replaced by others")
 
@@ -118,14 +108,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     results = {}
     for name in names:
       started = time.perf_counter()
-      found = evaluators.run(name, evaluations[name], state.params, state.ema)
+      params = optim.evaluation_params(state.opt_state, state.params)
+      found = evaluators.run(name, evaluations[name], params, state.ema)
       write(step, found)
       progress.say(f"step {step}: {evaluators.summary(found)}")
       progress.pause(time.perf_counter() - started)
       results |= found
     return results
 
-  _introduce(setup, origin, workdir, progress)
+  _say_overview(setup, origin, workdir, progress)
   step, stopped, results = start_step, False, {}
   pending = saved["pending"] if saved else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
@@ -145,7 +136,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     profile = Profile(config_lib.profiled_steps(config.profile), workdir)
     progress.restart()
 
-    # Keep the order: step, log, evaluate, save. What a step logged and scored is on disk before its checkpoint is.
+    # The order matters: a step's metrics must be on disk before its checkpoint.
     with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog, profile:
       while step < setup.total_steps and not stopped:
         with progress.waiting(), profile.part("wait for data"):
@@ -155,7 +146,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         step += 1
         profile.end_step(step, metrics)
         pending.append(metrics)
-        health.watch(step, metrics)  # so this is one step ahead of the device, no further
+        health.watch(step, metrics)  # waits for the previous step, so the loop is one step ahead of the device
 
         is_last = step == setup.total_steps
         stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
@@ -174,7 +165,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         if "checkpoint" in due:
           with profile.part("save"):
             pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
-            checkpoints.save(step, state, meta | {"pending": pending}, scores)
+            params = optim.evaluation_params(state.opt_state, state.params)
+            evaluated = None if params is state.params else params
+            checkpoints.save(step, state, meta | {"pending": pending}, scores, evaluated)
         checkpoints.check_for_errors()
         watchdog.beat(f"step {step}")
   else:
@@ -187,34 +180,34 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   if writer:
     writer.close()
     curves.draw(workdir)
-  summary = evaluators.summary(results)
+  # In the order of the evaluators, of which some may have run more recently than others.
+  ordered = sorted(results.items(), key=lambda item: list(evaluations).index(item[0].partition("/")[0]))
+  summary = evaluators.summary(dict(ordered))
   return Result(step, step == setup.total_steps, state, results, summary, is_main)
 
 
 def _make_evaluations(setup):
   """{name: evaluator} of config.evals."""
-  given = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
+  common = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
   opened = (setup.train_split, setup.eval_split)
-  made = {}
-  for name, entry in evaluators.entries(setup.config).items():
-    made[name], _, _ = evaluators.make(entry, *given, opened=opened)
-  return made
+  entries = evaluators.entries(setup.config)
+  return {name: evaluators.make(entry, *common, opened=opened)[0] for name, entry in entries.items()}
 
 
-def _introduce(setup, origin, workdir, progress):
+def _say_overview(setup, origin, workdir, progress):
   split = setup.train_split
   progress.say(f"{setup.config.model.name} on {split.name}: {len(split):,} images, {len(split.class_names)} classes")
   progress.say(overview.parameters(setup.abstract.params))
   progress.say(overview.mesh(setup.mesh))
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
   if len(split) < setup.config.data.batch_size:
-    progress.say("note: a step takes more images than there are; a smaller --config.data.batch_size gives more steps")
+    progress.say("note: data.batch_size is larger than the training split; a smaller one gives more steps per epoch")
   if origin:
     progress.say(origin)
 
 
-def _added(config, completed):
-  """What the model of `completed` has, and that of `config` does not name, as JSON holds it."""
+def _options_from_weights(config, completed):
+  """The fields of completed.model that config.model does not have, as JSON values."""
   model = config_lib.to_json(completed)["model"]
   return {name: value for name, value in model.items() if name not in config.model}
 
@@ -236,5 +229,5 @@ def _check_same_run(saved, config, workdir):
     listed = "\n  ".join(differences)
     raise UserError(
       f"{workdir} holds a run of another config (old -> new):\n  {listed}\n"
-      "Repeat the old config to continue that run, or give a new --workdir."
+      "Use the old config to resume that run, or a new --workdir."
     )

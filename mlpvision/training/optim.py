@@ -1,19 +1,21 @@
 """Optimizers and learning-rate schedules from optax, by their names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import inspect
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from mlpvision.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "constant")
 
-# Biases and norms have one dimension; these have more, and no recipe here decays them either.
-_NOT_DECAYED = ("pos_embedding", "cls_pos_embedding", "cls_token", "relative_position_bias")
+# What optax calls the parameters that decay, and LARS those that it scales by layer.
+_MASKS = ("mask", "weight_decay_mask", "trust_ratio_mask")
 
 
 def make_schedule(
@@ -74,34 +76,64 @@ def make_optimizer(
   schedule: optax.ScalarOrSchedule,
   *,
   weight_decay: float = 0.0,
+  decay_mask: str = "kernel$",
   clip_norm: float = 0.0,
   kwargs: Mapping[str, Any] | None = None,
   skip_nonfinite: bool = False,
-) -> optax.GradientTransformation:
-  """A constructor of optax by name, behind clipping by the global norm; "lamb" is `lamb` below.
+) -> optax.GradientTransformationExtraArgs:
+  """A constructor of optax or optax.contrib by name, behind clipping by the global norm; `OWN` ones come first.
 
-  Weight decay is the constructor's own, and goes to the parameters of `decay_mask` only. skip_nonfinite: gradients with
-  a NaN or an infinity change nothing, not even the optimizer's own state.
+  Args:
+    name: such as "adamw".
+    schedule: the learning rate.
+    weight_decay: the constructor's own.
+    decay_mask: a regex; parameters in whose path it is found are decayed. LARS and LAMB scale the same ones by layer.
+    clip_norm: 0 does not clip.
+    kwargs: the constructor's other arguments.
+    skip_nonfinite: gradients with a NaN or an infinity change nothing, not even the optimizer's own state.
+
+  Returns:
+    A transformation whose `update` also takes value (the loss) and obj_fn (parameters -> loss), which some need.
 
   Raises:
-    UserError: unknown constructor or argument, or weight decay for one that has none.
+    UserError: unknown constructor or argument, weight decay for one that has none or none with a mask, or a constructor
+      that needs more than this.
   """
-  constructor = lamb if name == "lamb" else getattr(optax, name, None)
+  constructor = OWN.get(name) or getattr(optax, name, None) or getattr(optax.contrib, name, None)
   arguments = inspect.signature(constructor).parameters if inspect.isfunction(constructor) else {}
-  if "learning_rate" not in arguments:
-    raise UserError(f"unknown optim.name {name!r}: optax has no such optimizer (adamw, adam, sgd, lamb, lion, ...)")
+  if "learning_rate" not in arguments or name.startswith(("_", "scale_by")):
+    raise UserError(
+      f"unknown optim.name {name!r}: optax and optax.contrib have no such optimizer (adamw, sgd, lamb, muon, ...)"
+    )
+  masks = [argument for argument in _MASKS if argument in arguments]
   kwargs = dict(kwargs or {})
   for key in kwargs:
-    if key not in arguments:
-      raise UserError(f"optim.kwargs.{key}: optax.{name} takes {', '.join(arguments)}")
+    if key not in arguments or key in ("learning_rate", "weight_decay", *masks):
+      others = ", ".join(a for a in arguments if a not in ("learning_rate", "weight_decay", *masks))
+      raise UserError(f"optim.kwargs.{key}: beside the config's own fields, {name} takes {others}")
+  if weight_decay and not ("weight_decay" in arguments and masks):
+    problem = (
+      "decays all parameters alike, norms and biases too" if "weight_decay" in arguments else "has no weight decay"
+    )
+    raise UserError(f"{name} {problem}: set optim.weight_decay=0 or take one with a mask, such as adamw")
   if "weight_decay" in arguments:
-    kwargs.update(weight_decay=weight_decay, mask=decay_mask)
-  elif weight_decay:
-    raise UserError(f"optax.{name} has no weight decay: set optim.weight_decay=0 or take one that has, such as adamw")
+    kwargs["weight_decay"] = weight_decay
+  if "safeguard_warmup" in arguments:  # of Prodigy, which divides by the learning rate: a warm-up starts at 0
+    kwargs.setdefault("safeguard_warmup", True)
+  kwargs |= dict.fromkeys(masks, make_mask(decay_mask))
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-  optimizer = optax.chain(*clip, constructor(schedule, **kwargs))
+  try:
+    optimizer = optax.with_extra_args_support(optax.chain(*clip, constructor(learning_rate=schedule, **kwargs)))
+    jax.eval_shape(lambda params: _try(optimizer, params), {"kernel": jax.ShapeDtypeStruct((256, 128), jnp.float32)})
+  except (TypeError, ValueError) as error:
+    raise UserError(f"optim.name={name!r} needs what a step here does not give it: {error}") from error
   # The loop decides how many in a row are too many; optax would then let them through.
   return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 2) if skip_nonfinite else optimizer
+
+
+def _try(optimizer, params):
+  state = optimizer.init(params)
+  return optimizer.update(params, state, params, value=jnp.zeros(()), obj_fn=lambda params: params["kernel"].sum())
 
 
 def lamb(
@@ -132,6 +164,95 @@ def lamb(
   )
 
 
-def decay_mask(params: Mapping[str, Any]) -> Any:
-  """Which parameters weight decay applies to: matrices and kernels, not biases, norms, class tokens and positions."""
-  return jax.tree.map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in _NOT_DECAYED, params)
+def schedule_free_adamw(
+  learning_rate: optax.ScalarOrSchedule,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 0.0,
+  mask: Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Schedule-free AdamW (arXiv 2405.15682); optax.contrib's takes no mask. `evaluation_params` are to be evaluated.
+
+  Args:
+    learning_rate: constant after the warm-up.
+    b1: of the interpolation between the iterates and their average, above 0.
+    b2, eps: of Adam.
+    weight_decay, mask: as optax.adamw takes them.
+  """
+  adamw = optax.adamw(learning_rate, b1=0.0, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+  return optax.contrib.schedule_free(adamw, learning_rate, b1=b1)
+
+
+def sophia(
+  learning_rate: optax.ScalarOrSchedule,
+  b1: float = 0.965,
+  b2: float = 0.99,
+  gamma: float = 0.01,
+  update_interval: int = 10,
+  weight_decay: float = 0.0,
+  mask: Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Sophia-H (arXiv 2305.14342) by optax.contrib, but with a Hessian that takes no forward mode, which our models lack.
+
+  Args:
+    learning_rate: a float, or a callable from the step to one.
+    b1, b2: of the averages of gradients and of the Hessian's diagonal.
+    gamma, update_interval: the diagonal's weight in the bound of a step, and after how many steps it is estimated anew.
+    weight_decay, mask: as optax.adamw takes them.
+  """
+
+  def estimate(updates, key, params, *, obj_fn, **_):
+    del updates
+    key, own = jax.random.split(key)
+    signs = optax.tree.random_like(own, params, jax.random.rademacher, jnp.float32)
+    products = jax.grad(lambda params: optax.tree.vdot(jax.grad(obj_fn)(params), signs))(params)
+    return jax.tree.map(jnp.multiply, products, signs), key
+
+  hessian = optax.GradientTransformationExtraArgs(lambda params: jax.random.PRNGKey(0), estimate)
+  decay = dict(weight_decay=weight_decay, weight_decay_mask=mask)
+  options = dict(gamma=gamma, update_interval=update_interval, hessian_diagonal_fn=hessian)
+  return optax.contrib.sophia(learning_rate, b1, b2, **decay, **options)
+
+
+# These come before optax's.
+OWN = {"lamb": lamb, "schedule_free_adamw": schedule_free_adamw, "sophia": sophia}
+
+
+def evaluation_params(opt_state: Any, params: Any) -> Any:
+  """The parameters to evaluate: schedule-free optimizers', which train others, or else `params` themselves."""
+  is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
+  for node in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
+    if is_schedule_free(node):
+      return optax.contrib.schedule_free_eval_params(node, params)
+  return params
+
+
+def make_mask(pattern: str) -> Callable[[Any], Any]:
+  """A function from a tree of parameters to one of bools: whether the regex is found in a parameter's path.
+
+  Raises:
+    UserError: no regular expression.
+  """
+  regex = _compile("optim.decay_mask", pattern)
+  return lambda params: jax.tree.map_with_path(lambda path, _: regex.search(to_text(path)) is not None, params)
+
+
+def check_pattern(field: str, pattern: str, params: Any) -> None:
+  """Raises UserError, naming the config's field, unless the pattern is a regex that is found in a parameter's path."""
+  regex = _compile(field, pattern)
+  paths = [to_text(path) for path, _ in jax.tree.leaves_with_path(params)]
+  if not any(regex.search(path) for path in paths):
+    raise UserError(f"{field}: {pattern!r} is in no parameter's path; paths are like {', '.join(paths[:3])}")
+
+
+def to_text(path: Iterable[Any]) -> str:
+  """A path of jax.tree's in nested dicts as "block_0/norm/scale"."""
+  return "/".join(key.key for key in path)
+
+
+def _compile(field, pattern):
+  try:
+    return re.compile(pattern)
+  except re.error as error:
+    raise UserError(f"{field}: {pattern!r} is not a regular expression ({error})") from error

@@ -1,4 +1,4 @@
-"""A trace of some steps, for TensorBoard's profile plugin and xprof."""
+"""Profiles some steps, for TensorBoard's profile plugin and xprof."""
 
 import contextlib
 from typing import Any, Self
@@ -10,10 +10,10 @@ FOLDER = "profile"
 
 
 class Profile:
-  """A context that traces the steps first to last of a run into WORKDIR/profile. Every process writes its own trace."""
+  """A context that traces some steps of a run into WORKDIR/profile. Every process writes its own trace."""
 
   def __init__(self, steps: tuple[int, int] | None, workdir: epath.PathLike) -> None:
-    """steps: (first, last), counted from 1; None for no trace."""
+    """steps: (first, last) to trace, counted from 1; None for no trace."""
     self._steps, self._directory, self._is_tracing = steps, str(epath.Path(workdir) / FOLDER), False
 
   def __enter__(self) -> Self:
@@ -23,20 +23,20 @@ class Profile:
     self._stop()
 
   def step(self, number: int) -> contextlib.AbstractContextManager:
-    """Around the call of a step; the trace begins here."""
+    """A context for the call of a step; starts the trace at the first one."""
     if self._steps and self._steps[0] <= number <= self._steps[1] and not self._is_tracing:
       jax.profiler.start_trace(self._directory)
       self._is_tracing = True
     return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
   def end_step(self, number: int, metrics: Any) -> None:
-    """After a step: the trace ends with the last one, once that is done on the device."""
+    """Call it after a step. After the last one, it waits for the device and ends the trace."""
     if self._is_tracing and number >= self._steps[1]:
       jax.block_until_ready(metrics)
       self._stop()
 
   def part(self, name: str) -> contextlib.AbstractContextManager:
-    """Around a part of the loop, which the trace then shows by this name."""
+    """A context for a part of the loop, which appears in the trace with this name."""
     return jax.profiler.TraceAnnotation(name)
 
   def _stop(self):

@@ -1,10 +1,11 @@
-"""From a config to everything that training needs, checked, with nothing computed on a device yet."""
+"""Builds and checks everything that training needs from a config, before anything is computed on a device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import time
 from typing import Any
 
+from flax import linen as nn
 import jax
 from jax.sharding import NamedSharding
 import ml_collections
@@ -14,26 +15,26 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.training import optim, rates, state as state_lib, warm_start
+from mlpvision.training import lr_multipliers, optim, state as state_lib, warm_start
 from mlpvision.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-  """The parts of a run that are known without its images: all that its step is compiled from.
+  """Everything that is needed to compile a run's step, without its images.
 
-  every: the steps between logged metrics ("log"), checkpoints ("checkpoint"; absent where save_seconds counts) and runs
-    of each evaluator, by its name in config.evals.
-  save_seconds: the seconds between checkpoints, or None.
+  every: steps between logged metrics ("log"), checkpoints ("checkpoint"; absent if save_seconds is set) and runs of
+    each evaluator (by its name in config.evals).
+  save_seconds: seconds between checkpoints, or None.
   """
 
-  config: Any
+  config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
-  model: Any
-  optimizer: Any
-  schedule: Any
-  init: Any  # (key, given parameters) -> TrainState
-  abstract: Any  # the state's shapes and shardings
+  model: nn.Module
+  optimizer: optax.GradientTransformation
+  schedule: optax.Schedule
+  init: Callable[..., state_lib.TrainState]  # see `state.make_init`
+  abstract: state_lib.TrainState  # of shapes, dtypes and shardings
   total_steps: int
   steps_per_epoch: float
   every: dict[str, int]
@@ -42,7 +43,7 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Setup(Parts):
-  """All parts of a run. source: the `trained.Trained` of a warm start, or None."""
+  """`Parts` with the data of a run. source: the model of a warm start, or None."""
 
   train_split: datasets.Split
   eval_split: datasets.Split
@@ -50,13 +51,13 @@ class Setup(Parts):
 
 
 def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
-  """Builds a `Setup` for the devices that JAX has.
+  """Builds a `Setup` for all devices.
 
-  warm: open config.init_from for a warm start, after all else that can be refused, because that may be a download. A
-    model that the config does not describe in full then takes the rest from there: see `Setup.config`.
+  warm: open config.init_from for a warm start. This may be a download, so all other checks come first. Model options
+    that the config does not have are then taken from the source; `Setup.config` has them all.
 
   Raises:
-    UserError: a dataset, mesh, batch size, duration, optimizer, model or source of a warm start that does not work.
+    UserError: an invalid dataset, mesh, batch size, duration, optimizer, model or source of a warm start.
   """
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
@@ -74,15 +75,12 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
 def make_parts(
   config: ml_collections.ConfigDict, *, num_images: int, num_classes: int, devices: Sequence[Any] | None = None
 ) -> Parts:
-  """Builds the `Parts` of a run on num_images training images of num_classes classes.
+  """Builds the `Parts` of a run without its dataset, of which num_images and num_classes describe the training split.
 
-  Args:
-    config: as configs/default.py describes it.
-    num_images, num_classes: of the training split.
-    devices: the devices of the mesh, or their descriptions; default: all that JAX has.
+  devices: the devices of the mesh, or their descriptions; default: all devices.
 
   Raises:
-    UserError: a mesh, batch size, duration, optimizer or model that does not work.
+    UserError: an invalid mesh, batch size, duration, optimizer or model.
   """
   return _with_model(config, _basis(config, num_images, devices), num_classes)
 
@@ -97,8 +95,8 @@ def _basis(config, num_images, devices=None):
   total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
   if not total_steps:
     raise UserError(
-      f"duration={config.duration!r} is not even one step: the training split has {num_images:,} images, a step takes"
-      f" {batch_size:,}. Train longer, or take a smaller data.batch_size"
+      f"duration={config.duration!r} is less than one step: the training split has {num_images:,} images, and"
+      f" data.batch_size is {batch_size:,}. Increase the duration or reduce the batch size"
     )
   intervals = [("log", "log_every", config.log_every)]
   for name, entry in evaluators.entries(config).items():
@@ -116,7 +114,7 @@ def _basis(config, num_images, devices=None):
 
 
 def _with_model(config, basis, num_classes):
-  """`Parts` from the fields of `_basis`."""
+  """`Parts` from the result of `_basis`."""
   model = tasks.make_model(config, num_classes)
   image_size = config.data.image_size
   init = state_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
@@ -124,14 +122,16 @@ def _with_model(config, basis, num_classes):
     abstract = state_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={image_size}: {error}") from error
-  rates.factors(abstract.params, config.optim.rates, config.optim.layer_decay)  # refuses what matches nothing
+  lr_multipliers.check(abstract.params, config.optim.lr_multipliers)
+  if config.optim.weight_decay:
+    optim.check_pattern("optim.decay_mask", config.optim.decay_mask, abstract.params)
   return Parts(config=config, model=model, init=init, abstract=abstract, **basis)
 
 
 def make_optimizer(
   config: ml_collections.ConfigDict, total_steps: int, counts: Mapping[str, int]
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """(optimizer, schedule) that config.optim describes; counts as `config_lib.to_steps` takes them."""
+  """(optimizer, schedule) that config.optim describes. counts: batch_size and num_images for `config_lib.to_steps`."""
   steps = {
     f"{name}_steps": config_lib.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
     for name in ("warmup", "every", "delay")
@@ -145,17 +145,22 @@ def make_optimizer(
     end=config.schedule.end,
     clock=config.schedule.clock,
   )
-  decay = dict(weight_decay=config.weight_decay, clip_norm=config.clip_norm)
-  skip = config.nonfinite == "skip"
-  optimizer = optim.make_optimizer(config.name, schedule, **decay, kwargs=config.kwargs, skip_nonfinite=skip)
-  return rates.scaled(optimizer, config.rates, config.layer_decay), schedule
+  optimizer = optim.make_optimizer(
+    config.name,
+    schedule,
+    weight_decay=config.weight_decay,
+    decay_mask=config.decay_mask,
+    clip_norm=config.clip_norm,
+    kwargs=config.kwargs,
+    skip_nonfinite=config.nonfinite == "skip",
+  )
+  if config.name.startswith("schedule_free") and (config.lr_multipliers or config.layer_decay != 1):
+    raise UserError(f"optim.name={config.name!r} averages its steps: it takes no optim.lr_multipliers or layer_decay")
+  return lr_multipliers.scaled(optimizer, config.lr_multipliers, config.layer_decay), schedule
 
 
 def lower_step(parts: Parts) -> jax.stages.Lowered:
-  """The train step of `Parts`, lowered for the devices of its mesh; it takes over the state's buffers.
-
-  Compile it with `compiler_options(parts.mesh)`.
-  """
+  """The train step, lowered for the mesh; it donates the state. Compile it with `compiler_options(parts.mesh)`."""
   rows, batch_size = NamedSharding(parts.mesh, sharding.BATCH), parts.config.data.batch_size
   batch = {
     name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
@@ -167,17 +172,18 @@ def lower_step(parts: Parts) -> jax.stages.Lowered:
 
 
 def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
-  """(the compiled train step, seconds that took)."""
+  """(compiled train step, seconds of compilation)."""
   started = time.perf_counter()
   compiled = lower_step(parts).compile(compiler_options=compiler_options(parts.mesh))
   return compiled, time.perf_counter() - started
 
 
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
-  """What the compiler is told about a step on this mesh: `models.compiler_options`, and on TPU one for fsdp.
+  """Compiler options of a step: `models.compiler_options`, and one for fsdp on TPU.
 
-  Where weights are cut over fsdp, XLA on TPU would take their matrix products apart into loops over the parts, to hide
-  the transfer behind products that are too narrow for the matrix units. As a whole, they are fetched behind other work.
+  XLA on TPU would split matrix products with weights that are sharded over fsdp into loops over the shards, to overlap
+  the transfer. Such products are too narrow for the matrix units. With this option, whole weights are gathered instead,
+  which overlaps other computation.
   """
   platform = mesh.devices.flat[0].platform
   options = models.compiler_options(platform)
@@ -188,28 +194,28 @@ def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
 
 def _check_classes(train_split, eval_split):
   if train_split.multi_label:
-    raise UserError(f"{train_split.name} has several labels for an image: it is for evaluation only")
+    raise UserError(f"{train_split.name} has several labels per image: it is for evaluation only")
   train, other = train_split.class_names, eval_split.class_names
   if train != other:
     only = sorted(set(train) ^ set(other))
     raise UserError(
-      f"{train_split.name} has {len(train):,} classes, {eval_split.name} {len(other):,}; only one of the two has"
+      f"{train_split.name} has {len(train):,} classes, {eval_split.name} has {len(other):,}; only one of them has"
       f" {', '.join(only[:5])}{' ...' if only[5:] else ''}"
     )
 
 
 def _check_batch(config, shards):
-  """Raises UserError unless every one of `shards` groups of devices gets as many images, in every part of a step."""
+  """Raises UserError unless all shards get the same number of images, in every accumulation step."""
   batch_size, parts = config.data.batch_size, config.accumulation_steps
   if batch_size % (parts * shards):
     of_parts = f" in each of {parts} accumulation steps" if parts > 1 else ""
     raise UserError(
       f"data.batch_size={batch_size} cannot be split evenly over {shards} devices{of_parts}:"
-      f" take a multiple of {parts * shards}"
+      f" use a multiple of {parts * shards}"
     )
   rows = batch_size // shards
   if rows % 2 and (config.augment.mixup or config.augment.cutmix):
     raise UserError(
-      f"data.batch_size={batch_size} leaves {rows} images on each of {shards} devices:"
-      f" mixup and cutmix pair the images of a device, so take a multiple of {2 * shards}"
+      f"data.batch_size={batch_size} puts {rows} images on each of {shards} devices, but mixup and cutmix need pairs:"
+      f" use a multiple of {2 * shards}"
     )

@@ -1,4 +1,4 @@
-"""All that a step changes."""
+"""The training state: everything that a step changes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from mlpvision import models, sharding
 
 @flax.struct.dataclass
 class TrainState:
-  """step: int32 []; params: float32 tree; ema: a tree like params, or None; opt_state: optax's."""
+  """step: int32 []; params: float32 tree; ema: such a tree, or None; opt_state: the optimizer's."""
 
   step: jax.Array
   params: Any
@@ -27,17 +27,14 @@ class TrainState:
 def make_init(
   model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, ema: bool
 ) -> Callable[..., TrainState]:
-  """A function from a key to a fresh `TrainState`.
+  """A function (key, loaded) -> initial `TrainState`; loaded, {"path/of/leaf": array}, replaces random parameters."""
 
-  Its second argument, {"path/of/leaf": array}, replaces leaves of the parameters, and so of their average.
-  """
-
-  def init(key, given=None):
+  def init(key, loaded=None):
     params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
     params = flatten_dict(params, sep="/")
-    params = unflatten_dict({path: (given or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
-    average = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, average, optimizer.init(params))
+    params = unflatten_dict({path: (loaded or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
+    averages = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer.init(params))
 
   return init
 
@@ -45,10 +42,7 @@ def make_init(
 def abstract_state(
   init: Callable[..., TrainState], mesh: jax.sharding.Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = ()
 ) -> TrainState:
-  """Shapes, types and shardings of the state, without computing it; what checkpoints are restored into.
-
-  rules: as `sharding.tree_shardings` takes them.
-  """
+  """Shapes, dtypes and shardings of the state, without computing it. rules: see `sharding.tree_shardings`."""
   shapes = jax.eval_shape(init, jax.random.key(0))
   model_axis = tuple(rule for family in models.FAMILIES for rule in family.model_axis)
   shardings = sharding.tree_shardings(shapes, mesh, rules, model_axis)
@@ -56,20 +50,13 @@ def abstract_state(
 
 
 def create(
-  init: Callable[..., TrainState], abstract: TrainState, seed: int, given: Mapping[str, np.ndarray] | None = None
+  init: Callable[..., TrainState], abstract: TrainState, seed: int, loaded: Mapping[str, np.ndarray] | None = None
 ) -> TrainState:
-  """The state of step 0, each leaf made where it will lie.
-
-  Args:
-    init: from `make_init`.
-    abstract: from `abstract_state`.
-    seed: int.
-    given: {"path/of/leaf": NumPy array}, parameters to start from; the same in every process.
-  """
+  """The state of step 0, computed in its shardings. loaded: {"path/of/leaf": array}, the same on every process."""
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
   targets = flatten_dict(abstract.params, sep="/")
   placed = {
     path: jax.make_array_from_callback(array.shape, targets[path].sharding, array.__getitem__)
-    for path, array in (given or {}).items()
+    for path, array in (loaded or {}).items()
   }
   return jax.jit(init, out_shardings=shardings)(jax.random.key(seed), placed)

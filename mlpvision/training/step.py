@@ -1,6 +1,7 @@
 """One training step: augment, differentiate, update. A pure function of (state, batch)."""
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -18,10 +19,10 @@ def make_train_step(
 ) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, dict[str, jax.Array]]]:
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
-  batch: {"image": uint8 [B, H, W, 3], "label": int32 [B], "replaced": bool [B]}. metrics: float32 scalars loss and
-  top1, means over the batch; grad_norm and update_norm, over all parameters; finite, 1 where loss and gradient are;
-  replaced, the number of images that could not be read. top1 counts the class with the largest share of the target.
-  All randomness comes from (config.seed, state.step), so a step can be repeated exactly.
+  batch: the task's arrays and "replaced"; for classification {"image": uint8 [B, H, W, 3], "label": int32 [B],
+  "replaced": bool [B]}. metrics: float32 scalars: loss and the task's metrics, means over the batch; grad_norm and
+  update_norm, over all parameters; finite, 1 if loss and gradient are finite; replaced, the number of images that could
+  not be read. All randomness depends on (config.seed, state.step) alone, so a step can be repeated exactly.
   """
   task = tasks.of(config)
 
@@ -29,17 +30,23 @@ def make_train_step(
     outputs = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
     return task.loss(outputs, targets, config)
 
+  def objective_of_part(params, key, images, targets):
+    images, targets = jax.tree.map(lambda x: x[:: config.accumulation_steps], (images, targets))
+    return mean_loss(params, key, images, targets)[0]
+
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
     images, targets = task.augmented(augment_key, batch, model.num_classes, config)
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     (loss, means), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    again = functools.partial(objective_of_part, key=model_key, images=images, targets=targets)
+    # The loss, and how to compute it again, are for the few optimizers that read them.
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, obj_fn=again)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
       ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
-    # Not the norm of `updates`: XLA would compute the update a second time for it, but sums this up along the way.
+    # For the norm of `updates`, XLA would compute the update a second time; this sum is fused with the update.
     change = optax.tree.sub(params, state.params)
     metrics = {"loss": loss, **means, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(change)}
     metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
@@ -50,7 +57,7 @@ def make_train_step(
 
 
 def step_keys(seed: int, step: jax.typing.ArrayLike) -> jax.Array:
-  """(key of the augmentation, key of the model's dropout) of a step."""
+  """(augmentation key, dropout key) of a step."""
   return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
 
 
@@ -62,20 +69,17 @@ def accumulate(
   images: jax.Array,
   targets: Any,
 ) -> Any:
-  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, one part at a time.
-
-  targets: a tree of arrays [B, ...].
-  """
+  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, computed one at a time."""
   if parts == 1:
     return gradient(params, key, images, targets)
 
   def split(x):
-    # Part i takes rows i, i + parts, ...: each device keeps its own rows. Contiguous parts would move all of them.
+    # Part i has rows i, i + parts, ..., so each device keeps its own rows. Contiguous parts would move all of them.
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
   def add(total, part):
     i, images, targets = part
-    with layers.part_of_batch(i, parts):  # what is drawn per image does not depend on the parts
+    with layers.part_of_batch(i, parts):  # makes random draws per image independent of the number of parts
       result = gradient(params, key, images, targets)
     return jax.tree.map(jnp.add, total, result), None
 

@@ -1,5 +1,4 @@
-"""What else than a step's number decides about saving: Ctrl-C and SIGTERM, which stop after the current step, a second
-one at once; and the time."""
+"""Saving on signals and by time. Ctrl-C and SIGTERM stop after the current step; a second signal stops at once."""
 
 import os
 import signal
@@ -14,8 +13,8 @@ import numpy as np
 class StopRequest:
   """A context in which SIGINT and SIGTERM set `signal_name` instead of ending the process.
 
-  Where several processes run, JAX's preemption service owns SIGTERM and makes all agree on a step: there only Ctrl-C
-  is caught, and passed on to it.
+  With several processes, JAX's preemption service handles SIGTERM and makes all processes agree on a step; only Ctrl-C
+  is caught then, and forwarded to it as SIGTERM.
   """
 
   def __init__(self) -> None:
@@ -38,22 +37,22 @@ class StopRequest:
   def _handle(self, number, frame):
     del frame
     self.signal_name = signal.Signals(number).name
-    # Not print: the signal may have interrupted one.
-    os.write(2, f"\n{self.signal_name}: saving after this step; once more ends the run at once\n".encode())
+    # print is not reentrant, and the signal may have interrupted one.
+    os.write(2, f"\n{self.signal_name}: saving after this step; send it again to end the run at once\n".encode())
     self._restore()
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
 
 
 class SaveClock:
-  """Whether `seconds` have passed since the last time that it said so. The first process's clock counts for all."""
+  """Decides when `seconds` have passed since the last save, by the clock of process 0."""
 
   def __init__(self, seconds: float | None) -> None:
     """seconds: None for never."""
     self._seconds, self._last = seconds, time.monotonic()
 
   def is_due(self) -> bool:
-    """Every process calls it at the same steps."""
+    """Whether to save now. Every process must call it at the same steps."""
     if self._seconds is None:
       return False
     due = time.monotonic() - self._last >= self._seconds

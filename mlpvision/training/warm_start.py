@@ -1,4 +1,4 @@
-"""A warm start: parameters of another run or of a weight file, made to fit a run's model, without optimizer state."""
+"""Warm starts: parameters of another run or a weight file, adapted to a run's model, without optimizer state."""
 
 import dataclasses
 from typing import Any
@@ -17,18 +17,20 @@ from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
 
 
-def open_source(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]) -> Any:
-  """The `trained.Trained` in config.init_from, its parameters in host memory.
+def open_source(
+  config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, class_names: tuple[str, ...]
+) -> trained_lib.Trained:
+  """Loads the `trained.Trained` in config.init_from, with its parameters in host memory.
 
   Args:
-    config: of the run that starts.
-    mesh: of that run.
-    class_names: of that run; weights with another number of classes lose their head here.
+    config: init_from, model and task are read.
+    mesh: of the new run.
+    class_names: of the new run; a weight file with another number of classes is loaded without its head.
 
   Raises:
-    UserError: nothing usable there, or parameters of another family of models.
+    UserError: no model can be loaded from init_from, or it is of another family.
   """
-  # Replicated: the one placement that every process can read, on any mesh.
+  # Replicated arrays can be read by every process, on any mesh.
   options = dict(sharding=NamedSharding(mesh, P()), num_classes=len(class_names))
   try:
     found = trained_lib.open_source(config.init_from, **options)
@@ -37,32 +39,30 @@ def open_source(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, clas
   family, wanted = type(found.model), type(tasks.make_model(config, 1))
   if family is not wanted:
     raise UserError(
-      f"init_from={config.init_from} is of {family.__name__}, model.name={config.model.name} is not: take"
-      f" --config.model.name={found.model_name}"
+      f"init_from={config.init_from} is a {family.__name__}, but model.name={config.model.name} is a"
+      f" {wanted.__name__}: set --config.model.name={found.model_name}"
     )
   return dataclasses.replace(found, params=jax.device_get(found.params))
 
 
 def completed(config: ml_collections.ConfigDict, source: trained_lib.Trained) -> ml_collections.ConfigDict:
-  """A copy of the config whose model has the options of `source` that config.model does not name.
+  """A copy of the config, with the model options of `source` that config.model does not have.
 
-  So a config that names a family alone takes weights of any size; fields that it has go before them.
-
-  Raises:
-    UserError: the model of `source` cannot be made for data.image_size.
+  A config that only names a family can therefore use weights of any size. Raises UserError if the weights cannot be
+  adapted to data.image_size.
   """
   own = _options(tasks.make_model(config, 1))
   model, _ = _fit(config, source)
   options = {
     name: value
     for name, value in _options(model).items()
-    if name not in config.model and _plain(value) != _plain(own[name])
+    if name not in config.model and _as_tuple(value) != _as_tuple(own[name])
   }
   return with_model_options(config, options)
 
 
 def with_model_options(config: ml_collections.ConfigDict, options: dict[str, Any]) -> ml_collections.ConfigDict:
-  """A copy of the config whose model has these options too."""
+  """A copy of the config, with these options added to config.model."""
   config = config.copy_and_resolve_references()
   with config.unlocked():
     for name, value in options.items():
@@ -72,41 +72,40 @@ def with_model_options(config: ml_collections.ConfigDict, options: dict[str, Any
 
 def parameters(
   config: ml_collections.ConfigDict, source: trained_lib.Trained, abstract: Any, class_names: tuple
-) -> Any:
-  """The parameters of `source` that a run's model takes over.
+) -> tuple[dict[str, np.ndarray], str]:
+  """The parameters of `source` that the new run starts from.
 
-  All are, but the head where the labels are others; position embeddings and token-mixing MLPs are made for the run's
-  image size first, as `weights.resize` does it.
+  These are all parameters, except for the head if the classes differ. Position embeddings and token-mixing MLPs are
+  adapted to the image size by `weights.resize`.
 
   Args:
-    config: of the run, `completed`.
+    config: of the new run, from `completed`.
     source: from `open_source`.
-    abstract: the shapes of the run's parameters.
-    class_names: of the run.
+    abstract, class_names: shapes of the parameters, and classes, of the new run.
 
   Returns:
-    ({"path/of/leaf": float32 NumPy array}, one or more lines that say what was taken and what is new).
+    ({"path/of/leaf": float32 NumPy array}, text for the log).
 
   Raises:
-    UserError: parameters that do not fit.
+    UserError: the parameters do not fit the model.
   """
   before = {path: np.asarray(array) for path, array in flatten_dict(source.params, sep="/").items()}
   model, params = _fit(config, source)
-  given = flatten_dict(params, sep="/")
+  loaded = flatten_dict(params, sep="/")
   expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
   if source.info is None:
     same_labels = source.class_names == tuple(class_names)
-  else:  # a file may leave its classes unnamed; then their number decides
+  else:  # a file without class names matches if the number of classes is the same
     same_labels = source.info.head == "file" and source.info.class_names in (None, tuple(class_names))
   new = [path for path in expected if path.startswith("head/") and not same_labels]
-  given = {path: array for path, array in given.items() if not path.startswith("head/") or same_labels}
-  _check_shapes(config, model, given, {path: shape for path, shape in expected.items() if path not in new})
-  resized = [path for path in given if before[path].shape != given[path].shape]
-  return given, _describe(config, source, model, given, new, resized)
+  loaded = {path: array for path, array in loaded.items() if not path.startswith("head/") or same_labels}
+  _check_shapes(config, model, loaded, {path: shape for path, shape in expected.items() if path not in new})
+  resized = [path for path in loaded if before[path].shape != loaded[path].shape]
+  return loaded, _describe(config, source, model, loaded, new, resized)
 
 
 def _fit(config, source):
-  """(module, params) of `source` for the run's image size and, of a Swin, its windows."""
+  """(module, params) of `source`, adapted to the new run's image size and, for Swin, window size."""
   own = tasks.make_model(config, 1)
   window = own.window_size if isinstance(own, swin.Swin) else None
   try:
@@ -116,54 +115,52 @@ def _fit(config, source):
 
 
 def _options(module):
-  """{attribute: value} of those that change what parameters mean."""
+  """{attribute: value} of the attributes that parameters depend on."""
   free = (*RUN_OPTIONS, *models.family_of(module).free)
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
 
 
-def _check_shapes(config, model, given, expected):
-  """UserError with the first leaves that do not fit, and the config's fields that would make them."""
-  problems = [f"{path}: not in the weights" for path in expected if path not in given]
-  problems += [f"{path}: not in the model" for path in given if path not in expected]
+def _check_shapes(config, model, loaded, expected):
+  """Raises UserError with the first leaves that do not fit, and the config fields that would make them fit."""
+  problems = [f"{path}: not in the weights" for path in expected if path not in loaded]
+  problems += [f"{path}: not in the model" for path in loaded if path not in expected]
   problems += [
     f"{path}: {array.shape} in the weights, {expected[path]} in the model"
-    for path, array in given.items()
+    for path, array in loaded.items()
     if path in expected and array.shape != expected[path]
   ]
   if not problems:
     return
   own = _options(tasks.make_model(config, 1))
   fields = [
-    f"--config.model.{name}={_plain(value)}"
+    f"--config.model.{name}={_as_tuple(value)}"
     for name, value in _options(model).items()
-    if _plain(value) != _plain(own[name])
+    if _as_tuple(value) != _as_tuple(own[name])
   ]
-  advice = f"These weights would fit with {' '.join(fields)}" if fields else "Take the weights of the same model."
+  advice = f"These weights would fit with {' '.join(fields)}" if fields else "Use weights of the same model."
   what = f"init_from={config.init_from} does not fit {config.model.name} ({len(problems)} arrays)"
   raise UserError(f"{what}:\n{listing(problems)}\n{advice}")
 
 
-def _describe(config, source, model, given, new, resized):
+def _describe(config, source, model, loaded, new, resized):
   step = "" if source.step is None else f", step {source.step}"
-  lines = [
-    f"starting from {config.init_from}{step}: {len(given)} arrays of parameters; new: {', '.join(new) or 'none'}"
-  ]
+  lines = [f"starting from {config.init_from}{step}: {len(loaded)} arrays; new: {', '.join(new) or 'none'}"]
   if resized:
     more = f" and {len(resized) - 1} more" if resized[1:] else ""
     lines.append(f"adapted to {config.data.image_size} pixels: {resized[0]}{more}")
   wanted = {f"model.{name}": value for name, value in _options(tasks.make_model(config, 1)).items()}
   wanted |= {f"data.{name}": config.data[name] for name in ("mean", "std")}
   options = _options(model)
-  # What a file's names and shapes do not tell is a default of ours, and no statement about the weights.
-  told = options if source.info is None else source.info.overrides
-  theirs = {f"model.{name}": options[name] for name in told if name in options}
+  # Options that do not follow from a file's names and shapes are our defaults, and say nothing about the weights.
+  known = options if source.info is None else source.info.overrides
+  theirs = {f"model.{name}": options[name] for name in known if name in options}
   if source.preprocessing:
     theirs |= {f"data.{name}": getattr(source.preprocessing, name) for name in ("mean", "std")}
   for field, value in theirs.items():
-    if _plain(value) != _plain(wanted[field]):
-      lines.append(f"note: {field} was {_plain(value)} for these weights, and is {_plain(wanted[field])} here")
+    if _as_tuple(value) != _as_tuple(wanted[field]):
+      lines.append(f"note: {field} was {_as_tuple(value)} for these weights, and is {_as_tuple(wanted[field])} here")
   return "\n".join(lines)
 
 
-def _plain(value):
+def _as_tuple(value):
   return tuple(value) if isinstance(value, tuple | list) else value

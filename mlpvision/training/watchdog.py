@@ -1,4 +1,4 @@
-"""Ends a process that has stopped getting anywhere, because another one is dead or hangs."""
+"""Ends a process that no longer makes progress, because another process is dead or hangs."""
 
 import faulthandler
 import os
@@ -12,23 +12,23 @@ import jax
 
 from mlpvision.errors import UserError
 
-EXIT_CODE = 75  # sysexits.h: temporary failure, so that a launcher starts it again
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h, so that a launcher restarts the process
 
 
 class Watchdog:
-  """A context in which the process ends itself once `seconds` pass without `beat`.
+  """A context that ends the process if `beat` is not called for `seconds`.
 
-  A collective that waits for another process cannot be interrupted: only ending the process gets out of it. A thread
-  watches; it needs no signal and runs while the main thread waits for the device.
+  A collective that waits for another process cannot be interrupted, except by ending the process. A thread does this,
+  because it runs while the main thread waits for the device.
   """
 
   def __init__(self, seconds: float | None) -> None:
-    """seconds: None for no watching."""
+    """seconds: None turns the watchdog off."""
     self._seconds, self._what = seconds, ""
     self._last, self._done = time.monotonic(), threading.Event()
 
   def beat(self, what: str) -> None:
-    """Something was completed; `what` says it in the message, such as "step 12"."""
+    """Reports progress; `what` names it in the error message, such as "step 12"."""
     self._what, self._last = what, time.monotonic()
 
   def __enter__(self) -> Self:
@@ -41,8 +41,8 @@ class Watchdog:
     self._done.set()
     if not isinstance(exception, Exception) or jax.process_count() == 1:
       return
-    # Leaving in the usual way would wait for the other processes, and these may be dead or wait for this one.
-    if isinstance(exception, jax.errors.JaxRuntimeError):  # a peer that died breaks the collective
+    # A normal exit would wait for the other processes, which may be dead or waiting for this one.
+    if isinstance(exception, jax.errors.JaxRuntimeError):  # raised if a peer dies during a collective
       first_line = (str(exception).splitlines() or [""])[0]
       _exit(f"a step failed after {self._what}: {first_line:.200}. Another process is probably dead.")
     if not isinstance(exception, UserError):
@@ -57,10 +57,10 @@ class Watchdog:
   def _end(self):
     faulthandler.dump_traceback()
     others = " Another process is probably dead or hangs." if jax.process_count() > 1 else ""
-    _exit(f"nothing was completed for {self._seconds:.0f} s (hang_timeout) after {self._what}, see above.{others}")
+    _exit(f"no progress for {self._seconds:.0f} s (hang_timeout) after {self._what}; stack traces are above.{others}")
 
 
 def _exit(what):
   where = f"process {jax.process_index()} of {jax.process_count()}"
-  print(f"error: {where}: {what}\nThe same command continues from the newest checkpoint.", file=sys.stderr, flush=True)
+  print(f"error: {where}: {what}\nThe same command resumes from the newest checkpoint.", file=sys.stderr, flush=True)
   os._exit(EXIT_CODE)

@@ -5,8 +5,9 @@ import pathlib
 import shutil
 import sys
 import tempfile
-import time
 import urllib.request
+
+import tqdm
 
 from mlpvision.weights.errors import WeightsError
 from mlpvision.weights.known import Known
@@ -53,29 +54,10 @@ def _download(url, file, name):
     if response.headers.get_content_type() == "text/html":
       raise OSError("the answer is a web page")
     total = int(response.headers.get("Content-Length") or 0)
-    done = _copy(response, file, total, name)
-  if total and done != total:
-    raise OSError(f"the connection closed after {done:,} of {total:,} bytes")
-
-
-def _copy(response, file, total, name):
-  done, shown = 0, 0.0
-  while chunk := response.read(1 << 20):
-    file.write(chunk)
-    done += len(chunk)
-    if time.monotonic() - shown > (0.5 if sys.stderr.isatty() else 10):
-      shown = time.monotonic()
-      _show(f"{name}: {done / 2**20:.0f} MiB" + (f" of {total / 2**20:.0f}" if total else ""))
-  if done:
-    _show(f"{name}: {done / 2**20:.0f} MiB\n")
-  return done
-
-
-def _show(text):
-  """On a terminal each state overwrites the one before; in a log it is a line."""
-  if sys.stderr.isatty():
-    width = shutil.get_terminal_size().columns - 1
-    sys.stderr.write("\r" + text[:width].ljust(width if not text.endswith("\n") else 0))
-  else:
-    sys.stderr.write(text.rstrip() + "\n")
-  sys.stderr.flush()
+    progress = dict(
+      total=total or None, desc=name, unit="B", unit_scale=True, mininterval=0.5 if sys.stderr.isatty() else 10
+    )
+    with tqdm.tqdm.wrapattr(response, "read", **progress) as body:
+      shutil.copyfileobj(body, file, 1 << 20)
+  if total and file.tell() != total:
+    raise OSError(f"the connection closed after {file.tell():,} of {total:,} bytes")

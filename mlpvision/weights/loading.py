@@ -84,8 +84,8 @@ def load(
   entry = known.KNOWN.get(source) if isinstance(source, str) else None
   path = download.fetch(entry) if entry else _existing(source)
   file = WeightFile(path)
-  family, table, params = _read(file)
   saved = _saved_options(file)
+  family, table, params = _read(file, saved["family"])
   if entry:
     model_name = model_name or entry.model
     overrides = {**entry.overrides, **overrides}
@@ -124,14 +124,14 @@ def _existing(source):
   raise WeightsError(path, "is neither a file nor the name of known weights", hint)
 
 
-def _read(file):
-  """(family, table, {our path: array}) of a file."""
+def _read(file, family_name):
+  """(family, table, {our path: array}) of a file; family_name: as it is noted there, or None."""
   names = tables.strip_prefixes(file.names)
   renumbered = tables.renumber_pre_linen(names)
   names = {renumbered[short]: name for short, name in names.items()}
-  family, table = tables.identify(list(names))
+  family, table = tables.identify(list(names), family_name)
   if family is None:
-    advice = f"Families: {', '.join(known.module.__name__ for known in models.FAMILIES)}. Its names begin so:\n"
+    advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. Its names begin so:\n"
     raise WeightsError(file.path, "holds weights of no known model", advice + listing(names, 5))
   params, strangers = {}, []
   for short, name in names.items():
@@ -156,12 +156,13 @@ def _read(file):
 
 
 def _saved_options(file):
-  """What `saving.save` noted: {"options": dict, "preprocessing": Preprocessing or None, "class_names": or None}."""
+  """What `saving.save` noted: "family" (or None), "options", "preprocessing" (or None), "class_names" (or None)."""
   try:
     noted = json.loads(file.metadata.get("mlpvision", "{}"))
     options = {key: tuple(v) if isinstance(v, list) else v for key, v in noted.get("options", {}).items()}
     names = noted.get("class_names")
     return {
+      "family": noted.get("family"),
       "options": options,
       "preprocessing": known.preprocessing_from(noted.get("preprocessing")),
       "class_names": names and tuple(map(str, names)),

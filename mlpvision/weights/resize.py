@@ -13,7 +13,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import numpy as np
 
 from mlpvision import models
-from mlpvision.models import mixer, swin
 
 # Keys' cubic kernel. PyTorch has -0.75 without antialiasing and, as Pillow, -0.5 with it.
 _CUBIC, _CUBIC_ANTIALIAS = -0.75, -0.5
@@ -95,8 +94,8 @@ def _mixer_to_grid(module, params, grid):
 
 
 def mixer_tokens(
-  module: mixer.MlpMixer, params: Mapping[str, Any], factor: int, grid: tuple[int, int] | None = None
-) -> tuple[mixer.MlpMixer, dict[str, Any]]:
+  module: nn.Module, params: Mapping[str, Any], factor: int, grid: tuple[int, int] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
   """A Mixer for `factor` times the resolution (arXiv 2105.01601, Sec. 3 and App. C): (module, params).
 
   The new grid of patches is cut into factor x factor spatial parts, and the enlarged token MLPs start as ones that
@@ -167,7 +166,7 @@ WAYS = {
 }
 
 
-def swin_window(module: swin.Swin, params: Mapping[str, Any], window_size: int) -> tuple[swin.Swin, Mapping[str, Any]]:
+def swin_window(module: nn.Module, params: Mapping[str, Any], window_size: int) -> tuple[nn.Module, Mapping[str, Any]]:
   """Swin with windows of another size: (module, params).
 
   The tables of relative position biases are interpolated head by head, bicubic without antialiasing, as the official

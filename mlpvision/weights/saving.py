@@ -62,7 +62,7 @@ def save(
 
 def _metadata(module, preprocessing, class_names):
   options = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
-  noted = {"options": options}
+  noted = {"family": models.family_of(module).module.__name__, "options": options}
   if preprocessing is not None:
     noted["preprocessing"] = known.preprocessing_to(preprocessing)
   if class_names is not None:

@@ -1,6 +1,7 @@
 """Which family's parameters a file's names are, and which of the family's names to write."""
 
 from collections.abc import Collection, Iterable
+import dataclasses
 import functools
 import re
 
@@ -56,13 +57,15 @@ def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
   return renamed
 
 
-def identify(names: Collection[str]) -> tuple[Family | None, Table | None]:
-  """(family, table) of the source that knows most of the names; (None, None) if none knows half."""
+def identify(names: Collection[str], family_name: str | None = None) -> tuple[Family | None, Table | None]:
+  """(family, table) of the source that knows most of the names; (None, None) if none knows half.
+
+  family_name: of a module's class; where there is a family of this name, it alone is considered.
+  """
+  named = [family for family in models.FAMILIES if family.module.__name__ == family_name]
   best, found = len(names) / 2, (None, None)
-  for family in models.FAMILIES:
+  for family in named or models.FAMILIES:
     for table in _tables(family):
-      if table.marker and table.marker not in names:
-        continue
       known = sum(table.skips(name) or table.ours(name) is not None for name in names)
       if known > best:
         best, found = known, (family, table)
@@ -75,23 +78,22 @@ def table_for(family: Family, file_format: str) -> Table | None:
   return next((table for table in writable if (table.name == "npz") == (file_format == "npz")), None)
 
 
-def _tables(family):
-  return family.tables or (_own(family),)
-
-
 @functools.cache
-def _own(family):
-  """Our own names, joined by dots, for a family without published weights: those of its first variant's parameters."""
+def _tables(family):
+  return [
+    table if table.rows else dataclasses.replace(table, rows=_own(family, table.separator)) for table in family.tables
+  ]
+
+
+def _own(family, separator):
+  """Rows for our own names: of the parameters that the family's first variant has, with as few blocks as possible."""
   module = models.create(next(iter(family.variants)))
   short = {"depths": (1,) * len(module.depths)} if hasattr(module, "depths") else {"num_blocks": 1}
-  side = module.feature_strides[-1]
-  images = jax.ShapeDtypeStruct((1, side, side, 3), "float32")
+  images = jax.ShapeDtypeStruct((1, module.size_divisor, module.size_divisor, 3), "float32")
   params = jax.eval_shape(module.clone(**short).init, jax.random.key(0), images)["params"]
   rows = {}
   for name, *path in flatten_dict(params):
-    for template in (family.block, "merge_{s}"):
-      if numbers(name, template) is not None:
-        name = template
-    *module_path, leaf = [name, *path]
-    rows[".".join(module_path), "/".join(module_path), (Leaf(leaf, leaf),)] = None
-  return Table("mlpvision", tuple(rows))
+    template = next((one for one in (family.block, "merge_{s}") if numbers(name, one) is not None), name)
+    *parents, leaf = [template, *path]
+    rows[separator.join(parents), "/".join(parents), (Leaf(leaf, leaf),)] = None
+  return tuple(rows)

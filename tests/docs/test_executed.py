@@ -18,7 +18,7 @@ from configs import quickstart
 from mlpvision import models, weights
 from mlpvision.data import datasets
 from mlpvision.prepare import builders
-from mlpvision.training import loop
+from mlpvision.training import loop, optim
 from studies import grids
 
 sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input")]
@@ -223,6 +223,19 @@ def test_python(page, place):
 def test_the_evaluator_of_extending_is_the_package_s():
   (code,) = [code for code in python_blocks(REPO / "docs" / "extending.md") if "class Calibration" in code]
   assert code == (REPO / "mlpvision" / "evaluate" / "calibration.py").read_text()
+
+
+def test_the_optimizer_that_extending_adds(monkeypatch):
+  names = {}
+  exec(next(code for code in python_blocks(REPO / "docs" / "extending.md") if "def sgdw" in code), names)
+  monkeypatch.setitem(optim.OWN, "sgdw", names["sgdw"])
+  optimizer = optim.make_optimizer("sgdw", lambda step: 0.1, weight_decay=0.5, kwargs={"momentum": 0.5})
+  params = {"kernel": np.ones(2, np.float32), "bias": np.ones(2, np.float32)}
+  state = optimizer.init(params)
+  for expected in (1.0, 1.5):
+    updates, state = optimizer.update(params, state, params)
+    np.testing.assert_allclose(updates["bias"], -0.1 * expected, rtol=1e-6)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * (expected + 0.5), rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from configs import tiny
 from mlpvision import augment, weights
 from mlpvision.export import formats
-from mlpvision.training import loop, rates, setup
+from mlpvision.training import loop, lr_multipliers, setup
 
 config = tiny.get_config()
 config.data.batch_size, config.data.workers, config.data.eval_split = 16, 0, "test[:16]"
@@ -25,7 +25,7 @@ config.optim.schedule.warmup, config.duration = "1 step", "2 steps"
 config.optim.layer_decay = 0.5
 config.mesh.update(data=4, model=2)
 params = setup.set_up(config).abstract.params
-factors = rates.factors(params, (), 0.5)
+factors = lr_multipliers.factors(params, (), 0.5)
 assert [set(jax.tree.leaves(factors[name])) for name in ("stem", "block_0", "block_1", "head")] == [
   {0.125}, {0.25}, {0.5}, {1.0}
 ]
@@ -82,12 +82,14 @@ def extended(tmp_path_factory):
     (root / path).write_text(text)
 
   models = "mlpvision/models/__init__.py"
-  add(models, f"`{models}`: `tiny` in the import of the families", r"^from mlpvision.models import asmlp.*$", ", tiny")
-  add(models, "`tiny.FAMILY` in `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
+  add(
+    models, f"`{models}`: add `tiny` to the import of the families", r"^from mlpvision.models import asmlp.*$", ", tiny"
+  )
+  add(models, "`tiny.FAMILY` to `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
   row = 'Row("tiny", 224, "", "", "", ""),'
-  add("mlpvision/models/published.py", f"`{row}` in `ROWS`", r"^ROWS = \($", f"\n  {row}")
+  add("mlpvision/models/published.py", f"`{row}` to `ROWS`", r"^ROWS = \($", f"\n  {row}")
   (row,) = [code for code in python_blocks(_PAGE) if code.startswith('"tiny": Row(')]
-  add("tests/families.py", "`tests/families.py`: a row in `FAMILIES`", r"^FAMILIES = {$", f"\n{row}")
+  add("tests/families.py", "`tests/families.py`: add a row to `FAMILIES`", r"^FAMILIES = {$", f"\n{row}")
   _run(root, "-m", "mlpvision.cost", "--write=docs/models.md")
   return root
 

@@ -72,7 +72,7 @@ def test_confusion_counts_and_the_command(command, small_config, data_dir, tmp_p
   from mlpvision.evaluate import confusion
   from mlpvision.training import loop
 
-  small_config.duration, small_config.data.eval_split = "60 steps", "test[:100]"
+  small_config.duration, small_config.data.eval_split = "10 steps", "test[:100]"
   small_config.eval.batch_size = 32  # which does not divide 100
   result = loop.train_and_evaluate(small_config, tmp_path / "run")
   split = datasets.open_split("mnist5k", "test[:100]", str(data_dir))

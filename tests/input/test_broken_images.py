@@ -72,7 +72,7 @@ def test_training_goes_on_and_reports_them(config, tmp_path, capsys):
   assert sum(replaced) >= 4 * 6  # in each step at least every image once, of which six are broken
   said = capsys.readouterr().out
   assert f"{replaced[0]} broken images since the last line were replaced" in said
-  assert "note: a step takes more images than there are" in said  # 40 of 36
+  assert "note: data.batch_size is larger than the training split" in said  # 40 of 36
 
 
 def test_evaluation_names_the_first_one(config):

@@ -153,13 +153,13 @@ def _none(root):
     (shutil.rmtree, "train", "there is no directory"),
     (_empty, "train", "classes without images .*: c$"),
     (_one, "train", "only one class, a"),
-    (_nested, "train", "b holds a directory, deeper; .*folder:.*/b"),
-    (_stray, "train", r"images outside any class: stray\.jpg"),
-    (_mixed, "train", "val hold directories, a, b hold images"),
-    (lambda root: None, "test", r'(?s)no splits, only classes \(a, b\).*eval_split="train\[90%:\]"'),
+    (_nested, "train", "b contains a directory, deeper, .*folder:.*/b"),
+    (_stray, "train", r"images outside of a class: stray\.jpg"),
+    (_mixed, "train", "val contain directories, a, b contain images"),
+    (lambda root: None, "test", r"(?s)no split 'test', only classes \(a, b\).*eval_split=\"train\[90%:\]\""),
     (lambda root: None, "train[:100]", "Requested slice"),
     (lambda root: None, "train[:0%]", "none of the 4 images"),
-    (lambda root: None, "train+train", "one split, as in"),
+    (lambda root: None, "train+train", "a single split, such as"),
   ],
 )
 def test_what_it_refuses(tmp_path, change, split, message):
@@ -208,5 +208,5 @@ def test_a_folder_needs_no_preparation(tmp_path, capsys):
   root = _write(tmp_path, {"a": 2, "b": 2})
   assert preparation.prepare(f"folder:{root}") == f"--config.data.name=folder:{root}"
   assert "nothing to prepare" in capsys.readouterr().out
-  with pytest.raises(UserError, match=f"For a folder of images write folder:{root}"):
+  with pytest.raises(UserError, match=f"for a folder of images, write folder:{root}"):
     datasets.check(str(root), None)

@@ -144,7 +144,7 @@ def test_a_and_r_are_scored_over_their_200_classes(prepared, published, small_co
   assert found["top1"] == (ranking[:, 0] == labels).mean()
   assert found["top5"] == (ranking[:, :5] == labels[:, None]).any(-1).mean()
   np.testing.assert_allclose(found["loss"], -log_p[np.arange(6), labels].mean(), rtol=1e-4)
-  assert found["notes"] == ["scored over the dataset's 200 of the weights' 1,000 classes"]
+  assert ["200 of the weights' 1,000 classes" in note for note in found["notes"]] == [True]
 
 
 def test_v2_and_sketch_have_imagenets_labels(prepared, published, small_config):
@@ -180,9 +180,9 @@ def test_real_counts_a_prediction_that_is_among_the_labels(prepared, published, 
   np.testing.assert_allclose(found["loss"], np.mean([-log_p[i, real[i]].mean() for i in labelled]), rtol=1e-4)
 
   found = _evaluate(source, small_config, prepared, "imagenet2012_real", "validation")
-  assert found["notes"] == ["2 of 8 images have no label and are left out"]
+  assert ["2 of 8 images have no label" in note for note in found["notes"]] == [True]
   unlabelled = real.index([])
-  with pytest.raises(UserError, match="none of its 1 images has a label"):
+  with pytest.raises(UserError, match="none of the 1 images has a label"):
     _evaluate(source, small_config, prepared, "imagenet2012_real", f"validation[{unlabelled}:{unlabelled + 1}]")
 
 
@@ -201,7 +201,7 @@ def test_real_is_not_trained_on(prepared, small_config):
   small_config.data.update(
     dict(name="imagenet2012_real", data_dir=str(prepared), train_split="validation", eval_split="validation")
   )
-  with pytest.raises(UserError, match="several labels for an image"):
+  with pytest.raises(UserError, match="several labels per image"):
     setup.set_up(small_config)
 
 
@@ -216,7 +216,7 @@ def test_the_commands_say_what_was_done(prepared, published, small_config, capsy
   root = _by_class(prepared.parent / "own", ["n02099601", "n01443537", "n02123045"])
   small_config.data.update(dict(name=f"folder:{root}", eval_split="train"))
   found = run.evaluate(source, small_config)
-  assert found["notes"] == ["scored over the dataset's 3 of the weights' 1,000 classes"]
+  assert ["3 of the weights' 1,000 classes" in note for note in found["notes"]] == [True]
   picture = next(root.rglob("*.jpg"))
   flags.FLAGS.mark_as_parsed()
   capsys.readouterr()

@@ -44,6 +44,7 @@ def test_train_batches(train_split, small_config):
   assert batch["image"].dtype == np.uint8
   assert batch["label"].dtype == np.int32
   assert batch["replaced"].dtype == bool
+  assert not batch["replaced"].any()
   assert set(batch) == {"image", "label", "replaced"}
 
 

@@ -5,10 +5,11 @@ import pickle
 
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 import pytest
 from sklearn.datasets import load_sample_images
 
+from benchmarks import timm_randaugment
 from mlpvision.data import randaugment
 from mlpvision.errors import UserError
 
@@ -23,44 +24,6 @@ def photos():
   """Two photographs at 224 x 224 and one at 427 x 640."""
   china, flower = load_sample_images().images
   return [cv2.resize(photo, (224, 224), interpolation=cv2.INTER_AREA) for photo in (china, flower)] + [china]
-
-
-def affine(image, *matrix):
-  return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=FILL)
-
-
-def pillow(name, image, level, sign):
-  """timm's operation `name`, in Pillow."""
-  share = sign * level / 10
-  enhance = getattr(ImageEnhance, name.removesuffix("Increasing"), None)
-  if enhance:
-    return enhance(image).enhance(max(0.1, 1 + 0.9 * share) if name.endswith("Increasing") else 0.1 + 0.18 * level)
-  match name:
-    case "AutoContrast":
-      return ImageOps.autocontrast(image)
-    case "Equalize":
-      return ImageOps.equalize(image)
-    case "Invert":
-      return ImageOps.invert(image)
-    case "Posterize" | "PosterizeIncreasing":
-      bits = int(0.4 * level) if name == "Posterize" else 4 - int(0.4 * level)
-      return ImageOps.posterize(image, bits) if bits else Image.new("RGB", image.size)  # new versions refuse 0
-    case "Solarize":
-      return ImageOps.solarize(image, int(25.6 * level))
-    case "SolarizeIncreasing":
-      return ImageOps.solarize(image, 256 - int(25.6 * level))
-    case "SolarizeAdd":
-      return image.point([min(255, v + int(11 * level)) if v < 128 else v for v in range(256)] * 3)
-    case "Rotate":
-      return image.rotate(30 * share, Image.Resampling.BICUBIC, fillcolor=FILL)
-    case "ShearX":
-      return affine(image, 1, 0.3 * share, 0, 0, 1, 0)
-    case "ShearY":
-      return affine(image, 1, 0, 0, 0.3 * share, 1, 0)
-    case "TranslateXRel":
-      return affine(image, 1, 0, 0.45 * share * image.width, 0, 1, 0)
-    case "TranslateYRel":
-      return affine(image, 1, 0, 0, 0, 1, 0.45 * share * image.height)
 
 
 def apply(kind, name, image, level, sign=1, fill=FILL):
@@ -79,7 +42,7 @@ def test_operation_equals_pillows(photos, kind, name, level):
     for sign in (1, -1):
       original = photo.copy()
       out = apply(kind, name, photo, level, sign)
-      expected = np.asarray(pillow(name, Image.fromarray(photo), level, sign))
+      expected = np.asarray(timm_randaugment.apply(name, Image.fromarray(photo), level, sign, FILL))
       assert out.dtype == np.uint8
       assert out.shape == photo.shape
       difference = np.abs(out.astype(int) - expected).mean()
@@ -89,6 +52,7 @@ def test_operation_equals_pillows(photos, kind, name, level):
 
 def test_the_operations_are_timms_and_big_visions():
   assert len(randaugment.OPS["timm"]) == len(randaugment.OPS["timm_increasing"]) == 15
+  assert set(timm_randaugment.INCREASING) == set(randaugment.OPS["timm_increasing"])
   assert set(DECREASING) == set(randaugment.OPS["timm"]) - set(randaugment.OPS["timm_increasing"])
   assert len(randaugment.OPS["big_vision"]) == 16
 
@@ -106,7 +70,7 @@ def test_operation_on_flat_grey_and_tiny_images(photos, name):
     assert out.shape == image.shape
     if name in GEOMETRIC and image.size < 100:
       continue
-    expected = np.asarray(pillow(name, Image.fromarray(image), 9, 1))
+    expected = np.asarray(timm_randaugment.apply(name, Image.fromarray(image), 9, 1, FILL))
     difference = np.abs(out.astype(int) - expected)
     assert difference.mean() <= (2 if name in GEOMETRIC else 0.01) or difference.max() <= 1, image.shape
 

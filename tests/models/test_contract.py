@@ -1,5 +1,6 @@
 """What docs/design.md promises of every family, on small models: calls, names of parameters, training, remat, sizes."""
 
+import dataclasses
 import functools
 import re
 
@@ -13,7 +14,9 @@ import pytest
 
 from mlpvision import models, sharding
 from mlpvision.models import cost
-from mlpvision.training import rates
+from mlpvision.training import lr_multipliers
+from mlpvision.weights import resize
+from mlpvision.weights.loading import RUN_OPTIONS
 
 _IMAGES, _SMALL = {}, {}
 for _row in FAMILIES.values():
@@ -60,11 +63,9 @@ def _results(name):
       "pooled": apply(num_classes=None),
       "maps": apply(method="features"),
       "bfloat16": apply(dtype=jnp.bfloat16),
-      "dropout": _loss(name, params, dropout=0.5)[1],
     }
-    results["gradient"], results["drop_path"] = jax.grad(
-      lambda p: _loss(name, p, drop_path=0.2, dropout=0.1), has_aux=True
-    )(params)
+    gradient = jax.grad(lambda p: _loss(name, p, drop_path=0.2, dropout=0.1), has_aux=True)
+    results["gradient"], results["trained"] = gradient(params)
     return results
 
   return jax.jit(run)(_params(name))
@@ -83,7 +84,11 @@ def test_every_family_has_its_row():
     assert next(iter(row.small)) in family.variants
     for golden in row.goldens:
       assert (goldens.DATA / f"{golden}.npz").exists()
-    assert row.goldens.keys() or not family.tables, f"{name} reads published weights: no golden file shows it"
+    attributes = {field.name for field in dataclasses.fields(family.module)}
+    assert attributes >= {*family.free, "num_classes", "patch_size", "hidden_dim", *RUN_OPTIONS}
+    assert family.resize is None or (family.resize in resize.WAYS and family.patches)
+    published = any(table.rows for table in family.tables)
+    assert row.goldens or not published, f"{name} reads published weights: no golden file shows it"
 
 
 @pytest.mark.parametrize("name", _SMALL)
@@ -111,8 +116,9 @@ def test_bfloat16_computes_in_it_and_returns_float32(name):
 @pytest.mark.parametrize("name", _SMALL)
 def test_drop_path_and_dropout_act_in_training_only(name):
   results = _results(name)
-  for option in ("dropout", "drop_path"):
-    assert goldens.relative_error(results[option], results["logits"]) > 0.001
+  assert goldens.relative_error(results["trained"], results["logits"]) > 0.001
+  for option in (dict(dropout=0.5), dict(drop_path=0.5)):
+    assert "random_bits" in str(jax.make_jaxpr(functools.partial(_loss, name, **option))(_params(name)))
   plain, random = (
     jax.jit(functools.partial(_apply, name, **options)).lower(_params(name)).as_text()
     for options in ({}, dict(dropout=0.5, drop_path=0.9))
@@ -140,12 +146,12 @@ def test_remat_keeps_preactivations_and_repeats_no_product(name):
   """The products in the gradient's jaxpr: a block computed again adds its own, preactivations add none."""
 
   def products_and_kept(remat):
-    def loss(params):
-      return _apply(name, params, remat=remat).sum()
+    def run(params):
+      value, pull_back = jax.vjp(lambda params: _apply(name, params, remat=remat).sum(), params)
+      return pull_back, pull_back(jnp.ones_like(value))
 
-    backward = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], _params(name))
-    macs = cost._macs(jax.make_jaxpr(jax.grad(loss))(_params(name)).jaxpr)
-    return macs, sum(x.size for x in jax.tree.leaves(backward))
+    jaxpr, (pull_back, _) = jax.make_jaxpr(run, return_shape=True)(_params(name))
+    return cost.macs(cost.products(jaxpr.jaxpr)), sum(x.size for x in jax.tree.leaves(pull_back))
 
   (products, kept), (block, _), (pre, kept_pre) = map(products_and_kept, ("none", "block", "preactivations"))
   attention = "vit" in name or "swin" in name  # whose products of activations are computed again
@@ -162,7 +168,7 @@ def test_names_of_parameters(name):
   assert params["head"].keys() == {"kernel", "bias"}
   depths = getattr(model, "depths", None) or [model.num_blocks]
   top = sum(depths) + 1
-  factors = rates.factors(params, layer_decay=0.5)
+  factors = lr_multipliers.factors(params, layer_decay=0.5)
   layers = {key: {top + round(np.log2(x)) for x in jax.tree.leaves(tree)} for key, tree in factors.items()}
   assert (layers["stem"], layers["head"]) == ({0}, {top})
   blocks = [key for key in params if "channel_mixing" in params[key]]

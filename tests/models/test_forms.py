@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlpvision import models
 from mlpvision.models import forms, layers, norms
 
 
@@ -79,3 +80,16 @@ def test_the_norm_of_a_bfloat16_map_is_as_good_as_its_values():
   for ours, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_allclose(ours, exact, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA on CPU")
+def test_the_compiler_options_keep_the_barriers_between_blocks():
+  """Without them, the backward pass computes parts of it again and again: it reads and writes more."""
+  sizes = dict(patch_size=8, num_blocks=5, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16)
+  model = models.create("mixer_b16", num_classes=2, **sizes)
+  images = jnp.zeros((2, 32, 32, 3))
+  params = jax.eval_shape(model.init, jax.random.key(0), images)
+  lowered = jax.jit(jax.grad(lambda params: model.apply(params, images).sum())).lower(params)
+  plain, kept = (lowered.compile(options).cost_analysis() for options in ({}, models.compiler_options()))
+  assert kept["bytes accessed"] < 0.9 * plain["bytes accessed"]
+  assert models.compiler_options("tpu") == {}

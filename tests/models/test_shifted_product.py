@@ -31,11 +31,14 @@ def test_both_forms_equal_the_product_behind_the_shift(channels, size, axis, dil
   def convolution(x, kernel):
     return shifted_product._convolution(x, kernel, size, axis, dilation)
 
+  def run(*arguments):
+    return [_value_and_gradients(function, *arguments) for function in (plain, as_used, convolution)]
+
   with jax.enable_x64(True):  # so that the order in which products are added does not count
-    expected = _value_and_gradients(plain, x, kernel, g)
-    for function in (as_used, jax.jit(as_used), convolution):
-      for result, right in zip(_value_and_gradients(function, x, kernel, g), expected, strict=True):
-        np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-12)
+    expected, *found = jax.jit(run)(x, kernel, g)
+  for results in found:
+    for result, right in zip(results, expected, strict=True):
+      np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-12)
 
 
 def _lowered_for(platform, channels, padding="zero"):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mlpvision import models
+from mlpvision import config as config_lib, models
 from mlpvision.errors import UserError
 from studies import grids, report, runs
 
@@ -31,8 +31,14 @@ def test_every_row_is_a_model(name):
 
 def test_runs_are_done_once_and_of_one_config(small_config, tmp_path):
   small_config.duration = small_config.eval.every = "5 steps"
+  done = small_config.copy_and_resolve_references()
+  done.seed, done.model.directions = 0, "four"
+  (tmp_path / "with" / "seed_0").mkdir(parents=True)
+  saved = {"top1": 0.25, "config": config_lib.to_json(done)}
+  (tmp_path / "with" / "seed_0" / "study.json").write_text(json.dumps(saved))
   results = runs.run(_TINY, small_config, 1, tmp_path, on_laptop=True)
-  assert {label: len(values) for label, values in results.items()} == {"with": 1, "with out": 1}
+  assert results["with"] == [25.0]
+  assert len(results["with out"]) == 1
   path = tmp_path / "with_out" / "seed_0" / "study.json"
   saved = json.loads(path.read_text())
   assert (saved["config"]["seed"], saved["config"]["model"]["directions"]) == (0, "none")

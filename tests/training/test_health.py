@@ -41,7 +41,7 @@ def test_the_run_ends_there_and_names_step_images_and_checkpoint(small_config, t
   small_config.optim.update(learning_rate=1e38, clip_norm=0.0)
   small_config.optim.schedule.warmup = "0 steps"
   small_config.checkpoint.every, small_config.duration = "1 steps", "6 steps"
-  with pytest.raises(UserError, match=r"(?s)loss is nan.*at step 2\..*nonfinite\.json.*checkpoint of step 1 is from"):
+  with pytest.raises(UserError, match=r"(?s)loss is nan.*at step 2\..*nonfinite\.json.*checkpoint is of step 1"):
     loop.train_and_evaluate(small_config, str(tmp_path))
   assert sorted(p.name for p in (tmp_path / "checkpoints").glob("[0-9]*")) == ["1"]
   found = json.loads((tmp_path / "nonfinite.json").read_text())

@@ -104,12 +104,12 @@ def test_the_model_axis_cuts_the_hidden_channels_alone(config):
   [
     (lambda c: c.mesh.update(model=-1, fsdp=-1), "one of the three may be -1"),
     (lambda c: c.mesh.update(model=3), "does not fit 8 devices"),
-    (lambda c: c.mesh.update(rules=(("stem/kernel", ("tensor",)),)), "stem/kernel.*cannot be laid out.*tensor"),
-    (lambda c: c.mesh.update(rules=(("head/kernel", (None, "data")),)), "head/kernel.*cannot be laid out.*10"),
-    (lambda c: (c.mesh.update(model=8), c.model.update(mlp_ratio=0.25)), "channel_mixing/Dense_0.*cannot be laid out"),
+    (lambda c: c.mesh.update(rules=(("stem/kernel", ("tensor",)),)), "stem/kernel.*cannot be sharded.*tensor"),
+    (lambda c: c.mesh.update(rules=(("head/kernel", (None, "data")),)), "head/kernel.*cannot be sharded.*10"),
+    (lambda c: (c.mesh.update(model=8), c.model.update(mlp_ratio=0.25)), "channel_mixing/Dense_0.*cannot be sharded"),
   ],
 )
-def test_what_cannot_be_laid_out_is_refused(config, change, message):
+def test_invalid_shardings_are_refused(config, change, message):
   change(config)
   with pytest.raises(UserError, match=message):
     setup_lib.set_up(config)

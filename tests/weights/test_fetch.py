@@ -4,13 +4,12 @@ import dataclasses
 import functools
 import http.server
 import threading
-import time
 
 import goldens
 import pytest
 
 from mlpvision import weights
-from mlpvision.weights import download, known
+from mlpvision.weights import known
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ def test_downloads_once_with_progress(cache, server, monkeypatch, capsys):
   assert info.entry.name == "test"
   assert info.preprocessing == known.KNOWN["mixer_b16.goog_in1k"].preprocessing
   assert [path.name for path in cache.iterdir()] == ["test.npz"]
-  assert "test: 0 MiB of 0" in capsys.readouterr().err
+  assert f"{len(goldens.write(directory, 'mixer_npz').read_bytes()) / 1000:.0f}k" in capsys.readouterr().err
   file.unlink()
   assert weights.load("test").info.path == str(cache / "test.npz")
   assert weights.load("test", num_classes=3).info.head == "new"
@@ -58,10 +57,8 @@ def test_a_failed_download_leaves_nothing_and_names_the_alternative(cache, serve
   (directory / "page.html").write_text("<html>sign in</html>")
   urls = dict(absent=f"{url}/absent.npz", page=f"{url}/page.html", refused="http://127.0.0.1:9/file.npz")
   monkeypatch.setitem(known.KNOWN, "test", entry(urls[fault]))
-  start = time.monotonic()
   with pytest.raises(weights.WeightsError, match=f"could not be downloaded(.|\n)*save it as {cache}/test.npz"):
     weights.load("test")
-  assert time.monotonic() - start < download._TIMEOUT + 2
   assert not list(cache.iterdir())
 
 

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlpvision import models, weights
+from mlpvision.weights import tables
 
 # Options that no parameter's shape tells.
 _MORE = {
@@ -46,6 +47,13 @@ def test_round_trip(tmp_path, name):
   assert weights.load(path, num_classes=7).info.class_names is None
   jax.tree.map(np.testing.assert_array_equal, params, loaded)
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_noted_family_decides_where_names_fit_several():
+  names = ["norm.weight", "norm.bias", "head.weight", "head.bias"]
+  for name in ("MlpMixer", "ViT", "FF"):
+    assert tables.identify(names, name)[0].module.__name__ == name
+  assert tables.identify(names, "Unknown") == tables.identify(names)
 
 
 def test_as_many_class_names_as_classes(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from mlpvision import models
 from mlpvision.errors import UserError
-from mlpvision.training import rates
+from mlpvision.training import lr_multipliers
 
 _SMALL = {
   "asmlp_tiny": dict(hidden_dim=8, depths=(1, 2)),
@@ -33,14 +33,14 @@ def _params(name):
   ],
 )  # fmt: skip
 def test_every_layer_has_the_rate_of_its_depth(name, layers):
-  found = rates.factors(_params(name), layer_decay=0.5)
+  found = lr_multipliers.factors(_params(name), layer_decay=0.5)
   top = max(layers.values())
   for module, layer in layers.items():
     assert set(jax.tree.leaves(found[module])) == {0.5 ** (top - layer)}, module
 
 
 def test_the_first_pattern_decides():
-  found = rates.factors(_params("ff_base"), ((r"block_1/.*kernel$", 3.0), ("block", 0.0)), layer_decay=0.5)
+  found = lr_multipliers.factors(_params("ff_base"), ((r"block_1/.*kernel$", 3.0), ("block", 0.0)), layer_decay=0.5)
   assert set(jax.tree.leaves(found["block_0"])) == {0.0}
   assert {0.0, 1.5} == set(jax.tree.leaves(found["block_1"]))
   assert set(jax.tree.leaves(found["head"])) == {1.0}
@@ -56,14 +56,14 @@ def test_the_first_pattern_decides():
 )
 def test_wrong_pairs_are_named(pairs, message):
   with pytest.raises(UserError, match=message):
-    rates.factors(_params("ff_base"), pairs)
+    lr_multipliers.check(_params("ff_base"), pairs)
 
 
 def test_frozen_parameters_do_not_move_and_count_in_no_norm():
   params = {"stem": jnp.full(3, 2.0), "block_0": jnp.full(3, 2.0), "head": jnp.full(3, 2.0)}
   grads = {"stem": jnp.full(3, 1e6), "block_0": jnp.full(3, 0.1), "head": jnp.full(3, 0.1)}
   plain = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5), optax.add_decayed_weights(-0.01))
-  optimizer = rates.scaled(plain, (("stem", 0.0),), layer_decay=0.5)
+  optimizer = lr_multipliers.scaled(plain, (("stem", 0.0),), layer_decay=0.5)
   updates, _ = optimizer.update(grads, optimizer.init(params), params)
   np.testing.assert_array_equal(updates["stem"], 0)
   np.testing.assert_allclose(updates["head"], -0.5 * 0.1 - 0.02, rtol=1e-6)  # not clipped: its norm is 0.24
@@ -72,4 +72,4 @@ def test_frozen_parameters_do_not_move_and_count_in_no_norm():
 
 def test_without_pairs_the_optimizer_is_as_it_was():
   optimizer = optax.sgd(0.1)
-  assert rates.scaled(optimizer) is optimizer
+  assert lr_multipliers.scaled(optimizer) is optimizer

@@ -1,4 +1,4 @@
-"""Learning rates that differ between parameters: frozen ones, and slower ones in the early layers."""
+"""Learning-rate multipliers: frozen parameters, and slower ones in the early layers."""
 
 from collections.abc import Iterable, Mapping
 import re
@@ -10,14 +10,23 @@ import optax
 from mlpvision import models
 from mlpvision.errors import UserError
 from mlpvision.models.naming import numbers
+from mlpvision.training.optim import check_pattern, to_text
 
 
-def factors(params: Mapping[str, Any], rates: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0) -> Any:
+def check(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]]) -> None:
+  """Raises UserError for a pair as `factors` takes them whose regex matches nothing, or whose factor is below 0."""
+  for pattern, factor in multipliers:
+    check_pattern("optim.lr_multipliers", pattern, params)
+    if factor < 0:
+      raise UserError(f"optim.lr_multipliers: the factor {factor} of {pattern!r} must not be negative")
+
+
+def factors(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0) -> Any:
   """What each parameter's learning rate is multiplied with.
 
   Args:
     params: nested dict; only its paths count.
-    rates: (regex, factor) pairs; the first whose regex is found in a path, such as "block_3/channel_norm/scale",
+    multipliers: (regex, factor) pairs; the first whose regex is found in a path, such as "block_3/channel_norm/scale",
       decides. 0 freezes. Paths that none matches have 1.
     layer_decay: beyond that, its power by the number of layers above (arXiv 2106.08254, Sec. 3.3): the head and the
       last norm are at the top, then every block is a layer, with the merging before it; stem, positions and class
@@ -25,47 +34,34 @@ def factors(params: Mapping[str, Any], rates: Iterable[tuple[str, float]] = (), 
 
   Returns:
     A tree of floats like params.
-
-  Raises:
-    UserError: a regex that does not compile or matches nothing, or a factor below 0.
   """
-  paths = ["/".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-  for pattern, factor in rates:
-    try:
-      used = any(re.search(pattern, path) for path in paths)
-    except re.error as error:
-      raise UserError(f"optim.rates: {pattern!r} is not a regular expression ({error})") from error
-    if not used:
-      raise UserError(f"optim.rates: {pattern!r} is in no parameter's path; paths are like {', '.join(paths[:3])}")
-    if factor < 0:
-      raise UserError(f"optim.rates: the factor {factor} of {pattern!r} must not be negative")
-  layers = _layers({path.partition("/")[0] for path in paths})
+  layers = _layers(params.keys())
   top = max(layers.values())
 
-  def of(path):
-    own = next((float(factor) for pattern, factor in rates if re.search(pattern, path)), 1.0)
-    return own * layer_decay ** (top - layers[path.partition("/")[0]])
+  def of(path, _):
+    own = next((float(factor) for pattern, factor in multipliers if re.search(pattern, to_text(path))), 1.0)
+    return own * layer_decay ** (top - layers[path[0].key])
 
-  return jax.tree.unflatten(jax.tree.structure(params), [of(path) for path in paths])
+  return jax.tree.map_with_path(of, params)
 
 
 def scaled(
-  optimizer: optax.GradientTransformation, rates: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0
+  optimizer: optax.GradientTransformation, multipliers: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0
 ) -> optax.GradientTransformation:
   """The optimizer with the learning rates of `factors`.
 
   Gradients of frozen parameters are zero before it sees them: they count in no norm, and weight decay moves nothing.
   """
-  if not rates and layer_decay == 1.0:
+  if not multipliers and layer_decay == 1.0:
     return optimizer
 
   def freeze(updates, params):
     del params
-    return jax.tree.map(lambda factor, u: u if factor else u * 0, factors(updates, rates, layer_decay), updates)
+    return jax.tree.map(lambda factor, u: u if factor else u * 0, factors(updates, multipliers, layer_decay), updates)
 
   def scale(updates, params):
     del params
-    return jax.tree.map(lambda factor, u: u * factor, factors(updates, rates, layer_decay), updates)
+    return jax.tree.map(lambda factor, u: u * factor, factors(updates, multipliers, layer_decay), updates)
 
   return optax.chain(optax.stateless(freeze), optimizer, optax.stateless(scale))
 
