@@ -13,8 +13,7 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 import numpy as np
 from PIL import Image
 
-from mlpvision.data import jpeg
-from mlpvision.data.transforms import open_image
+from mlpvision.data.transforms import decode_jpeg, jpeg_size, open_image
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -44,7 +43,7 @@ class Affine(NamedTuple):
 
 def with_shape(data: bytes) -> tuple[bytes | np.ndarray, tuple[int, int]]:
   """(image for `cut`, (height, width) after EXIF rotation). Raises ImageError if it must be decoded and is damaged."""
-  shape = jpeg.read_size(data)
+  shape = jpeg_size(data)
   if shape is not None:
     return data, shape
   image = np.asarray(open_image(data))
@@ -83,7 +82,7 @@ def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
     return _resize(image, size, box)
   # libjpeg's reduction must leave at least two pixels for each pixel of the result, or it would be visible.
   reduction = next((r for r in (8, 4, 2) if min(box.height, box.width) >= 2 * r * size), 1)
-  pixels = jpeg.decode(image, reduction)
+  pixels = decode_jpeg(image, reduction)
   if pixels is None:  # the header is supported, but not the rest of the file
     pixels, reduction = np.asarray(open_image(image)), 1
   return _resize(pixels, size, [side / reduction for side in box])

@@ -16,7 +16,6 @@ import ml_collections
 import numpy as np
 
 from mlpvision.data import datasets, rows, transforms
-from mlpvision.data.order import Order
 from mlpvision.errors import UserError
 
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
@@ -47,6 +46,32 @@ def train_batches(
   load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
   dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(count)
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
+
+
+class Order:
+  """Maps a position in the training stream, counted over the whole run, to the index of an image.
+
+  Without repeats, each epoch is a permutation of the images. With repeated augmentation (Hoffer et al., arXiv
+  1901.09335, as in DeiT's sampler), each image occurs `repeats` times in its batch and epochs keep their length, so an
+  epoch contains only about num_images / repeats images. Copies are spread over the batch and never adjacent, because
+  mixup and cutmix mix neighbors. At the edge of a batch, the copies of an image may be in two batches.
+  """
+
+  def __init__(self, num_images: int, *, seed: int, batch_size: int, repeats: int = 1) -> None:
+    """batch_size: the global one; with repeats, the order depends on it."""
+    self._permutation = grain.MapDataset.range(num_images).seed(seed).shuffle()
+    self._num_images, self._batch_size, self._repeats = num_images, batch_size, repeats
+    self._images_per_epoch = max(1, num_images // repeats)
+    # Row i of a batch is item spread[i] of its images with all copies adjacent: first the first copy of each image,
+    # then the second, and so on, each time rotated by one image, so that every copy has another neighbor.
+    columns = [list(range(copy, batch_size, repeats)) for copy in range(repeats)]
+    self._spread = [item for copy, column in enumerate(columns) for item in column[copy:] + column[:copy]]
+
+  def __call__(self, position: int) -> int:
+    batch, row = divmod(int(position), self._batch_size)
+    image = (batch * self._batch_size + self._spread[row]) // self._repeats
+    epoch, image = divmod(image, self._images_per_epoch)
+    return int(self._permutation[epoch * self._num_images + image])
 
 
 def image_indices(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> np.ndarray:

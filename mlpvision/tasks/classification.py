@@ -8,13 +8,32 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from mlpvision import augment, models
 from mlpvision.data import imagenet
 from mlpvision.errors import UserError
-from mlpvision.tasks import losses
 
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
+
+
+def softmax_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Softmax cross-entropy."""
+  return optax.softmax_cross_entropy(logits, targets)
+
+
+def sigmoid_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Binary cross-entropy, summed over the classes (as in the JAX recipe of Mixer)."""
+  return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
+
+
+# float32 logits [B, K] and targets [B, K] that sum to 1 -> float32 [B].
+LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss}
+
+
+def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+  """int [B] -> float32 [B, K]: smoothing / K, plus 1 - smoothing at the label (arXiv 1512.00567, Sec. 7)."""
+  return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
 
 class Prediction(NamedTuple):
@@ -27,8 +46,8 @@ class Prediction(NamedTuple):
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for an unknown config.loss."""
-  if config.loss not in losses.LOSSES:
-    raise UserError(f"loss={config.loss!r}: must be one of {', '.join(losses.LOSSES)}")
+  if config.loss not in LOSSES:
+    raise UserError(f"loss={config.loss!r}: must be one of {', '.join(LOSSES)}")
 
 
 def make_model(name: str, options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
@@ -49,7 +68,7 @@ def augmented(
   images = augment.normalize(batch["image"], config.data.mean, config.data.std)
   images = augment.random_flip(flip_key, images, config.augment.flip)
   images = augment.random_erasing(erase_key, images, config.augment.random_erasing)
-  targets = losses.smooth_one_hot(batch["label"], num_classes, config.label_smoothing)
+  targets = smooth_one_hot(batch["label"], num_classes, config.label_smoothing)
   mixing = dict(mixup=config.augment.mixup, cutmix=config.augment.cutmix)
   return augment.mixup_cutmix(mix_key, images, targets, **mixing)
 
@@ -59,7 +78,7 @@ def loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(mean loss, {"top1": share of images whose predicted class has the largest share of the target})."""
   hits = logits.argmax(-1) == targets.argmax(-1)
-  return losses.LOSSES[config.loss](logits, targets).mean(), {"top1": hits.mean(dtype=jnp.float32)}
+  return LOSSES[config.loss](logits, targets).mean(), {"top1": hits.mean(dtype=jnp.float32)}
 
 
 def partial(
@@ -72,7 +91,7 @@ def partial(
   Args:
     logits: float32 [b, K].
     batch: {"label": int32 [b] or bool [b, k], "mask": bool [b]}.
-    loss_name: a key of losses.LOSSES.
+    loss_name: a key of LOSSES.
     classes: int [k], the model's class for each label; None if they are the same.
   """
   if classes is not None:
@@ -85,7 +104,7 @@ def partial(
   return {
     "top1": hits[:, 0].sum(),
     "top5": hits.any(-1).sum(),
-    "loss": jnp.where(mask, losses.LOSSES[loss_name](logits, targets), 0.0).sum(),
+    "loss": jnp.where(mask, LOSSES[loss_name](logits, targets), 0.0).sum(),
     "images": mask.sum(),
   }
 

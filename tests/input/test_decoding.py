@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_images
 
-from mlpvision.data import crops, jpeg, transforms
+from mlpvision.data import crops, transforms
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_large_images_are_decoded_at_a_lower_resolution(photos):
   large = photos[0].resize((3200, 2135))
   data, size = _encode(large, quality=95), 64
   for reduction in (2, 4, 8):
-    assert jpeg.decode(data, reduction).shape == (-(-2135 // reduction), 3200 // reduction, 3)
+    assert transforms.decode_jpeg(data, reduction).shape == (-(-2135 // reduction), 3200 // reduction, 3)
   for seed in range(4):
     assert _difference(_crop(data, size, seed), _expected(large, size, seed)) < 0.5
 
@@ -65,7 +65,7 @@ def test_large_images_are_decoded_at_a_lower_resolution(photos):
 def test_a_reduced_image_still_has_two_pixels_for_each_of_the_crop(photos, side, reduction):
   data = _encode(photos[0].resize((640, 640)))
   whole = -(-side // reduction)
-  part = Image.fromarray(jpeg.decode(data, reduction)[:whole, :whole])
+  part = Image.fromarray(transforms.decode_jpeg(data, reduction)[:whole, :whole])
   expected = part.resize((32, 32), Image.Resampling.BICUBIC, (0, 0, side / reduction, side / reduction))
   assert np.abs(crops.cut(data, crops.Box(0, 0, side, side), 32) - np.asarray(expected, int)).max() <= 1
 

@@ -190,7 +190,7 @@ def test_training_wants_the_same_classes_in_both_splits(tmp_path, small_config):
   _write(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
   _write(tmp_path / "val", {"a": 2, "c": 2})
   small_config.data.name, small_config.data.eval_split = f"folder:{tmp_path}", "val"
-  with pytest.raises(UserError, match="train has 3 classes, .*:val 2; only one of the two has b"):
+  with pytest.raises(UserError, match=r"(?s)train has 3.*:val.* 2.*\bb\b"):
     setup.set_up(small_config)
 
 

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from mlpvision.data.order import Order
+from mlpvision.data.loader import Order
 
 
 def _stream(count, num_images, **options):

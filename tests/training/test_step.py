@@ -12,7 +12,7 @@ from running import prepare, run
 
 from mlpvision import tasks
 from mlpvision.errors import UserError
-from mlpvision.tasks import losses
+from mlpvision.tasks import classification
 from mlpvision.training import setup as setup_lib, state as state_lib
 from mlpvision.training.step import accumulate, make_train_step
 
@@ -134,14 +134,14 @@ def test_a_step_repeats_exactly_and_depends_on_the_seed(config):
 
 
 def test_label_smoothing_and_losses():
-  targets = losses.smooth_one_hot(jnp.array([2]), 4, 0.2)
+  targets = classification.smooth_one_hot(jnp.array([2]), 4, 0.2)
   np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05]], rtol=1e-6)
   logits = jnp.array([[1.0, -2.0, 0.5, 3.0]])
   p = np.exp(logits) / np.exp(logits).sum()
-  np.testing.assert_allclose(losses.softmax(logits, targets), -(targets * np.log(p)).sum(-1), rtol=1e-5)
+  np.testing.assert_allclose(classification.softmax_loss(logits, targets), -(targets * np.log(p)).sum(-1), rtol=1e-5)
   s = 1 / (1 + np.exp(-logits))
   bce = -(targets * np.log(s) + (1 - targets) * np.log(1 - s)).sum(-1)
-  np.testing.assert_allclose(losses.sigmoid(logits, targets), bce, rtol=1e-5)
+  np.testing.assert_allclose(classification.sigmoid_loss(logits, targets), bce, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
