@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mlpvision.models import published
+from docs.tools import published
 
 
 @dataclasses.dataclass(frozen=True)

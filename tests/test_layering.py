@@ -21,7 +21,7 @@ _BESIDE = {"benchmarks", "configs", "docs", "studies", "train"}
 _ROOMS = {
   "train": ("commands config errors reporting sharding training", set()),
   "configs": ("", _HEAVY | _TREES | {"numpy"}),
-  "studies": ("config errors models.published reporting sharding training configs commands", _HEAVY),
+  "studies": ("config docs errors reporting sharding training configs commands", _HEAVY),
   "benchmarks": ("benchmark errors models tasks weights training.setup", {"clu", "orbax", "grain"}),
   "docs": ("errors models plan", _HEAVY),
   # The whole package: what a user of the library imports.

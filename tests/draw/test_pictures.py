@@ -6,10 +6,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from docs.tools import models_page
+from docs.tools import models_page, published
 from mlpvision import models
 from mlpvision.draw import figures, maps
-from mlpvision.models import published
 from mlpvision.reporting.curves import to_png
 
 
