@@ -81,8 +81,8 @@ _CYCLES = {
 }
 # Libraries that can also be run.
 _BOTH = {"mlpvision.reporting.curves"}
-# One exception to the rules for others: the builders and the synthetic dataset are datasets of tfds.
-_TFDS = re.compile(r"mlpvision\.(prepare\.|benchmark\.synthetic|plan\.images|data\.datasets)")
+# One exception to the rules for others: the builders are datasets of tfds.
+_TFDS = re.compile(r"mlpvision\.(prepare\.|plan\.images|data\.datasets)")
 
 
 @functools.cache
