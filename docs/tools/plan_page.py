@@ -12,10 +12,10 @@ from mlpvision.plan.plans import Plan
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 
 _LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's figures; the GB of HBM are
-counted in its HLO. Step, MFU, images/s and hours are computed from the cycles that it estimates, without waiting for collectives,
-input, evaluation and checkpoints. The roofline is computed from its GFLOP, the GB of HBM and the chip's published
-peaks. MFU counts the model's own matrix products, forward and backward, without recomputation. All figures except
-images/s and hours are per chip."""
+counted in its HLO. Step, MFU, images/s and hours are computed from the cycles that it estimates, without
+waiting for collectives, input, evaluation and checkpoints. The roofline is computed from its GFLOP, the GB of
+HBM and the chip's published peaks. MFU counts the model's own matrix products, forward and backward, without
+recomputation. All figures except images/s and hours are per chip."""
 
 
 def write(path: str | os.PathLike, text: str) -> None:
