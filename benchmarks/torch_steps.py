@@ -84,9 +84,9 @@ def make(
   autocast = torch.autocast(device, torch.bfloat16, enabled=config.model.dtype == "bfloat16")
 
   def logits():
-    normalised = (images / 255 - mean) / std
+    normalized = (images / 255 - mean) / std
     with autocast:
-      return network(normalised).float()
+      return network(normalized).float()
 
   def finish():
     if device == "cuda":

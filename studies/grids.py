@@ -1,7 +1,7 @@
-"""What each study trains: one definition for a laptop and for the papers' own setting.
+"""The settings of each study, for the papers' configs and for small models that train on a laptop.
 
-A row's `change` holds fields of config.model for the papers' setting, `laptop` those for the laptop's where they
-differ (a model of 8 blocks has no 12 to vary). Numbers are top-1 in percent, as the papers print them.
+A row's `change` contains fields of config.model for the paper's setting; `laptop` those for the laptop, if they differ
+(a model of 8 blocks cannot have 12). Numbers are top-1 in percent, as printed in the papers.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ class Study:
   """A table of a paper.
 
   Attributes:
-    title, source: for the report; the source says on which images the paper's numbers were taken.
-    config: of configs/, the papers' setting.
+    title, source: for the report; the source includes the paper's dataset.
+    config: name in configs/, the paper's setting.
     laptop: fields of config.model for the laptop, on the quickstart's 28x28 digits.
     rows: the settings.
-    order: groups of rows from best to worst, as the paper has them; only where groups are equivalent settings.
+    order: groups of equivalent rows, from best to worst in the paper.
   """
 
   title: str

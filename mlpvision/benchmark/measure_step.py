@@ -71,49 +71,43 @@ def table(config: ml_collections.ConfigDict, contenders: Sequence[Contender], nu
   ours, *peers = contenders
   facts, rows = ours.facts, config.data.batch_size
   on_cpu = facts["platform"] == "cpu"
-  clock = "CPU time" if on_cpu else "time"
   peak = chips.peak_flops(facts["device"]) if facts["dtype"] == "bfloat16" else None
+
+  def cost(contender, call):
+    return (contender.cpu if on_cpu else contender.wall)[call]
+
+  def row(label, contender, call, flops=None, ratio="", note=""):
+    wall, cpu = contender.wall[call], contender.cpu[call]
+    rate = "" if call.endswith("products") else f"{rows / wall:,.1f}"
+    speed = f"{flops / wall / 1e12:.3f}" if flops else ""
+    mfu = f"{flops / wall / peak:.0%}" if flops and peak else ""
+    seconds, memory = (contender.facts[key].get(call) for key in ("compile_seconds", "memory"))
+    compiling, size = f"{seconds:.0f}" if seconds else "", f"{memory / 2**20:,.0f} MiB" if memory else ""
+    return f"{label:30}{rate:>10}{speed:>9}{mfu:>6}{wall:9.3f}{cpu:8.3f}{ratio:>9}{compiling:>11}{size:>10}{note}"
+
   lines = [
     f"{config.model.name}: {rows} images of {config.data.image_size} x {config.data.image_size}, {facts['dtype']},"
     f" on one {facts['device']}; {2 * facts['macs'] / 1e9:.3g} GFLOP forward, three times that in training, per image",
-    f"the fastest of {num_rounds} rounds; ours/it: how many times faster our step is, in {clock}",
+    f"the fastest of {num_rounds} rounds; ours/it: how many times faster ours is, in {'CPU ' if on_cpu else ''}time",
     "",
-    f"{'':30}{'images/s':>10}{'TFLOP/s':>9}{'MFU':>6}{'s/step':>9}{'CPU s':>8}{'ours/it':>9}"
-    f"{'compile s':>11}{'memory':>10}",
+    f"{'':30}{'images/s':>10}{'TFLOP/s':>9}{'MFU':>6}{'s/step':>9}{'CPU s':>8}{'ours/it':>9}{'compile s':>11}"
+    f"{'memory':>10}",
   ]
   for kind, passes in _KINDS.items():
     for contender in contenders:
-      cost = contender.cpu if on_cpu else contender.wall
-      own_cost = ours.cpu if on_cpu else ours.wall
-      rate = rows / contender.wall[kind]
-      flops = 2 * facts["macs"] * passes * rate
-      ratio = "" if contender is ours else f"{cost[kind] / own_cost[kind]:.2f}"
-      lines.append(
-        f"{f'{kind}, {contender.name}':30}{rate:10,.1f}{flops / 1e12:9.3f}{f'{flops / peak:.0%}' if peak else '?':>6}"
-        f"{contender.wall[kind]:9.3f}{contender.cpu[kind]:8.3f}{ratio:>9}{_details(contender, kind)}"
-      )
-    cost, name = ours.cpu if on_cpu else ours.wall, f"{kind} products"
-    lines.append(
-      f"{f'{kind}, XLA products alone':30}{'':10}{facts['product_flops'][kind] / ours.wall[name] / 1e12:9.3f}{'':6}"
-      f"{ours.wall[name]:9.3f}{ours.cpu[name]:8.3f}{'':9}  ours reaches {cost[name] / cost[kind]:.0%} of this ceiling"
-    )
+      ratio = "" if contender is ours else f"{cost(contender, kind) / cost(ours, kind):.2f}"
+      lines.append(row(f"{kind}, {contender.name}", contender, kind, 2 * facts["macs"] * passes * rows, ratio))
+    share = cost(ours, f"{kind} products") / cost(ours, kind)
+    label, note = f"{kind}, XLA products alone", f"  ours reaches {share:.0%} of this ceiling"
+    lines.append(row(label, ours, f"{kind} products", facts["product_flops"][kind], note=note))
   losses = ", ".join(f"{c.name} {c.facts['loss']:.4f}" for c in contenders)
-  rate = rows / ours.wall["own"]
-  lines.append(
-    f"{'the config as it is, ours':30}{rate:10,.1f}{'':9}{'':6}{ours.wall['own']:9.3f}{ours.cpu['own']:8.3f}{'':9}"
-    f"{_details(ours, 'own')}"
-  )
   lines += [
+    row("the config's own step, ours", ours, "own"),
     "",
     "forward: uint8 images on the device, normalized, to logits. train: forward, softmax cross-entropy, backward, AdamW"
-    "\n(the program that training compiles). Augmentation, drop path and EMA are only in the last row."
-    f"\nfirst loss: {losses}",
+    "\n(the program that training compiles). Augmentation, drop path and EMA are only in the last row.",
+    f"first loss: {losses}",
   ]
   if peers:
     lines.append(f"PyTorch {peers[0].facts['version']}, with fused AdamW and OMP_WAIT_POLICY=passive")
   return "\n".join(lines)
-
-
-def _details(contender, kind):
-  seconds, memory = contender.facts["compile_seconds"].get(kind), contender.facts["memory"].get(kind)
-  return f"{f'{seconds:.0f}' if seconds else '':>11}{f'{memory / 2**20:,.0f} MiB' if memory else '':>10}"

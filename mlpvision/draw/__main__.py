@@ -83,7 +83,7 @@ def _features(path):
 
   trained = _trained()
   image = trained.preprocess(path)
-  return figures.features(_shown(trained, image), maps.feature_colours(*trained, image), trained.model.feature_strides)
+  return figures.features(_shown(trained, image), maps.feature_colors(*trained, image), trained.model.feature_strides)
 
 
 def _saliency(path):

@@ -51,14 +51,14 @@ def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", 
   return figure
 
 
-def features(picture: np.ndarray, colours: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
-  """An image next to its feature maps, as `maps.feature_colours` returns them."""
-  figure, panels = _grid(len(colours) + 1, columns=len(colours) + 1, side=2.6)
+def features(picture: np.ndarray, colors: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
+  """An image next to its feature maps, as `maps.feature_colors` returns them."""
+  figure, panels = _grid(len(colors) + 1, columns=len(colors) + 1, side=2.6)
   panels[0].imshow(picture)
   panels[0].set_title("image", fontsize=9)
-  for i, (axes, colour, stride) in enumerate(zip(panels[1:], colours, strides, strict=True)):
-    axes.imshow(colour, interpolation="nearest")
-    axes.set_title(f"stage {i + 1}: {colour.shape[0]} x {colour.shape[1]}, stride {stride}", fontsize=9)
+  for i, (axes, color, stride) in enumerate(zip(panels[1:], colors, strides, strict=True)):
+    axes.imshow(color, interpolation="nearest")
+    axes.set_title(f"stage {i + 1}: {color.shape[0]} x {color.shape[1]}, stride {stride}", fontsize=9)
   figure.suptitle("feature maps, first three principal components as colors", fontsize=10)
   return figure
 

@@ -79,7 +79,7 @@ def saliency(model: nn.Module, params: Mapping[str, Any], image: jax.Array | np.
   return np.asarray(jnp.abs(jax.jit(jax.grad(logit))(image[None] + noise)).mean(0).max(-1))
 
 
-def feature_colours(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
+def feature_colors(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
   """The first three principal components of each stage's feature map, as colors: float [h, w, 3] in [0, 1]."""
   pictures = []
   for features in jax.jit(lambda x: model.apply({"params": params}, x, method="features"))(image[None]):

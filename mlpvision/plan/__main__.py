@@ -10,10 +10,12 @@ per slice, but no dataset. Time is estimated for TPUs only. With --json, an inte
 file contains are not compiled again.
 """
 
+import dataclasses
 import datetime
 import importlib
 import os
 import pathlib
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -57,11 +59,12 @@ def main(argv: list[str]) -> None:
         failed.append(f"{name} on {topology}: {error}")
         continue
       store = program.Store(_JSON.value)
-      store.plans = [report.as_json(plan) for plan in found]
+      store.plans = [dataclasses.asdict(plan) for plan in found]
       store.write()
       print(report.text(found[-1], _KERNELS.value), flush=True)
       if page:
-        page.write(_WRITE.value, page.text(found, _command(), datetime.date.today()))
+        command = " ".join(["python -m mlpvision.plan", *sys.argv[1:]])
+        page.write(_WRITE.value, page.text(found, command, datetime.date.today()))
   if len(found) > 1:
     print(f"\n{report.table(found)}")
   if found:
@@ -86,14 +89,6 @@ def _configs():
   for _, config in configs:
     config_lib.check(config, dataset=False)
   return configs
-
-
-def _command():
-  """This command line, for the page."""
-  source = "--all" if _ALL.value else f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
-  given = (("topology", ",".join(_TOPOLOGY.value)), ("json", _JSON.value), ("write", _WRITE.value))
-  parts = ["python -m mlpvision.plan", source, *(["--fit"] if _FIT.value else [])]
-  return " ".join([*parts, *(f"--{name}={value}" for name, value in given if value)])
 
 
 if __name__ == "__main__":

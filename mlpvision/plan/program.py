@@ -30,7 +30,7 @@ class Store:
 
   def __init__(self, path: str | os.PathLike | None = None) -> None:
     self._path = path and pathlib.Path(path)
-    self.plans = []  # as `report.as_json` returns them, for the file's readers
+    self.plans = []  # `plans.Plan`s as dicts, for the file's readers
     self.programs = {}
     if self._path and self._path.exists():
       try:

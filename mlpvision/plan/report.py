@@ -1,8 +1,6 @@
-"""A plan as text, as a row of a table, and as JSON. Every line of the text gives its source; nothing is measured."""
+"""A plan as text and as a row of a table. Every line of the text gives its source; nothing is measured."""
 
 from collections.abc import Sequence
-import dataclasses
-from typing import Any
 
 from mlpvision.models import cost
 from mlpvision.plan import counts, fit
@@ -119,27 +117,6 @@ def _row(plan):
     _short(figures.hours) if known else f"≥ {_short(figures.least_hours)}",
     "; ".join(part for part in (note, figures.refused) if part),
   ]
-
-
-def as_json(plan: Plan) -> dict[str, Any]:
-  """A plan as nested dicts, with unrounded numbers."""
-  return {
-    "config": plan.name,
-    "topology": plan.first.topology,
-    "out_of_memory": plan.first.found.get("out_of_memory"),
-    "fits_with": None if plan.fitted is None else plan.fitted[1],
-    "arithmetic": {
-      "parameters": plan.final.parameters,
-      "macs_per_image": plan.final.macs,
-      "state_bytes": plan.final.state_bytes,
-      "batch_size": plan.final.batch_size,
-      "mesh": plan.final.mesh,
-      "total_steps": plan.final.total_steps,
-      "chip": dataclasses.asdict(plan.chip),
-    },
-    "compiler": plan.final.found,
-    "estimate": plan.estimate and dataclasses.asdict(plan.estimate),
-  }
 
 
 def _message(program):

@@ -10,7 +10,7 @@ from PIL import Image
 import pytest
 
 from benchmarks import pillow, synthetic, timm_randaugment
-from mlpvision.benchmark import usage
+from mlpvision.benchmark import measure_data, usage
 
 _BENCHMARK = ("-m", "mlpvision.benchmark", "data", "--config=configs/s2mlp_wide.py")
 
@@ -31,6 +31,13 @@ def test_all_loaders_are_measured(command, tmp_path):
     assert all(turn["images"] % 16 == 0 and turn["images"] > 0 and turn["cpu"] > 0 for turn in rounds), name
     assert name in output
   assert "imagenet_shaped" in output
+
+
+def test_our_loader_alone_is_measured_in_this_process(small_config, capsys):
+  found = measure_data.run(small_config, seconds=0.05, num_rounds=2)
+  assert list(found["loaders"]) == ["ours"]
+  assert all(turn["images"] >= 40 and turn["memory"] is None for turn in found["loaders"]["ours"])
+  assert "mnist5k:train: 4,000 images to 28 x 28" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said_at_once(command):

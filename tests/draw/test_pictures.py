@@ -60,13 +60,13 @@ def test_saliency_is_where_the_class_looks():
   assert heat[~lower].min() > 0
 
 
-def test_feature_colours_are_one_per_stage():
+def test_feature_colors_are_one_per_stage():
   model = models.create("asmlp_tiny", num_classes=4, hidden_dim=8, depths=(1, 1))
   image = np.random.default_rng(0).random((32, 32, 3), np.float32)
-  colours = maps.feature_colours(model, _params(model, 32), image)
-  assert [c.shape for c in colours] == [(8, 8, 3), (4, 4, 3)]
-  assert all(c.min() == 0 and c.max() == 1 for c in colours)
-  assert to_png(figures.features(image, colours, model.feature_strides)).startswith(b"\x89PNG")
+  colors = maps.feature_colors(model, _params(model, 32), image)
+  assert [c.shape for c in colors] == [(8, 8, 3), (4, 4, 3)]
+  assert all(c.min() == 0 and c.max() == 1 for c in colors)
+  assert to_png(figures.features(image, colors, model.feature_strides)).startswith(b"\x89PNG")
 
 
 def test_all_published_rows_are_drawn():

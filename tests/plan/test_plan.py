@@ -123,6 +123,9 @@ def test_a_small_model_is_planned_twice_alike_and_an_absurd_batch_does_not_fit(c
     programs.append(json.loads((tmp_path / f"{name}.json").read_text()))
   assert outputs[0] == outputs[1] == outputs[2]
   assert programs[0] == programs[1] == programs[2]
+  (found,) = programs[0]["plans"]
+  assert (found["name"], found["first"]["topology"], found["fitted"]) == ("quickstart", "v5e:2x2", None)
+  assert found["estimate"]["seconds"] == pytest.approx(found["first"]["found"]["cycles"] / 1.5e9)
   for line in ("3,722 in the whole model .* arithmetic", "all-reduce .* compiler", "cycles  .* compiler", "recipe .*"):
     assert_line(outputs[0], line)
   code, output = command(*plan, "--config.data.batch_size=4000000", "--config.duration=100 steps")

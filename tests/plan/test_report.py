@@ -4,8 +4,6 @@ import dataclasses
 import pathlib
 import re
 
-import pytest
-
 from mlpvision.plan import chips, counts, hlo, plans, program, report
 
 _HLO = (pathlib.Path(__file__).parent / "two_loops.hlo").read_text()
@@ -77,11 +75,3 @@ def test_the_table_has_a_row_for_each_and_the_compilers_words():
   assert lines[4].endswith("| – | out of memory |")
   assert "fits with `--config.mesh.fsdp=8`" in lines[5]
   assert table.count(f"`{_SAYS.splitlines()[0]}`") == 2
-
-
-def test_json_has_what_the_text_has():
-  found = report.as_json(_plan(fits=False, changes={"mesh.fsdp": 8}))
-  assert found["out_of_memory"] == _SAYS
-  assert found["fits_with"] == {"mesh.fsdp": 8}
-  assert found["compiler"]["cycles"] == 35_664
-  assert found["estimate"]["seconds"] == pytest.approx(35_664 / 1.5e9)
