@@ -122,7 +122,7 @@ STUDIES = {
     (_shift(1, 74.17), _shift(3, 81.26), _shift(5, 81.34), _shift(7, 81.32), _shift(9, 81.16)),
   ),
   "asmlp_padding": Study(
-    "AS-MLP: what comes in at the border",
+    "AS-MLP: padding of the axial shift",
     _AS_PAPER.format("Table 3, shift size 3"),
     "asmlp_tiny",
     _AS_SMALL,

@@ -167,7 +167,7 @@ def _sheet(title, depth):
 
 
 def _column(axes, steps, title):
-  """Boxes from top to bottom, with the shape of what leaves each one; "+" adds what came in after the last "+"."""
+  """Boxes from top to bottom, with the shape of each one's output; "+" adds the input of the branch."""
   axes.text(2.75, 0.0, title, ha="center", fontsize=10, color=_INK)
   top, entry = -0.55, -0.3
   arrow = functools.partial(_arrow, axes)

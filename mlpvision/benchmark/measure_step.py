@@ -45,7 +45,6 @@ def run(
     peers: benchmarks.torch_steps, to measure PyTorch too, eager and compiled.
   """
   config.data.batch_size = batch_size
-  own_step.check(config)
   if peers:
     peers.check()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves the GPU's memory to PyTorch

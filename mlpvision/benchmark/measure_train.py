@@ -41,7 +41,6 @@ def run(config: ml_collections.ConfigDict, batch_size: int, seconds: float, num_
     num_rounds: how many turns each side takes.
   """
   config.data.batch_size = batch_size
-  own_step.check(config)
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   own_step.use_float32_on_cpu(config)
   print("compiling ...", flush=True)

@@ -12,7 +12,6 @@ import ml_collections
 import numpy as np
 
 from mlpvision import augment, sharding, tasks
-from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.prepare import archives
 from mlpvision.training import setup as setup_lib, state as state_lib
@@ -42,16 +41,6 @@ def use_float32_on_cpu(config: ml_collections.ConfigDict) -> None:
     config.model.dtype = "float32"
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError if the batch cannot be divided into the config's accumulation steps."""
-  rows, parts = config.data.batch_size, config.accumulation_steps
-  if rows % (2 * parts):
-    raise UserError(
-      f"--batch_size={rows} must be a multiple of {2 * parts}: mixup and cutmix pair the images of each of the"
-      f" {parts} accumulation steps"
-    )
-
-
 class Step:
   """A train step with its state. Calling it runs one step and waits for the result."""
 
@@ -78,7 +67,7 @@ def make(
     directory: an existing directory.
   """
   device = jax.devices()[0]
-  step = Step(plain(config))
+  own, step = Step(config), Step(plain(config))
   params, model, images = step.state.params, step.setup.model, step.batch["image"]
   leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
   flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -94,7 +83,6 @@ def make(
     "forward": products(forward, step.state.params, images),
     "train": products(backward, step.state.params, images),
   }
-  own = Step(config)
   calls = {
     "forward": lambda: jax.block_until_ready(compiled_forward(step.state.params, images)),
     "forward products": make_call(found["forward"]),

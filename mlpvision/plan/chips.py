@@ -93,7 +93,7 @@ def peak_flops(device_kind: str) -> float | None:
 
 
 def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
-  """The chip and the shape of a slice: (4, 4) for "v5e:4x4", (1, 8) for "h100:8". UserError if there is no such."""
+  """The chip and the shape of a slice: (4, 4) for "v5e:4x4", (1, 8) for "h100:8". UserError for other names."""
   match = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", topology)
   if not match or match[1] not in CHIPS:
     raise UserError(f"--topology={topology!r}: not a known TPU slice or group of GPUs. {_FORMS}")

@@ -24,22 +24,20 @@ def search(
   config: ml_collections.ConfigDict,
   first: program.Program,
   compile_variant: Callable[[ml_collections.ConfigDict], program.Program],
-  say: Callable[[str], object],
 ) -> tuple[program.Program, dict[str, Any]] | None:
-  """The first variant of a config that fits: (its program, {"mesh.fsdp": 16, ...}), or None.
+  """The first variant of a config that fits: (its program, {"mesh.fsdp": 16, ...}), or None. Prints each attempt.
 
   Args:
     config: the config that does not fit.
     first: its program.
     compile_variant: compiles a config.
-    say: receives a line per attempt.
   """
   for changes in variants(config, first):
     variant = copy.deepcopy(config)
     with variant.unlocked():
       variant.update_from_flattened_dict(changes)
     found = compile_variant(variant)
-    say(f"  {as_flags(changes)}: {'out of memory' if found.is_out_of_memory else 'fits'}")
+    print(f"  {as_flags(changes)}: {'out of memory' if found.is_out_of_memory else 'fits'}", flush=True)
     if not found.is_out_of_memory:
       return found, changes
   return None
@@ -64,9 +62,9 @@ def variants(config: ml_collections.ConfigDict, first: program.Program) -> list[
   remat = remats[-1] if remats else {}
   steps = _accumulations(config.data.batch_size // over, parts)
   is_enough, least = first.mesh["fsdp"] < over, 0.0
-  says = program.needed_bytes(first.found["out_of_memory"])
-  if says:
-    needed, available = says
+  memory = program.needed_bytes(first.found["out_of_memory"])
+  if memory:
+    needed, available = memory
     is_enough &= needed - first.state_bytes * (1 - first.mesh["fsdp"] / over) <= available
     # Memory beyond the state is for the images of an accumulation step.
     least = parts * max(needed - first.state_bytes, 0) / max(available - first.state_bytes, 1)

@@ -115,7 +115,7 @@ def plan_here(
   first, fitted = compile_variant(config), None
   if first.is_out_of_memory and with_fit:
     print("out of memory; trying changes, the cheapest first:", flush=True)
-    fitted = fit.search(config, first, compile_variant, lambda line: print(line, flush=True))
+    fitted = fit.search(config, first, compile_variant)
   final = fitted[0] if fitted else first
   return Plan(name, chip, first, fitted, None if final.is_out_of_memory else estimate(final, chip))
 

@@ -127,7 +127,7 @@ def _why_unreachable(url):
   """None if the server sends any answer, through the proxy that tfds uses; otherwise the reason."""
   if not url.startswith("http"):
     return None
-  import requests  # what tfds downloads with
+  import requests  # as tfds does
 
   problem = ["no answer within five seconds"]
 

@@ -87,7 +87,7 @@ def make_optimizer(
     name: such as "adamw".
     schedule: the learning rate.
     weight_decay: the optimizer's own argument.
-    decay_mask: regex; parameters whose path it matches are decayed, and scaled by layer in LARS and LAMB.
+    decay_mask: regex; selects by path the parameters that are decayed, and in LARS and LAMB scaled by layer.
     clip_norm: maximum norm; 0 does not clip.
     kwargs: the optimizer's other arguments.
     skip_nonfinite: gradients with NaN or infinity change neither parameters nor the optimizer's state.
@@ -139,7 +139,7 @@ def lamb(
   weight_decay: float = 0.0,
   mask: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
-  """LAMB (arXiv 1904.00962) as NVIDIA's and timm's, which ResMLP was trained with: `mask` also selects what is scaled.
+  """LAMB (arXiv 1904.00962) as in NVIDIA's code and timm, used for ResMLP: scales only the parameters in `mask`.
 
   optax.lamb scales every array by its own norm, so that a LayerScale initialized to 1e-5 hardly changes.
 

@@ -190,7 +190,7 @@ def test_training_wants_the_same_classes_in_both_splits(tmp_path, small_config):
   _write(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
   _write(tmp_path / "val", {"a": 2, "c": 2})
   small_config.data.name, small_config.data.eval_split = f"folder:{tmp_path}", "val"
-  with pytest.raises(UserError, match="train has 3 classes, .*:val 2; only one of the two has b"):
+  with pytest.raises(UserError, match=r"train\b.* 3 .*:val\b.* 2;.* b$"):
     setup.set_up(small_config)
 
 
@@ -207,6 +207,6 @@ def test_batches_from_a_folder(tmp_path, small_config):
 def test_a_folder_needs_no_preparation(tmp_path, capsys):
   root = _write(tmp_path, {"a": 2, "b": 2})
   assert preparation.prepare(f"folder:{root}") == f"--config.data.name=folder:{root}"
-  assert "nothing to prepare" in capsys.readouterr().out
+  assert "no preparation" in capsys.readouterr().out
   with pytest.raises(UserError, match=f"for a folder of images, write folder:{root}"):
     datasets.check(str(root), None)
