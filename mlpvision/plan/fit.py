@@ -15,7 +15,7 @@ ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
                                  products; block, everything, a third more computation
   --config.data.batch_size=N     less work a step; another recipe: the learning rate goes with it"""
 
-_REMAT = ("preactivations", "block")  # of models.remat.POLICIES, by what they save
+_REMAT = ("preactivations", "block")  # of forms.REMAT, by what they save
 _REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of our models
 _LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
 
