@@ -20,6 +20,7 @@ def test_flip_and_normalize():
   turned = (flipped != many).any((1, 2, 3))
   assert abs(turned.mean() - 0.25) < 0.04
   np.testing.assert_array_equal(flipped[turned][0], many[0][:, ::-1])
+  np.testing.assert_array_equal(augment.random_flip(jax.random.key(0), images, 1.0), images[:, :, ::-1])
 
 
 def _mixes(mixup, cutmix, draws=4000, size=16):
@@ -56,6 +57,19 @@ def test_cutmix_replaces_a_box_and_counts_it():
   assert abs(boxes[:, 5].mean() - boxes[:, -6].mean()) < 0.02
 
 
+def test_the_box_s_centre_is_any_pixel_equally_often():
+  """A box as large as the image, 4 x 6, shows by what it leaves out where its centre is."""
+  box = jax.jit(jax.vmap(lambda key: augment._random_box(key, 4, 6, 1.0)))
+  boxes = np.asarray(box(jax.random.split(jax.random.key(0), 3000)))
+  for axis, size in ((2, 4), (1, 6)):
+    found, counts = np.unique(boxes.any(axis), axis=0, return_counts=True)
+    expected = [abs(np.arange(size) + 0.5 - centre) < size / 2 for centre in range(size)]
+    assert {tuple(row) for row in found} == {tuple(row) for row in np.array(expected).tolist()}
+    assert abs(counts / 3000 - 1 / size).max() < 0.04
+  places = [boxes.any(axis) @ np.arange(size) for axis, size in ((2, 4), (1, 6))]
+  assert abs(np.corrcoef(places)[0, 1]) < 0.06  # rows and columns are drawn apart
+
+
 def test_a_coin_chooses_between_mixup_and_cutmix():
   images, _ = _mixes(0.8, 1.0)
   mixed = ((images > 0) & (images < 1)).any((1, 2))
@@ -64,7 +78,8 @@ def test_a_coin_chooses_between_mixup_and_cutmix():
 
 def test_neighbours_are_partners():
   images = jnp.arange(12.0).reshape(12, 1, 1, 1) * jnp.ones((1, 4, 4, 1))
-  out, targets = augment.mixup_cutmix(jax.random.key(0), images, jnp.eye(12), mixup=1.0, cutmix=0.0)
+  mix = jax.jit(functools.partial(augment.mixup_cutmix, mixup=1.0, cutmix=0.0))
+  out, targets = mix(jax.random.key(0), images, jnp.eye(12))
   share = targets[0, 0]
   partner = np.arange(12).reshape(6, 2)[:, ::-1].ravel()
   np.testing.assert_allclose(out[:, 0, 0, 0], share * np.arange(12) + (1 - share) * partner, rtol=1e-5)
@@ -75,15 +90,16 @@ def test_off_changes_nothing():
   images, targets = jnp.ones((2, 4, 4, 3)), jnp.eye(2)
   assert augment.mixup_cutmix(None, images, targets, mixup=0.0, cutmix=0.0) == (images, targets)
   assert augment.random_erasing(None, images, 0.0) is images
+  assert augment.random_flip(None, images, 0.0) is images
 
 
 def test_random_erasing():
-  size, count = 64, 4000
+  size, count = 64, 1500
   images = jnp.full((count, size, size, 1), 99.0)
-  out = np.asarray(jax.jit(augment.random_erasing, static_argnums=2)(jax.random.key(1), images, 0.25))[..., 0]
+  out = np.asarray(jax.jit(augment.random_erasing, static_argnums=2)(jax.random.key(1), images, 0.5))[..., 0]
   erased = out != 99.0
   hit = erased.any((1, 2))
-  assert abs(hit.mean() - 0.25) < 0.025
+  assert abs(hit.mean() - 0.5) < 0.04
   noise, erased = out[erased], erased[hit]
   assert abs(noise.mean()) < 0.01
   assert abs(noise.std() - 1) < 0.01
@@ -99,10 +115,13 @@ def test_random_erasing():
   top, left = erased.any(2).argmax(1), erased.any(1).argmax(1)
   assert abs((top / (size - height)).mean() - 0.5) < 0.03
   assert abs((left / (size - width)).mean() - 0.5) < 0.03
+  drawn = np.stack([area, aspect, top / (size - height), left / (size - width)])
+  assert abs(np.corrcoef(drawn) - np.eye(4)).max() < 0.15  # independent of each other
 
 
 def test_erasing_always_where_nothing_is_too_large():
-  out = augment.random_erasing(jax.random.key(0), jnp.full((500, 32, 32, 3), 99.0), 1.0)
+  erase = jax.jit(augment.random_erasing, static_argnums=2)
+  out = erase(jax.random.key(0), jnp.full((500, 32, 32, 3), 99.0), 1.0)
   assert (out != 99.0).any((1, 2, 3)).all()
 
 

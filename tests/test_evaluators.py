@@ -2,12 +2,9 @@
 
 import json
 
-import jax
-import numpy as np
 import pytest
 
-from mlpvision import checkpoints, trained as trained_lib
-from mlpvision.data import datasets
+from mlpvision import checkpoints
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators, run as run_lib
 from mlpvision.training import loop
@@ -73,21 +70,6 @@ def test_the_command_takes_the_same_names(config, workdir, command):
   assert "28 pixels, crop ratio 1, bicubic, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)" in output
   with pytest.raises(UserError, match="fewshots.*accuracy"):
     run_lib.evaluate(workdir, evals=("fewshots",))
-
-
-def test_calibration_equals_numpy(config, workdir):
-  if not (workdir / "metrics.jsonl").exists():
-    loop.train_and_evaluate(config, workdir)
-  model, params = trained = trained_lib.load(workdir)
-  found = run_lib.evaluate(workdir, evals=("calibration",))["ece"]
-  split = datasets.open_split("mnist5k", "test[:100]")
-  pictures = np.stack([trained.preprocess(split.source[i]["image"]) for i in range(100)])
-  labels = np.array([split.source[i]["label"] for i in range(100)])
-  probabilities = np.asarray(jax.nn.softmax(model.apply({"params": params}, pictures)), np.float64)
-  hits = probabilities.argmax(1) == labels
-  tenths = np.digitize(probabilities.max(1), np.arange(1, 10) / 10)
-  gaps = [abs(hits[tenths == t].sum() - probabilities.max(1)[tenths == t].sum()) for t in range(10)]
-  assert found == pytest.approx(sum(gaps) / 100, rel=1e-4)
 
 
 @pytest.mark.parametrize(

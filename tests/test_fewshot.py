@@ -26,23 +26,41 @@ def test_ridge_separates_what_a_line_can():
   assert ((features @ weights + bias).argmax(1) == labels).mean() > 0.98
 
 
-def test_the_strength_is_the_one_that_is_best_without_each_image():
-  """Against training it n times for every strength."""
-  features, labels = _blobs(30, 2.5, 2)
+def _separable():
+  labels = np.arange(30) % 3
+  return np.c_[np.eye(3)[labels], np.arange(30)], labels
+
+
+def _noise():
+  random = np.random.default_rng(0)
+  return random.standard_normal((30, 4)), (np.arange(30) % 10 > 6).astype(int) + (np.arange(30) == 0)
+
+
+_DATA = {
+  "separable": _separable(),
+  "noise": _noise(),
+  # What one image less changes decides between strengths in most of these.
+  **{f"blobs {seed}": _blobs(20, 2.5, seed) for seed in range(2, 8)},
+}
+
+
+@pytest.mark.parametrize("data", _DATA.values(), ids=_DATA)
+def test_the_strength_is_the_one_that_is_best_without_each_image(data):
+  """Against training it n times for every strength: 1e-5 to 100 times the mean eigenvalue."""
+  features, labels = data
+  n = len(labels)
   standard = (features - features.mean(0)) / (features.std(0) + 1e-6)
   targets = np.eye(3)[labels]
-  scores = []
-  for strength in linear_probe._STRENGTHS * (standard**2).sum() / 4:
-    left_out = np.empty((30, 3))
-    for i in range(30):
-      kept = np.arange(30) != i
-      x = np.c_[standard, np.ones(30)]  # a bias that is not penalised
-      penalty = np.diag([strength] * 4 + [0.0])
+  x, scores = np.c_[standard, np.ones(n)], []  # with a bias that is not penalised
+  for strength in np.logspace(-5, 2, 8) * (standard**2).sum() / 4:
+    left_out = np.empty((n, 3))
+    penalty = np.diag([strength] * 4 + [0.0])
+    for i in range(n):
+      kept = np.arange(n) != i
       left_out[i] = x[i] @ np.linalg.solve(x[kept].T @ x[kept] + penalty, x[kept].T @ targets[kept])
     scores.append(((left_out.argmax(1) == labels).mean(), -np.square(left_out - targets).mean(), strength))
   best = max(scores)[-1]
   penalty = np.diag([best] * 4 + [0.0])
-  x = np.c_[standard, np.ones(30)]
   expected = x @ np.linalg.solve(x.T @ x + penalty, x.T @ targets)
   weights, bias = linear_probe.ridge(features, labels, 3)
   np.testing.assert_allclose(features @ weights + bias, expected, rtol=1e-6, atol=1e-8)
@@ -56,6 +74,12 @@ def test_images_of_every_class_are_drawn(data_dir):
   assert linear_probe._choose(split, 7, seed=1).source.indices != chosen.source.indices
   with pytest.raises(UserError, match="not 400"):
     linear_probe._choose(split, 400, seed=0)
+
+
+def test_metrics_are_named_by_the_shots(small_config):
+  metrics = linear_probe.FewShot.metrics
+  assert list(metrics({"shots": (5, 0)}, small_config)) == ["top1_5shot", "top1_probe"]
+  assert list(metrics({}, small_config)) == ["top1_1shot", "top1_5shot", "top1_10shot"]
 
 
 def test_on_several_devices_it_is_the_same(small_config, data_dir):

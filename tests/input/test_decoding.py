@@ -60,6 +60,17 @@ def test_large_images_are_decoded_at_a_lower_resolution(photos):
 
 
 @pytest.mark.parametrize(
+  ("side", "reduction"), [(100, 1), (127, 1), (128, 2), (255, 2), (256, 4), (511, 4), (512, 8), (640, 8)]
+)
+def test_a_reduced_image_still_has_two_pixels_for_each_of_the_crop(photos, side, reduction):
+  data = _encode(photos[0].resize((640, 640)))
+  whole = -(-side // reduction)
+  part = Image.fromarray(transforms.decode_jpeg(data, reduction)[:whole, :whole])
+  expected = part.resize((32, 32), Image.Resampling.BICUBIC, (0, 0, side / reduction, side / reduction))
+  assert np.abs(crops.cut(data, crops.Box(0, 0, side, side), 32) - np.asarray(expected, int)).max() <= 1
+
+
+@pytest.mark.parametrize(
   ("shape", "size", "ratio", "resized", "corner"),
   [  # worked out by hand from timm's rule; timm 1.0.31 with torchvision 0.28 gave the same pixels
     ((640, 427), 224, 0.875, (383, 256), (80, 16)),

@@ -49,7 +49,26 @@ def test_train_batches(train_split, small_config):
   assert batch["image"].shape == (40, 28, 28, 3)
   assert batch["image"].dtype == np.uint8
   assert batch["label"].dtype == np.int32
+  assert batch["replaced"].dtype == bool
   assert not batch["replaced"].any()
+  assert set(batch) == {"image", "label", "replaced"}
+
+
+def test_the_images_of_a_step_can_be_told(train_split, small_config):
+  small_config.augment.repeats = 3
+  batch = next(loader.train_batches(train_split, small_config, start_step=130))
+  indices = loader.image_indices(train_split, small_config, 130)
+  assert [train_split.source[i]["label"] for i in indices] == batch["label"].tolist()
+
+
+@pytest.mark.parametrize(
+  ("given", "cores", "expected"),
+  [(-1, 1, 0), (-1, 4, 0), (-1, 5, 5), (-1, 16, 16), (-1, 64, 16), (0, 64, 0), (3, 2, 3)],
+)
+def test_workers_by_the_number_of_cores(small_config, monkeypatch, given, cores, expected):
+  monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+  small_config.data.workers = given
+  assert loader.num_workers(small_config) == expected
 
 
 def test_resuming_at_any_step_gives_the_same_batches(few, small_config):
@@ -111,6 +130,7 @@ def test_evaluation_sees_every_image_once_in_order(test_split, small_config, bat
     for i in range(hosts)
   ]
   assert len({len(batches) for batches in per_host}) == 1
+  assert any(batches[-1]["mask"].any() for batches in per_host)  # none is empty on all hosts
   assert all(len(b["mask"]) * hosts % devices == 0 for batches in per_host for b in batches)
   rows = [b for step in zip(*per_host, strict=True) for b in step]
   labels = np.concatenate([b["label"][b["mask"]] for b in rows])

@@ -52,5 +52,16 @@ def test_copies_are_never_mixed_with_each_other(batch_size, repeats):
   assert np.mean([len(others) for others in partners.values()]) > 1.5  # an image meets more than one other
 
 
+@pytest.mark.parametrize(("num_images", "batch_size", "repeats"), [(20, 6, 3), (7, 4, 2), (3, 4, 2), (2, 6, 3)])
+def test_repeats_take_the_first_images_of_each_epoch_s_permutation(num_images, batch_size, repeats):
+  """At least one image, however few there are; within its batch an image may stand anywhere."""
+  epochs = np.reshape(_stream(30 * num_images, num_images, batch_size=1), (30, num_images))
+  expected = epochs[:, : max(1, num_images // repeats)].ravel().repeat(repeats)
+  expected = expected[: len(expected) // batch_size * batch_size]
+  stream = _stream(len(expected), num_images, batch_size=batch_size, repeats=repeats)
+  batches = [np.sort(np.reshape(images, (-1, batch_size))) for images in (stream, expected)]
+  np.testing.assert_array_equal(*batches)
+
+
 def test_the_order_of_images_does_not_depend_on_the_batch_size_without_repeats():
   assert _stream(250, 100, batch_size=10) == _stream(250, 100, batch_size=25)

@@ -102,8 +102,19 @@ def test_the_box_of_an_extreme_shape_is_central():
   strip = np.zeros((10, 1000, 3), np.uint8)
   strip[:, 400:600] = 255
   rng = np.random.default_rng(0)
-  out = crops.cut(strip, crops.draw_box((10, 1000), rng, scale=(0.9, 1), ratio=(0.75, 4 / 3)), 8)
-  assert (out == 255).all()
+  box = crops.draw_box((10, 1000), rng, scale=(0.9, 1), ratio=(0.75, 4 / 3))
+  assert (crops.cut(strip, box, 8) == 255).all()
+  assert box == (0, 493, 10, 13)  # 10 x 4 / 3 wide
+  assert crops.draw_box((1000, 10), rng, scale=(0.9, 1), ratio=(0.75, 4 / 3)) == (493, 0, 13, 10)  # 10 / 0.75 high
+
+
+@pytest.mark.parametrize(("shape", "moves"), [((20, 100), 1), ((100, 20), 0)])
+def test_a_box_may_be_as_high_or_as_wide_as_the_image(shape, moves):
+  rng = np.random.default_rng(0)
+  boxes = [crops.draw_box(shape, rng, scale=(0.2, 0.2), ratio=(1, 1)) for _ in range(300)]
+  assert {box[2:] for box in boxes} == {(20, 20)}
+  assert {box[1 - moves] for box in boxes} == {0}
+  assert {box[moves] for box in boxes} >= {0, 80}  # from one edge to the other
 
 
 def test_an_affine_at_rest_is_the_identity():
@@ -162,6 +173,12 @@ def test_every_mode_reads_as_the_same_picture(tmp_path):
     read = transforms.open_image(_write(tmp_path / name, picture))
     assert read.mode == "RGB"
     np.testing.assert_allclose(np.asarray(read, int), expected, atol=1, err_msg=name)
+
+
+def test_grey_of_32_bits_keeps_the_range_of_16(tmp_path):
+  values = np.array([[0, 255, 256, 0x7FFF, 0xFFFF, 0x10000, 2**30]], np.int32)
+  read = transforms.open_image(_write(tmp_path / "wide.tif", Image.fromarray(values)))
+  assert np.asarray(read)[0, :, 0].tolist() == [0, 0, 1, 127, 255, 255, 255]
 
 
 def test_transparent_pixels_are_white(tmp_path):

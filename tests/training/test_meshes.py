@@ -64,6 +64,41 @@ def test_a_rule_decides_alone(config):
   assert [kernel.sharding.shard_shape(kernel.shape) for kernel in kernels] == [(16, 512), (256, 32)]
 
 
+def test_a_large_leaf_is_cut_along_its_largest_dimension_that_divides():
+  mesh = sharding.make_mesh(data=2, fsdp=2, model=2)
+  expected = {  # 2^16 elements are large
+    (256, 256): ("fsdp", None),
+    (255, 256): (None, None),
+    (8, 512, 1024): (None, None, "fsdp"),
+    (512, 8, 1023): ("fsdp", None, None),
+    (1023, 1023): (None, None),
+    (2**16,): ("fsdp",),
+  }
+  tree = {str(shape): jax.ShapeDtypeStruct(shape, np.float32) for shape in expected}
+  found = sharding.tree_shardings(tree, mesh)
+  assert {name: sharding.spec for name, sharding in found.items()} == {
+    str(shape): jax.sharding.PartitionSpec(*axes) for shape, axes in expected.items()
+  }
+
+
+def test_the_model_axis_cuts_the_hidden_channels_alone(config):
+  config.mesh.update(data=1, fsdp=4, model=2)
+  config.model.hidden_dim = 128
+  params = setup_lib.set_up(config).abstract.params
+  cut = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): x.sharding.spec
+    for path, x in jax.tree_util.tree_leaves_with_path(params)
+    if "model" in x.sharding.spec
+  }
+  spec = jax.sharding.PartitionSpec
+  mlp = {
+    "Dense_0/kernel": spec("fsdp", "model"),
+    "Dense_0/bias": spec("model"),
+    "Dense_1/kernel": spec("model", "fsdp"),
+  }
+  assert cut == {f"block_0/channel_mixing/{name}": axes for name, axes in mlp.items()}
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [

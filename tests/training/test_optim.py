@@ -94,6 +94,12 @@ def test_rates_that_change_once_in_a_while_round_the_other_times():
   np.testing.assert_allclose([schedule(t) for t in (0, 99, 100, 199, 200, 499, 501)], [0, 0, 1, 1, 0.75, 0.25, 0])
 
 
+def test_rates_that_change_every_other_step():
+  schedule = optim.make_schedule("linear", peak=1.0, warmup_steps=4, total_steps=12, every_steps=2)
+  rates = [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
+  np.testing.assert_allclose([schedule(t) for t in range(14)], np.repeat(rates, 2))
+
+
 def test_deits_last_rate_for_384_is_the_peak():
   schedule = _recipe_schedule(recipes.deit_384)
   np.testing.assert_allclose([schedule(1251 * t) for t in (1, 2, 7, 29)], [1e-6, 1.8e-6, 5e-6, 5e-6], rtol=1e-5)
@@ -147,6 +153,15 @@ def test_clipping_bounds_the_global_norm():
   updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
   np.testing.assert_allclose(optax.global_norm(updates), 1.0, rtol=1e-6)
   np.testing.assert_allclose(updates["a"], -0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_gradient_with_nan_counts_unless_it_is_skipped(skip):
+  options = dict(skip_nonfinite=True) if skip else {}
+  optimizer = optim.make_optimizer("sgd", lambda step: 1.0, **options)
+  params = {"kernel": jnp.ones(2)}
+  updates, _ = optimizer.update({"kernel": jnp.array([jnp.nan, 1.0])}, optimizer.init(params), params)
+  np.testing.assert_array_equal(updates["kernel"], [0, 0] if skip else [np.nan, -1])
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,19 @@
 
 import re
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from running import prepare, run
 
+from mlpvision import tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
-from mlpvision.training import setup as setup_lib
+from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training.step import accumulate, make_train_step
 
 
 @pytest.fixture
@@ -48,6 +52,48 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
   memory, flops = cost(1, "none")
   assert cost(4, "none")[0] < 0.5 * memory
   assert 1.2 < cost(1, "block")[1] / flops < 1.4
+
+
+class _Toy(nn.Module):
+  """The mean colour, dropout and a linear layer: compiles at once."""
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, *, train=False):
+    return nn.Dense(self.num_classes)(nn.Dropout(0.5, deterministic=not train)(images.mean((1, 2))))
+
+
+def test_what_a_step_changes_and_reports(config):
+  config.augment.flip = 0.0
+  model, optimizer = _Toy(10), optax.sgd(0.5)
+  step = jax.jit(make_train_step(model, optimizer, config))
+  state = state_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
+  batch = tasks.random_batch(config, 10)
+  batch["replaced"][:3] = True
+  new, metrics = step(state, batch)
+  assert (new.step, metrics["replaced"], metrics["finite"]) == (1, 3, 1)
+  change = np.concatenate([x.ravel() for x in jax.tree.leaves(optax.tree.sub(new.params, state.params))])
+  np.testing.assert_allclose(metrics["update_norm"], np.linalg.norm(change), rtol=1e-5)
+  np.testing.assert_allclose(metrics["update_norm"], 0.5 * metrics["grad_norm"], rtol=1e-5)
+  average = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.params, new.params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new.ema, average)
+  # With the same parameters and images, what dropout leaves depends on the step.
+  found = [step(state.replace(step=jnp.int32(i)), batch)[1]["loss"].item() for i in (0, 0, 1, 2)]
+  assert found[0] == found[1]
+  assert len(set(found)) == 3
+
+
+def test_accumulation_is_the_mean_over_parts_that_take_turns():
+  images, targets = jnp.arange(12.0).reshape(12, 1, 1, 1), {"double": 2 * jnp.arange(12)}
+
+  def gradient(params, key, images, targets):
+    return params * images.mean(), {"images": images[:4, 0, 0, 0], "double": targets["double"][:4].astype(float)}
+
+  mean, seen = accumulate(gradient, 3, jnp.float32(2), None, images, targets)
+  assert mean == 2 * 5.5
+  np.testing.assert_allclose(seen["images"], [1, 4, 7, 10])  # of 0, 1, 2; of 3, 4, 5; ...
+  np.testing.assert_allclose(seen["double"], [2, 8, 14, 20])
 
 
 def test_blocks_share_no_work_in_the_backward_pass(config):
