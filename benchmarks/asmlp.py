@@ -1,4 +1,4 @@
-"""AS-MLP (arXiv 2107.08391) in plain PyTorch, for timing ours against. Modules are named as in the official code."""
+"""AS-MLP (arXiv 2107.08391) in plain PyTorch, to compare ours with. Modules are named as in the official code."""
 
 import torch
 from torch import nn

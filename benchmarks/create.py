@@ -1,4 +1,4 @@
-"""Models of ours as PyTorch modules that compute the same: timm's, or plain ones beside this file."""
+"""Our models as PyTorch modules that compute the same: timm's, or plain ones in this directory."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ _S2MLP_NAMES = naming.Table(
 
 
 def create(model, image_size, params):
-  """The PyTorch module of one of ours, with its parameters.
+  """The PyTorch module of one of our models, with its parameters.
 
   Args:
     model: a linen module of Mixer, ResMLP, S2-MLP or AS-MLP; without drop path and dropout.
@@ -34,13 +34,13 @@ def create(model, image_size, params):
     params: {"path/of/leaf": array}, ours.
 
   Returns:
-    A module from normalised images [B, 3, H, W] to logits.
+    A module from normalized images [B, 3, H, W] to logits.
 
   Raises:
     UserError: another family, or an option that the PyTorch version does not have.
   """
   if type(model) not in _FAMILIES:
-    raise UserError(f"there is no PyTorch version of {type(model).__name__} here, so no --peers")
+    raise UserError(f"there is no PyTorch version of {type(model).__name__} here, so --peers is not possible")
   make, fixed, table = _FAMILIES[type(model)]
   for option, value in fixed.items():
     if getattr(model, option) != value:
@@ -101,7 +101,7 @@ def _asmlp(model, image_size):
   return asmlp.ASMLP(**{name: getattr(model, name) for name in sizes})
 
 
-# Family -> (maker, what its PyTorch version cannot do otherwise, its names).
+# Family -> (function that makes the module, options that its PyTorch version fixes, names of parameters).
 _FAMILIES = {
   mixer.MlpMixer: (_mixer, {}, mixer.FAMILY.tables[0]),
   resmlp.ResMLP: (_resmlp, {}, resmlp.FAMILY.tables[0]),

@@ -1,7 +1,7 @@
-"""The way of PyTorch's DataLoader with timm's transforms, as a contestant: Pillow in worker processes.
+"""Loading as with PyTorch's DataLoader and timm's transforms: Pillow in worker processes.
 
 Each worker takes the indices of a batch from a queue, reads the files, decodes, crops, flips and augments with Pillow,
-and leaves uint8 pixels in shared memory, as timm's fast collation does.
+and writes uint8 pixels into shared memory, as timm's fast collation does.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from PIL import Image
 from benchmarks import timm_randaugment
 
 _AHEAD = 2  # batches per worker, as DataLoader's prefetch_factor
-_PATIENCE = 120  # seconds for a batch, before a worker must have died
+_PATIENCE = 120  # seconds to wait for a batch; after that, a worker must have died
 
 
 def batches(config: Mapping[str, Any], paths: Sequence[str], workers: int) -> Iterator[np.ndarray]:
-  """Batches of random files, given the config as a dict."""
+  """Batches of random files; config is a dict."""
   rows, size = config["data"]["batch_size"], config["data"]["image_size"]
   shape = (rows, size, size, 3)
   context = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""S2-MLP (arXiv 2106.07477) in plain PyTorch, for timing ours against: the paper's default architecture."""
+"""S2-MLP (arXiv 2106.07477) in plain PyTorch, to compare ours with: the paper's default architecture."""
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def shift(x):
 
 
 class S2Block(nn.Module):
-  """A spatial-shift branch and a channel-MLP branch, normalised at their ends; [B, H, W, C] -> [B, H, W, C]."""
+  """A spatial-shift branch and a channel-MLP branch, with norms at their ends; [B, H, W, C] -> [B, H, W, C]."""
 
   def __init__(self, channels, hidden_dim, norm):
     super().__init__()
@@ -45,7 +45,7 @@ class S2Block(nn.Module):
 
 
 class S2MLP(nn.Module):
-  """Normalised images [B, 3, H, W] -> logits [B, num_classes]. affine: Affine in place of layer norm, as in "deep"."""
+  """Normalized images [B, 3, H, W] -> logits [B, num_classes]. affine: Affine in place of layer norm, as in "deep"."""
 
   def __init__(self, num_classes, patch_size, num_blocks, hidden_dim, mlp_ratio, affine):
     super().__init__()

@@ -1,8 +1,8 @@
-"""RandAugment's operations as timm has them, in Pillow: what ours are tested and timed against."""
+"""timm's RandAugment operations, in Pillow; ours are tested against them and compared in speed."""
 
 from PIL import Image, ImageEnhance, ImageOps
 
-# Those of "inc1", whose effect grows with the level.
+# The operations of "inc1", whose effect increases with the level.
 INCREASING = (
   "AutoContrast", "Equalize", "Invert", "Rotate", "PosterizeIncreasing", "SolarizeIncreasing", "SolarizeAdd",
   "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing", "ShearX", "ShearY",
@@ -11,7 +11,7 @@ INCREASING = (
 
 
 def apply(name: str, image: Image.Image, level: float, sign: int, fill: tuple[int, ...]) -> Image.Image:
-  """timm's operation `name` at a level in [0, 10]; sign: 1 or -1, where there are two ways; fill: what comes in."""
+  """timm's operation `name` at a level in [0, 10]; sign: the direction, 1 or -1; fill: color of new pixels."""
 
   def affine(*matrix):
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=fill)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates: of a config's model, or of all variants beside the papers' figures.
+"""Counts parameters and multiply-accumulates of a config's model, or of all variants for docs/models.md.
 
 python -m mlpvision.cost --config=configs/s2mlp_wide.py
 python -m mlpvision.cost --write=docs/models.md
@@ -11,9 +11,9 @@ from ml_collections import config_flags
 
 from mlpvision import commands
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="Whose model to count.")
-_CLASSES = flags.DEFINE_integer("classes", 1000, "Width of the head, which is the dataset's number of classes.")
-_WRITE = flags.DEFINE_string("write", None, "Write the page of all variants to this Markdown file; in a checkout.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="The config whose model is counted.")
+_CLASSES = flags.DEFINE_integer("classes", 1000, "Number of classes of the head.")
+_WRITE = flags.DEFINE_string("write", None, "Write the page of all variants to this file; in the repository only.")
 
 
 def main(argv: list[str]) -> None:
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     return
   config = commands.read_config(_CONFIG)
   if config is None:
-    raise app.UsageError("--config or --write")
+    raise app.UsageError("--config=FILE or --write=FILE is missing")
   from mlpvision import tasks
   from mlpvision.models import cost
 

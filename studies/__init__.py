@@ -1,1 +1,1 @@
-"""The papers' ablations as grids of runs, with the papers' numbers beside ours."""
+"""The papers' ablations as grids of runs, compared with the papers' figures."""

@@ -1,8 +1,8 @@
-"""Trains a table of a paper and writes it beside the paper's numbers: python -m studies s2mlp_directions
+"""Trains a table of a paper and compares it with the paper's numbers: python -m studies s2mlp_directions
 
-Without --config: small models on the quickstart's digits, for a laptop. In the papers' own setting, for example
+Without --config, it trains small models on the quickstart's digits. In a paper's setting, for example:
   python -m studies s2mlp_directions --config=configs/s2mlp_wide.py --config.data.name=folder:IMAGENET100
-A study that was interrupted goes on where it was.
+The same command resumes an interrupted study.
 """
 
 import datetime
@@ -14,15 +14,15 @@ from ml_collections import config_flags
 
 from mlpvision import commands
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="The papers' setting; default: a laptop's.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every setting.", lower_bound=1)
-_DURATION = flags.DEFINE_string("duration", None, 'Of a run, e.g. "2 epochs"; default: the config\'s.')
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the runs; default: runs/studies/NAME.")
-_OUTPUT = flags.DEFINE_string("output", "docs/studies", "A directory for the table, the picture and the JSON.")
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="A paper's setting; default: small models on digits.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Number of runs per setting.", lower_bound=1)
+_DURATION = flags.DEFINE_string("duration", None, 'Duration of a run, e.g. "2 epochs"; default: the config\'s.')
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs; default: runs/studies/NAME.")
+_OUTPUT = flags.DEFINE_string("output", "docs/studies", "Directory of the table, the figure and the JSON file.")
 
 
 def main(argv: list[str]) -> None:
-  """Runs the study that is named, and writes it down."""
+  """Runs a study and writes its results."""
   from studies import grids
 
   if len(argv) != 2 or argv[1] not in grids.STUDIES:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def _laptop(study):
-  from configs import quickstart  # beside the package: studies are run from the repository
+  from configs import quickstart
   from studies import grids
 
   config = quickstart.get_config()

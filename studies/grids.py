@@ -1,7 +1,7 @@
-"""What each study trains: one definition for a laptop and for the papers' own setting.
+"""The settings of each study, for the papers' configs and for small models that train on a laptop.
 
-A row's `change` holds fields of config.model for the papers' setting, `laptop` those for the laptop's where they
-differ (a model of 8 blocks has no 12 to vary). Numbers are top-1 in percent, as the papers print them.
+A row's `change` contains fields of config.model for the paper's setting; `laptop` those for the laptop, if they differ
+(a model of 8 blocks cannot have 12). Numbers are top-1 in percent, as printed in the papers.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from mlpvision.models import published
+from docs.tools import published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Study:
   """A table of a paper.
 
   Attributes:
-    title, source: for the report; the source says on which images the paper's numbers were taken.
-    config: of configs/, the papers' setting.
+    title, source: for the report; the source includes the paper's dataset.
+    config: name in configs/, the paper's setting.
     laptop: fields of config.model for the laptop, on the quickstart's 28x28 digits.
     rows: the settings.
-    order: groups of rows from best to worst, as the paper has them; only where groups are equivalent settings.
+    order: groups of equivalent rows, from best to worst in the paper.
   """
 
   title: str
@@ -122,7 +122,7 @@ STUDIES = {
     (_shift(1, 74.17), _shift(3, 81.26), _shift(5, 81.34), _shift(7, 81.32), _shift(9, 81.16)),
   ),
   "asmlp_padding": Study(
-    "AS-MLP: what comes in at the border",
+    "AS-MLP: padding of the axial shift",
     _AS_PAPER.format("Table 3, shift size 3"),
     "asmlp_tiny",
     _AS_SMALL,

@@ -1,4 +1,4 @@
-"""A study's table, picture and JSON."""
+"""A study's table, figure and JSON file."""
 
 from collections.abc import Mapping, Sequence
 import itertools
@@ -28,11 +28,11 @@ def write(
   """Writes FOLDER/NAME.{md,png,json}.
 
   Args:
-    name, study: of `grids.STUDIES`.
+    name, study: an item of `grids.STUDIES`.
     results: as `runs.run` returns them.
-    folder: a local directory, made if it is missing.
-    images: what was trained on, in words.
-    made_by: the command, the hardware and the date, in words.
+    folder: a local directory; created if missing.
+    images: description of the dataset.
+    made_by: the command, hardware and date.
 
   Returns:
     The path of the .md file.
@@ -48,7 +48,7 @@ def write(
 
 
 def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *, images: str, made_by: str) -> str:
-  """The page: table, order, picture."""
+  """The page: table, order and figure."""
   seeds = len(next(iter(results.values())))
   lines = [
     f"# {study.title}",

@@ -1,4 +1,4 @@
-"""Trains the runs of a study one after the other; an interrupted study goes on where it was."""
+"""Trains the runs of a study, one after the other; an interrupted study resumes."""
 
 import json
 import re
@@ -22,16 +22,16 @@ def run(
 
   Args:
     study: a `grids.Study`.
-    base: the config to start from; it is copied.
-    seeds: how many, from 0.
-    workdir: each run gets WORKDIR/ROW/seed_K.
-    on_laptop: whether rows take their laptop's fields.
+    base: the config that rows change; it is copied.
+    seeds: number of seeds, from 0.
+    workdir: the runs' workdirs are WORKDIR/ROW/seed_K.
+    on_laptop: whether rows use their `laptop` fields.
 
   Returns:
     {label: [top-1 of each seed, in percent]}
 
   Raises:
-    UserError: a run of another config is in its place.
+    UserError: a workdir contains a run of another config, or a run was stopped.
   """
   results = {}
   for row in study.rows:
@@ -48,17 +48,17 @@ def run(
 
 
 def _top1(config, folder):
-  """Of a run that is done, was interrupted, or has not begun."""
+  """The top-1 of a run, which is started or resumed unless it is finished."""
   path = folder / _FILE
   if path.exists():
     saved = json.loads(path.read_text())
     differences = config_lib.differences(saved["config"], config_lib.to_json(config))
     if differences:
-      raise UserError(f"{folder} holds a run of another config:\n  " + "\n  ".join(differences))
+      raise UserError(f"{folder} contains a run of another config:\n  " + "\n  ".join(differences))
     return saved["top1"]
   result = loop.train_and_evaluate(config, str(folder))
   if not result.finished:
-    raise UserError(f"stopped after step {result.step} of {folder}; the same command continues there")
+    raise UserError(f"{folder}: stopped after step {result.step}; the same command resumes")
   top1 = result.metrics["val/top1"]
   if result.is_main:
     path.write_text(json.dumps({"top1": top1, "config": config_lib.to_json(config)}))

@@ -21,7 +21,7 @@ _BESIDE = {"benchmarks", "configs", "docs", "studies", "train"}
 _ROOMS = {
   "train": ("commands config errors reporting sharding training", set()),
   "configs": ("", _HEAVY | _TREES | {"numpy"}),
-  "studies": ("config errors models.published reporting sharding training configs commands", _HEAVY),
+  "studies": ("config docs errors reporting sharding training configs commands", _HEAVY),
   "benchmarks": ("benchmark errors models tasks weights training.setup", {"clu", "orbax", "grain"}),
   "docs": ("errors models plan", _HEAVY),
   # The whole package: what a user of the library imports.
@@ -81,8 +81,8 @@ _CYCLES = {
 }
 # Libraries that can also be run.
 _BOTH = {"mlpvision.reporting.curves"}
-# One exception to the rules for others: the builders and the synthetic dataset are datasets of tfds.
-_TFDS = re.compile(r"mlpvision\.(prepare\.|benchmark\.synthetic|plan\.images|data\.datasets)")
+# One exception to the rules for others: the builders are datasets of tfds.
+_TFDS = re.compile(r"mlpvision\.(prepare\.|plan\.images|data\.datasets)")
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Drawings of the three families: the whole network, its block, and what mixes places. Sizes are the models' own."""
+"""Diagrams of three families: the network, its block, and its token mixing. Sizes are taken from the models."""
 
 import functools
 
@@ -10,7 +10,7 @@ import numpy as np
 from mlpvision import models
 from mlpvision.models import shift
 
-# Light tints of Okabe and Ito's colours, dark enough apart for colour-blind readers; what a box does is written in it.
+# Light tints of Okabe and Ito's colors, which color-blind readers can distinguish; every box also has a label.
 _FILL = {"places": "#F6CF8A", "channels": "#A9D8F2", "norm": "#E4E4E4", "frame": "#FFFFFF", "whole": "#BFE3D6"}
 _GAP, _HEIGHT, _INK, _SOFT = 0.34, 0.62, "#222222", "#666666"
 
@@ -167,7 +167,7 @@ def _sheet(title, depth):
 
 
 def _column(axes, steps, title):
-  """Boxes from top to bottom, with the shape of what leaves each one; "+" adds what came in after the last "+"."""
+  """Boxes from top to bottom, with the shape of each one's output; "+" adds the input of the branch."""
   axes.text(2.75, 0.0, title, ha="center", fontsize=10, color=_INK)
   top, entry = -0.55, -0.3
   arrow = functools.partial(_arrow, axes)
@@ -209,17 +209,17 @@ def _arrow(axes, start, end):
   axes.add_patch(FancyArrowPatch(start, end, **style))
 
 
-def _grid(axes, x, y, shape, side, colour, labels=None):
+def _grid(axes, x, y, shape, side, color, labels=None):
   for row, column in np.ndindex(*shape):
     corner = (x + column * side, y - (row + 1) * side)
-    axes.add_patch(Rectangle(corner, side, side, facecolor=colour(row, column), edgecolor=_SOFT, linewidth=0.8))
+    axes.add_patch(Rectangle(corner, side, side, facecolor=color(row, column), edgecolor=_SOFT, linewidth=0.8))
     if labels is not None:
       _note(axes, corner[0] + side / 2, corner[1] + side / 2, labels[row, column], va="center")
 
 
 def _note(axes, x, y, text, *, soft=False, va="bottom", **more):
-  size, colour = (8, _SOFT) if soft else (9, _INK)
-  axes.text(x, y, text, ha="center", va=va, fontsize=size, color=colour, **more)
+  size, color = (8, _SOFT) if soft else (9, _INK)
+  axes.text(x, y, text, ha="center", va=va, fontsize=size, color=color, **more)
 
 
 FAMILIES = {"mixer": _mixer, "s2mlp": _s2mlp, "asmlp": _asmlp}

@@ -1,15 +1,16 @@
-"""docs/models.md as a whole, and the figure of the papers' accuracies against the sizes counted here."""
+"""Writes docs/models.md, and draws the papers' accuracies over the sizes counted here."""
 
 from collections.abc import Mapping
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from docs.tools import published
 from mlpvision import models
-from mlpvision.models import cost, published
+from mlpvision.models import cost
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, for color-blind readers.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 
 _HEADER = """# Models
@@ -79,13 +80,13 @@ def draw(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
   families = sorted({row.name.split("_")[0] for row in published.ROWS if row.top1})
   kinds = (("parameters", 1e6, "parameters (M)"), ("macs", 1e9, "multiply-accumulates (G)"))
   for axes, (key, unit, label) in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
-    for family, colour, marker in zip(families, _COLOURS, _MARKERS, strict=False):
+    for family, color, marker in zip(families, _COLORS, _MARKERS, strict=False):
       rows = [
         row for row in published.ROWS if row.top1 and row.name.split("_")[0] == family and "Pre-trained" not in row.note
       ]
       points = [(counts[row.name, row.image_size][key] / unit, float(row.top1)) for row in rows]
       if points:
-        axes.plot(*zip(*sorted(points), strict=True), marker + ":", color=colour, label=family, linewidth=1)
+        axes.plot(*zip(*sorted(points), strict=True), marker + ":", color=color, label=family, linewidth=1)
     axes.set(xscale="log", xlabel=label)
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)

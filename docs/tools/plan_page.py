@@ -1,4 +1,4 @@
-"""The part of docs/performance.md that `mlpvision.plan` writes, between two markers; people write the rest."""
+"""The part of docs/performance.md that `mlpvision.plan --write` writes, between two markers."""
 
 from collections.abc import Sequence
 import datetime
@@ -11,18 +11,18 @@ from mlpvision.plan.plans import Plan
 
 BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
 
-_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's; the GB of HBM are counted
-in its HLO. Step, MFU, images/s and hours are arithmetic on the cycles that it estimates, in which waiting for
-collectives, input, evaluation and checkpoints is not counted. The roofline is arithmetic on its GFLOP, the GB of HBM
-and the chip's published peaks. MFU counts the model's own matrix products, forward and backward, and no recomputation.
-All but images/s and hours is per chip."""
+_LEGEND = """Nothing was measured. Memory, GFLOP, GB and collectives are the compiler's figures; the GB of HBM are
+counted in its HLO. Step, MFU, images/s and hours are computed from the cycles that it estimates, without
+waiting for collectives, input, evaluation and checkpoints. The roofline is computed from its GFLOP, the GB of
+HBM and the chip's published peaks. MFU counts the model's own matrix products, forward and backward, without
+recomputation. All figures except images/s and hours are per chip."""
 
 
 def write(path: str | os.PathLike, text: str) -> None:
-  """Replaces what is between the markers; a page that is not there is made.
+  """Replaces the text between the markers, or creates the page.
 
   Raises:
-    UserError: the page is there without the markers, each once and in order.
+    UserError: the page exists and does not have both markers once, in order.
   """
   path = pathlib.Path(path)
   page = path.read_text() if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
@@ -34,11 +34,11 @@ def write(path: str | os.PathLike, text: str) -> None:
 
 
 def text(plans: Sequence[Plan], command: str, date: datetime.date) -> str:
-  """What goes between the markers; command and date say where it is from."""
+  """The text between the markers, with the command and date that it is from."""
   versions = ", ".join(plans[0].final.found["versions"])
-  return f"""## Plan: the TPU compiler's word on every recipe
+  return f"""## Plans of all recipes
 
-Written by `{command}`, with {versions}, on no TPU, {date}.
+Written by `{command}`, with {versions}, without a TPU, {date}.
 
 {_LEGEND}
 

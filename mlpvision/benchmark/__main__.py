@@ -1,16 +1,16 @@
-"""How fast loading is and how fast the model's step is, beside the usual ways to do the same, and both together.
+"""Measures how fast images load, how fast a step runs, and how fast both run together.
 
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py --synthetic=2000 --peers
   python -m mlpvision.benchmark step --config=configs/s2mlp_wide.py --batch_size=8 --peers
   python -m mlpvision.benchmark train --config=configs/s2mlp_wide.py --batch_size=8 --synthetic=2000
 
-data: the loader alone. step: the model alone, on images that are on the device. train: both together, beside the step
-alone. --synthetic makes a dataset, for those who have none. CPU seconds tell more than seconds on a machine that others
-use too.
+data: the loader alone. step: the train step alone, on images that are on the device. train: the step fed by the loader,
+compared with the step alone. On a machine with other work, CPU seconds are more reliable than seconds.
 """
 
-import contextlib
+import json
+import pathlib
 import tempfile
 
 from absl import flags
@@ -21,62 +21,63 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 _SYNTHETIC = flags.DEFINE_integer(
-  "synthetic", 0, "Make this many images like ImageNet's, and load those; 0: the config's dataset.", lower_bound=0
+  "synthetic",
+  0,
+  "data, train: generate this many images with ImageNet's sizes and load them instead of the config's dataset (0: do"
+  " not). In the repository only.",
+  lower_bound=0,
 )
 _PEERS = flags.DEFINE_bool(
   "peers",
   False,
-  "data: also Pillow in processes, as PyTorch's DataLoader with timm, and tf.data. step: also PyTorch. In a checkout.",
+  "data: also measure Pillow in worker processes, as PyTorch's DataLoader with timm uses it, and tf.data. step: also"
+  " measure PyTorch. In the repository only.",
 )
-_SECONDS = flags.DEFINE_float("seconds", 3, "data, train: how long each stage and each turn takes.", lower_bound=0.1)
+_SECONDS = flags.DEFINE_float("seconds", 3, "data, train: duration of each stage and each round.", lower_bound=0.1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "step, train: images per step, on one device.", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "How many turns each contender gets.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "Also write everything to this file.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds; in each, everything is measured once.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "Also write all results to this file.")
 
 
 def main(argv: list[str]) -> None:
-  """Measures and prints."""
+  """Measures, prints tables and writes the JSON file."""
   subjects = {"data": _data, "step": _step, "train": _train}
   if len(argv) != 2 or argv[1] not in subjects:
-    raise UserError(f"say what to measure: python -m mlpvision.benchmark {'|'.join(subjects)} --config=FILE")
-  subjects[argv[1]](commands.read_config(_CONFIG))
+    raise UserError(f"name what to measure: python -m mlpvision.benchmark {'|'.join(subjects)} --config=FILE")
+  config = commands.read_config(_CONFIG)
+  with tempfile.TemporaryDirectory() as directory:
+    if argv[1] != "step":
+      if _SYNTHETIC.value:
+        synthetic = commands.of_repository("benchmarks.synthetic", "--synthetic")
+        print(f"generating {_SYNTHETIC.value:,} images in {directory} ...", flush=True)
+        config.data.name, config.data.train_split = synthetic.prepare(directory, _SYNTHETIC.value), "train"
+      config_lib.check(config)
+    found = subjects[argv[1]](config)
+  if _JSON.value:
+    pathlib.Path(_JSON.value).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _data(config):
-  with _dataset(config):
-    from mlpvision.benchmark import measure_data
+  from mlpvision.benchmark import measure_data
 
-    options = dict(seconds=_SECONDS.value, num_rounds=_ROUNDS.value, json_path=_JSON.value)
-    measure_data.run(config, **options, with_peers=_PEERS.value)
-
-
-def _train(config):
-  with _dataset(config):
-    from mlpvision.benchmark import measure_train
-
-    options = dict(seconds=_SECONDS.value, num_rounds=_ROUNDS.value, json_path=_JSON.value)
-    measure_train.run(config, **options, batch_size=_BATCH_SIZE.value)
-
-
-@contextlib.contextmanager
-def _dataset(config):
-  """Inside, the config's dataset is there, or the synthetic one in its place."""
-  with tempfile.TemporaryDirectory() as directory:
-    if not _SYNTHETIC.value:
-      config_lib.check(config)
-    else:
-      from mlpvision.benchmark import measure_data
-
-      measure_data.prepare_synthetic(config, _SYNTHETIC.value, directory)
-      config_lib.check(config)
-    yield
+  processes = None
+  if _PEERS.value or _SYNTHETIC.value:
+    processes = commands.of_repository("benchmarks.contender", "--peers")
+  peers = commands.of_repository("benchmarks.loaders", "--peers") if _PEERS.value else None
+  return measure_data.run(config, _SECONDS.value, _ROUNDS.value, processes=processes, peers=peers)
 
 
 def _step(config):
   from mlpvision.benchmark import measure_step
 
-  options = dict(num_rounds=_ROUNDS.value, with_peers=_PEERS.value, json_path=_JSON.value)
-  measure_step.run(config, batch_size=_BATCH_SIZE.value, **options)
+  peers = commands.of_repository("benchmarks.torch_steps", "--peers") if _PEERS.value else None
+  return measure_step.run(config, _BATCH_SIZE.value, _ROUNDS.value, peers=peers)
+
+
+def _train(config):
+  from mlpvision.benchmark import measure_train
+
+  return measure_train.run(config, _BATCH_SIZE.value, _SECONDS.value, _ROUNDS.value)
 
 
 if __name__ == "__main__":

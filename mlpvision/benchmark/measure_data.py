@@ -1,67 +1,62 @@
-"""How fast images are loaded: each stage alone, and the whole loader beside others."""
+"""Measures loading: each stage alone, and the whole loader, alone or in turns with other loaders."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import json
+import itertools
 import os
-import pathlib
 import statistics
-import tempfile
+import time
+import types
 from typing import Any
 
+import grain
+import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import commands
-from mlpvision.benchmark import stages, synthetic, usage
-from mlpvision.benchmark.contender import Contender, serve_batches
-from mlpvision.data import datasets, loader
-from mlpvision.errors import UserError
+from mlpvision.benchmark import usage
+from mlpvision.data import datasets, loader, rows as rows_lib
 
-# So many images of the dataset the other loaders get as files; they read them over and over.
-_FILES = 1000
+_EXAMPLES = 256  # images that the stages after reading use again and again
+
+
+@dataclasses.dataclass
+class Stage:
+  """Images per second of one stage that runs alone in one thread."""
+
+  name: str
+  per_second: float
+  per_cpu_second: float
 
 
 @dataclasses.dataclass
 class Turn:
-  """One loader's turn: images, seconds, CPU seconds, and the most bytes seen (None: not known)."""
+  """One loader in one round: images, seconds, CPU seconds, and peak memory in bytes (None: unknown)."""
 
   images: int
   wall: float
   cpu: float
   memory: int | None
 
-  @property
-  def per_cpu_second(self) -> float:
-    return self.images / self.cpu
-
-  @property
-  def per_second(self) -> float:
-    return self.images / self.wall
-
 
 def run(
   config: ml_collections.ConfigDict,
-  *,
   seconds: float,
   num_rounds: int,
-  with_peers: bool,
-  json_path: str | os.PathLike | None = None,
-) -> None:
-  """Measures, prints the tables, and writes the JSON file.
+  *,
+  processes: types.ModuleType | None = None,
+  peers: types.ModuleType | None = None,
+) -> dict[str, Any]:
+  """Measures, prints the tables, and returns the results for a JSON file.
 
   Args:
-    config: the whole config; its dataset must be there.
-    seconds: of one turn, and of one stage.
-    num_rounds: turns of each loader.
-    with_peers: also Pillow in processes, and tf.data; in a checkout.
-    json_path: where to write it all as JSON, or None.
+    config: the whole config. Its dataset must be available.
+    seconds: duration of each stage and of each loader's turn.
+    num_rounds: how many turns each loader takes.
+    processes: benchmarks.contender, to run each loader in its own process, which also measures memory; None: here.
+    peers: benchmarks.loaders, to measure other loaders too; this takes `processes`.
   """
-  if with_peers:
-    pillow, tfdata = (commands.of_repository(f"benchmarks.{name}", "--peers") for name in ("pillow", "tfdata"))
-    if config.augment.crop != "random_resized":
-      raise UserError(f"--peers: the other loaders know no augment.crop={config.augment.crop!r}, only 'random_resized'")
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   workers, cores = loader.num_workers(config), os.cpu_count()
   title = (
@@ -69,36 +64,67 @@ def run(
     f" batch {config.data.batch_size}, {f'{workers} workers' if workers else 'threads'}, {cores} CPU cores,"
     f" RandAugment {config.augment.randaugment or 'off'}"
   )
-  print(title, flush=True)
-  found = stages.measure(split, config, seconds)
-  print(stages.table(found), flush=True)
-  loaders = {"ours": (own_batches, config.to_dict())}
-  turns = {}
-  with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-    if with_peers:
-      paths, processes = _write_files(split, directory), workers or cores
-      loaders[f"Pillow, {processes} processes"] = (pillow.batches, config.to_dict(), paths, processes)
-      loaders["tf.data, no RandAugment"] = (tfdata.batches, config.to_dict(), paths)
-    contenders = []
-    for name, arguments in loaders.items():
-      contenders.append(Contender(f"the loader {name}", serve_batches, *arguments))
-      stack.callback(contenders[-1].close)
+  with contextlib.ExitStack() as stack:
+    loaders = {"ours": (own_batches, config.to_dict())}
+    if peers:
+      loaders |= stack.enter_context(peers.make(config, split, workers or cores))
+    print(title, flush=True)
+    stages = measure_stages(split, config, seconds)
+    print(_stage_table(stages), flush=True)
+    if processes:
+      contenders = {
+        name: stack.enter_context(processes.start(f"the loader {name}", serve_batches, *arguments))
+        for name, arguments in loaders.items()
+      }
+      takes = {name: contender.turn_and_memory for name, contender in contenders.items()}
+    else:
+      _, turn = serve_batches(*loaders["ours"])
+      takes = {"ours": lambda seconds: (turn(seconds), None)}
+    turns = {name: [] for name in loaders}
     for _ in range(num_rounds):
-      for name, contender in zip(loaders, contenders, strict=True):
-        measured, memory = contender.turn_and_memory(seconds)
-        turns.setdefault(name, []).append(Turn(*measured, memory))
-  print(table(turns))
-  if json_path:
-    whole = {
-      "title": title,
-      "stages": [dataclasses.asdict(stage) for stage in found],
-      "loaders": {name: [dataclasses.asdict(turn) for turn in found] for name, found in turns.items()},
-    }
-    pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
+      for name, take in takes.items():
+        measured, memory = take(seconds)
+        turns[name].append(Turn(*measured, memory))
+  print(_loader_table(turns))
+  return {
+    "title": title,
+    "stages": [dataclasses.asdict(stage) for stage in stages],
+    "loaders": {name: [dataclasses.asdict(turn) for turn in found] for name, found in turns.items()},
+  }
+
+
+def measure_stages(split: datasets.Split, config: ml_collections.ConfigDict, seconds: float) -> list[Stage]:
+  """Measures reading, decoding with cropping, RandAugment, batching and the transfer, each for `seconds`."""
+  rng = np.random.default_rng(config.seed)
+  rows = config.data.batch_size
+  examples = [split.source[int(i)]["image"] for i in rng.integers(len(split), size=_EXAMPLES)]
+  task_rows = rows_lib.of(config)
+  crops = [task_rows.draw_crop(data, rng)[0] for data in examples]
+  some = itertools.cycle(range(_EXAMPLES))
+  stages = [
+    ("read", 1, lambda: split.source[int(rng.integers(len(split)))]),
+    ("decode and crop", 1, lambda: task_rows.draw_crop(examples[next(some)], rng)),
+  ]
+  if randaugment := task_rows.randaugment:
+    stages.append(("RandAugment", 1, lambda: randaugment(crops[next(some)], rng)))
+  rows_of_batch = grain.MapDataset.source([{"image": crops[i % _EXAMPLES]} for i in range(rows)]).batch(rows)
+  batch = rows_of_batch[0]["image"]
+  stages.append(("batch", rows, lambda: rows_of_batch[0]))
+  stages.append((f"transfer to {jax.devices()[0].platform}", rows, lambda: jax.device_put(batch).block_until_ready()))
+  return [_time(name, images, call, seconds) for name, images, call in stages]
+
+
+def _time(name, images, call, seconds):
+  call()
+  calls, cpu, start = 0, time.process_time(), time.perf_counter()
+  while (wall := time.perf_counter() - start) < seconds:
+    call()
+    calls += 1
+  return Stage(name, calls * images / wall, calls * images / max(1e-9, time.process_time() - cpu))
 
 
 def own_batches(config: Mapping[str, Any]) -> Iterator[np.ndarray]:
-  """Training batches of a config, given as a dict; flipped on the host, which training leaves to the device."""
+  """Training images uint8 [B, H, W, 3] of a config given as a dict; flipped here, since other loaders flip too."""
   config = ml_collections.ConfigDict(config)
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   rng = np.random.default_rng(0)
@@ -110,44 +136,51 @@ def own_batches(config: Mapping[str, Any]) -> Iterator[np.ndarray]:
       yield images
 
 
-def prepare_synthetic(config: ml_collections.ConfigDict, num_images: int, directory: str | os.PathLike) -> None:
-  """Lets the config train on num_images images like ImageNet's, prepared in the directory."""
-  print(f"making {num_images:,} images in {directory} ...", flush=True)
-  config.data.name, config.data.train_split = synthetic.prepare(directory, num_images), "train"
+def serve_batches(make: Callable[..., Iterator[np.ndarray]], *arguments: Any) -> tuple[None, Callable[[float], tuple]]:
+  """(None, turn) for the loader whose batches make(*arguments) yields; turn(seconds) -> (images, seconds, CPU seconds).
+
+  Before and after a turn, the loader's queues are full, so that it has loaded as many images as were taken.
+  """
+  batches = make(*arguments)
+  next(batches)
+  usage.settle()
+
+  def turn(seconds):
+    before, start = usage.cpu_seconds(), time.perf_counter()
+    images = 0
+    while time.perf_counter() < start + seconds:
+      images += len(next(batches))
+    after, end = usage.settle()
+    return images, end - start, after - before
+
+  return None, turn
 
 
-def table(turns: Mapping[str, Sequence[Turn]]) -> str:
-  """{name of a loader: its turns} as text, ours first."""
-  median = {name: statistics.median(turn.per_cpu_second for turn in found) for name, found in turns.items()}
-  ours, *_ = turns
-  lines = [
-    f"{f'whole loader, {len(turns[ours])} rounds':30}{'images/s':>12}{'per CPU-second: median':>24}{'min':>8}{'max':>8}"
-    f"{'ours/it':>9}{'peak memory':>13}{'last round':>12}"
-  ]
-  for name, found in turns.items():
-    speeds, memory = [turn.per_cpu_second for turn in found], [turn.memory for turn in found]
-    sizes = (max(memory), memory[-1]) if None not in memory else ()
-    peak, last = (f"{size / 1e6:,.0f} MB" for size in sizes) if sizes else ("?", "?")
-    lines.append(
-      f"{name:30}{statistics.median(turn.per_second for turn in found):12,.0f}{median[name]:24,.0f}"
-      f"{min(speeds):8,.0f}{max(speeds):8,.0f}{median[ours] / median[name]:9.2f}{peak:>13}{last:>12}"
-    )
-  lines.append(
-    "All processes of a loader count. Every loader here flips on the host, so that all do the same work; in training,"
-    "\nthe device flips."
-  )
-  if not usage.COMPLETE:
-    lines.append("Without /proc, worker processes that still run do not count, and memory is not known.")
+def _stage_table(stages):
+  lines = [f"{'stage, alone in one thread':30}{'images/s':>12}{'per CPU-second':>16}{'CPU ms/image':>14}"]
+  lines += [f"{s.name:30}{s.per_second:12,.0f}{s.per_cpu_second:16,.0f}{1e3 / s.per_cpu_second:14.3f}" for s in stages]
   return "\n".join(lines)
 
 
-def _write_files(split, directory):
-  paths = []
-  for i in range(min(_FILES, len(split))):
-    data = split.source[i]["image"]
-    if data.startswith(b"\xff\xd8"):  # tf.data's fused decoding takes nothing but JPEGs
-      paths.append(os.path.join(directory, f"{i}.jpg"))
-      pathlib.Path(paths[-1]).write_bytes(data)
-  if not paths:
-    raise UserError(f"{split.name} has no JPEGs; --peers needs some")
-  return paths
+def _loader_table(turns: Mapping[str, Sequence[Turn]]) -> str:
+  speeds = {name: [turn.images / turn.cpu for turn in found] for name, found in turns.items()}
+  own_speed = statistics.median(speeds["ours"])
+  title = f"whole loader, {len(turns['ours'])} rounds"
+  lines = [
+    f"{title:30}{'images/s':>12}{'per CPU-second: median':>24}{'min':>8}{'max':>8}"
+    f"{'ours/it':>9}{'peak memory':>13}{'last round':>12}"
+  ]
+  for name, found in turns.items():
+    memory = [turn.memory for turn in found]
+    peak, last = ("?", "?") if None in memory else (f"{size / 1e6:,.0f} MB" for size in (max(memory), memory[-1]))
+    median = statistics.median(speeds[name])
+    lines.append(
+      f"{name:30}{statistics.median(turn.images / turn.wall for turn in found):12,.0f}{median:24,.0f}"
+      f"{min(speeds[name]):8,.0f}{max(speeds[name]):8,.0f}{own_speed / median:9.2f}{peak:>13}{last:>12}"
+    )
+  lines.append(
+    "CPU seconds include a loader's worker processes. All loaders flip on the host here; in training, the device does."
+  )
+  if not usage.COMPLETE:
+    lines.append("Without /proc, the CPU seconds of running worker processes are unknown, and so is memory.")
+  return "\n".join(lines)

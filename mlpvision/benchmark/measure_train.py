@@ -1,13 +1,12 @@
-"""Training end to end: the step fed by the loader, beside the same step on one batch that is on the device already."""
+"""Measures training end to end: steps fed by the loader, in turns with steps on a batch that stays on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import itertools
-import json
 import os
-import pathlib
 import statistics
 import time
+from typing import Any
 
 import jax
 import ml_collections
@@ -19,38 +18,29 @@ from mlpvision.data import datasets, loader
 
 @dataclasses.dataclass
 class Turn:
-  """Some steps in a row."""
+  """Consecutive steps: images, seconds, seconds without a batch, CPU seconds, and images loaded in the meantime."""
 
   images: int
   wall: float
-  waited: float  # seconds of these without a batch
-  cpu: float  # from a loader at rest to a loader at rest
-  loaded: int  # images loaded meanwhile
+  waited: float
+  cpu: float
+  loaded: int
 
   @property
   def per_second(self) -> float:
     return self.images / self.wall
 
 
-def run(
-  config: ml_collections.ConfigDict,
-  *,
-  batch_size: int,
-  num_rounds: int,
-  seconds: float,
-  json_path: str | os.PathLike | None = None,
-) -> None:
-  """Measures, prints the table, and writes the JSON file.
+def run(config: ml_collections.ConfigDict, batch_size: int, seconds: float, num_rounds: int) -> dict[str, Any]:
+  """Measures, prints the table, and returns the results for a JSON file.
 
   Args:
-    config: the whole config; its dataset must be there.
+    config: the whole config. Its dataset must be available.
     batch_size: images per step, on one device.
-    num_rounds: turns of each.
-    seconds: of a turn, or two steps if they take longer.
-    json_path: where to write it all as JSON, or None.
+    seconds: duration of a turn, but at least two steps.
+    num_rounds: how many turns each side takes.
   """
   config.data.batch_size = batch_size
-  own_step.check(config)
   split = datasets.open_split(config.data.name, config.data.train_split, config.data.data_dir)
   own_step.use_float32_on_cpu(config)
   print("compiling ...", flush=True)
@@ -60,49 +50,44 @@ def run(
   next(loaded)
   kept = itertools.repeat(step.batch)
   synthetic, real = [], []
-  # More than a loader at rest holds: its queue, a batch in each worker's hands, and the one transferred.
+  # More than an idle loader holds: its queue, one batch per worker, and the one transferred.
   head_start = 2 * (config.data.prefetch + loader.num_workers(config)) + 1
   print(f"measuring, {num_rounds} rounds ...", flush=True)
   for _ in range(num_rounds):
     synthetic.append(_turn(step, kept, seconds, head_start=0))
     real.append(_turn(step, loaded, seconds, head_start))
-  print(table(config, split, synthetic, real))
-  if json_path:
-    whole = {name: [dataclasses.asdict(r) for r in found] for name, found in (("synthetic", synthetic), ("real", real))}
-    pathlib.Path(json_path).write_text(json.dumps(whole, indent=2) + "\n")
+  print(table(config, split.name, synthetic, real))
+  found = {"synthetic": synthetic, "real": real}
+  return {name: [dataclasses.asdict(turn) for turn in turns] for name, turns in found.items()}
 
 
-def table(
-  config: ml_collections.ConfigDict, split: datasets.Split, synthetic: Sequence[Turn], real: Sequence[Turn]
-) -> str:
-  """What was found, as text; lists of `Turn`."""
-  rates = [statistics.median(r.per_second for r in found) for found in (synthetic, real)]
-  waits = statistics.median(r.waited / r.wall for r in real)
-  step_cpu = statistics.median(r.cpu / r.images for r in synthetic)
-  load_cpu = statistics.median((r.cpu - step_cpu * r.images) / r.loaded for r in real)
+def table(config: ml_collections.ConfigDict, dataset: str, synthetic: Sequence[Turn], real: Sequence[Turn]) -> str:
+  """The results as text: turns on a batch that stays on the device, and turns fed by the loader."""
+  step_cpu = statistics.median(turn.cpu / turn.images for turn in synthetic)
+  load_cpu = statistics.median((turn.cpu - step_cpu * turn.images) / turn.loaded for turn in real)
   device, cores = jax.devices()[0], os.cpu_count()
   lines = [
     f"{config.model.name}, the config's own step: {config.data.batch_size} images of {config.data.image_size} x"
-    f" {config.data.image_size}, {config.model.dtype}, on one {device.device_kind}; {split.name}, {cores} CPU cores",
+    f" {config.data.image_size}, {config.model.dtype}, on one {device.device_kind}; {dataset}, {cores} CPU cores",
     f"{f'{len(real)} rounds':28}{'images/s: median':>18}{'min':>8}{'max':>8}{'data wait':>11}",
   ]
-  for name, found, rate, wait in (
-    ("a batch on the device", synthetic, rates[0], ""),
-    ("loaded", real, rates[1], waits),
-  ):
-    each = [r.per_second for r in found]
-    lines.append(f"{name:28}{rate:18,.2f}{min(each):8,.2f}{max(each):8,.2f}{wait if wait == '' else f'{wait:.1%}':>11}")
-  lines.append(f"loaded / on the device: {rates[1] / rates[0]:.1%}")
-  lines.append(f"an image costs {1e3 * step_cpu:.4g} ms of CPU time in the step, {1e3 * load_cpu:.3g} ms in the loader")
+  medians = []
+  for name, turns in (("a batch on the device", synthetic), ("loaded", real)):
+    rates = [turn.per_second for turn in turns]
+    medians.append(statistics.median(rates))
+    wait = "" if turns is synthetic else f"{statistics.median(turn.waited / turn.wall for turn in turns):.1%}"
+    lines.append(f"{name:28}{medians[-1]:18,.2f}{min(rates):8,.2f}{max(rates):8,.2f}{wait:>11}")
+  lines.append(f"loaded / on the device: {medians[1] / medians[0]:.1%}")
+  lines.append(f"CPU time per image: {1e3 * step_cpu:.4g} ms in the step, {1e3 * load_cpu:.3g} ms in the loader")
   if device.platform == "cpu":
-    lines.append(f"both share the cores, so {step_cpu / (step_cpu + load_cpu):.1%} can be reached")
+    lines.append(f"step and loader share the cores: at most {step_cpu / (step_cpu + load_cpu):.1%} can be reached")
   else:
-    lines.append(f"{cores} cores can load at most {cores / load_cpu:,.0f} images/s; the step wants {rates[0]:,.0f}")
+    lines.append(f"{cores} cores can load at most {cores / load_cpu:,.0f} images/s; the step needs {medians[0]:,.0f}")
   return "\n".join(lines)
 
 
-def _turn(step, batches, seconds, head_start):
-  """Steps as the training loop does them, one ahead of the device; first, head_start batches are thrown away."""
+def _turn(step: own_step.Step, batches: Iterator[dict[str, jax.Array]], seconds: float, head_start: int) -> Turn:
+  """Runs steps as the training loop does, one ahead of the device; drops head_start batches first."""
   before, _ = usage.settle()
   for _ in range(head_start):
     next(batches)

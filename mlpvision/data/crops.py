@@ -55,11 +55,8 @@ def draw_box(
 ) -> Box:
   """Samples a random resized crop (Szegedy et al., arXiv 1409.4842; sampled as in torchvision).
 
-  Args:
-    shape: (height, width) of the image.
-    rng: source of all randomness.
-    scale: (low, high) of the crop's share of the area, uniform.
-    ratio: (low, high) of its width / height, log-uniform.
+  shape: (height, width) of the image; scale: (low, high) of the crop's share of the area, uniform; ratio: (low, high)
+    of its width / height, log-uniform.
   """
   height, width = shape
   for _ in range(10):
@@ -138,11 +135,7 @@ def _matrix(shape, affine, size):
 def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolation: str) -> np.ndarray:
   """Resizes the shorter side to size / crop_ratio (antialiased), then crops the center: uint8 [size, size, 3].
 
-  Args:
-    image: PIL image in mode RGB.
-    size: of the result, in pixels.
-    crop_ratio: the share of the shorter side that remains, in (0, 1].
-    interpolation: a key of INTERPOLATIONS.
+  image: in mode RGB; crop_ratio: in (0, 1]; interpolation: a key of INTERPOLATIONS.
   """
   short = math.floor(size / crop_ratio)
   resized = [int(short * side / min(image.size)) for side in image.size]  # torchvision's rounding

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import importlib
 import os
+import re
 from typing import Any
 
 from etils import epath
@@ -88,16 +89,12 @@ def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
 
 
 def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Split:
-  """Opens a split of a dataset; prepares our own datasets on first use.
+  """Opens a split, in tfds's notation ("train[:90%]"); prepares our own datasets on first use.
 
-  Args:
-    name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
-      dataset, or "folder:/path" (see `folder`).
-    split: in tfds's notation, such as "train[:90%]".
-    data_dir: the directory of tfds's datasets; default: tfds's own.
+  name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
+    dataset, or "folder:/path" (see `folder`); data_dir: of tfds's datasets, default: tfds's own.
 
-  Raises:
-    UserError: not prepared, not as array_record, no images or labels, or no such split.
+  Raises UserError: not prepared, not as array_record, no images or labels, or no such split.
   """
   if name.startswith(folder.PREFIX):
     images, split = folder.open_images(name, split)
@@ -162,17 +159,16 @@ def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
   root = data_dir / path
   if not root.is_dir():
     return None
-  found = [version_dir for version_dir in (*root.glob("*"), *root.glob("*/*")) if _is_prepared(version_dir, version)]
+  found = [
+    file.parent
+    for file in (*root.glob("*.*.*/dataset_info.json"), *root.glob("*/*.*.*/dataset_info.json"))
+    if re.fullmatch(r"\d+(\.\d+)+", file.parent.name) and fnmatch.fnmatch(file.parent.name, version or "*")
+  ]
   configs = {version_dir.parent for version_dir in found}
   if len(configs) > 1:
     names = ", ".join(os.fspath(config.relative_to(data_dir)) for config in sorted(configs))
     raise UserError(f"{name} is prepared with several configs; choose one of {names}")
   return max(found, key=lambda d: [int(part) for part in d.name.split(".")], default=None)
-
-
-def _is_prepared(path, version):
-  is_version = fnmatch.fnmatch(path.name, "*.*.*") and all(part.isdigit() for part in path.name.split("."))
-  return is_version and fnmatch.fnmatch(path.name, version or "*") and (path / "dataset_info.json").exists()
 
 
 def _how_to_prepare(name, data_dir):
@@ -185,11 +181,8 @@ def _how_to_prepare(name, data_dir):
   if release is not None:
     manual, command = f"{archives.how_to_get(release, 'DIR')}\n", f"{command} --manual_dir=DIR"
   elif base == "imagenet21k":
-    command = "\n".join(
-      _PREPARE.format(name=key, data_dir=data_dir) + " --manual_dir=DIR"
-      for key in archives.RELEASES
-      if key.startswith("imagenet21k/")
-    )
+    releases = [key for key in archives.RELEASES if key.startswith("imagenet21k/")]
+    command = "\n".join(f"{_PREPARE.format(name=key, data_dir=data_dir)} --manual_dir=DIR" for key in releases)
   else:
     own = f"\nOr train on a dataset that needs no download: {', '.join(OWN)}."
   return (

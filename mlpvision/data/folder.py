@@ -63,7 +63,7 @@ def check(name: str) -> None:
   root = _root(name)
   if not root.is_dir():
     raise UserError(f"{name}: there is no directory {root}")
-  if not any(is_dir for _, is_dir in _scan(root)):
+  if "directory" not in (kind for _, kind in _scan(root)):
     raise UserError(f"{name}: {root} has no directories. Expected {root}/CLASS/*.jpg or {root}/train/CLASS/*.jpg")
 
 
@@ -88,87 +88,70 @@ def _root(name):
   return epath.Path(name.removeprefix(PREFIX)).expanduser()
 
 
-def _is_hidden(entry):
-  return entry.startswith(".")
-
-
-def _is_image(entry):
-  return os.path.splitext(entry)[1].lower() in SUFFIXES
-
-
 def _scan(path):
-  """(name, is_dir) of a directory's entries; is_dir is False for hidden ones and those with an image's suffix."""
+  """(name, kind) of a directory's entries. Kinds are "directory", "image", by its suffix, and for others None."""
   try:
     with os.scandir(path) if "://" not in os.fspath(path) else contextlib.nullcontext(path.iterdir()) as entries:
       for entry in entries:
-        yield entry.name, not (_is_hidden(entry.name) or _is_image(entry.name)) and entry.is_dir()
+        if entry.name.startswith("."):
+          yield entry.name, None
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+          yield entry.name, "image"
+        else:
+          yield entry.name, "directory" if entry.is_dir() else None
   except OSError as error:
     raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _content(path):
-  """Whether a directory contains "directories" or "images", from its first entry of either kind; else None."""
-  for entry, is_dir in _scan(path):
-    if is_dir or (_is_image(entry) and not _is_hidden(entry)):
-      return "directories" if is_dir else "images"
-  return None
-
-
 def _find_split(root, wanted):
   """(name, directory) of a split."""
-  folders = {entry: _content(root / entry) for entry, is_dir in _scan(root) if is_dir}
-  splits = sorted(entry for entry, content in folders.items() if content == "directories")
+  names = sorted(entry for entry, kind in _scan(root) if kind == "directory")
+  # What a directory contains, from its first entry of either kind.
+  contents = {entry: next((kind for _, kind in _scan(root / entry) if kind), None) for entry in names}
+  splits, others = ([e for e in names if contents[e] == kind] for kind in ("directory", "image"))
   if wanted in splits:
     return wanted, root / wanted
-  others = sorted(entry for entry, content in folders.items() if content == "images")
   if splits and others:
     raise UserError(
       f"{root}: {_listed(splits)} contain directories, {_listed(others)} contain images. Expected only classes"
       f" ({root}/CLASS/*.jpg) or only splits ({root}/train/CLASS/*.jpg)"
     )
   if splits:
-    for names in (_VALIDATION, _HELD_OUT):
-      found = [entry for entry in splits if entry in names]
-      if wanted in names and len(found) == 1:
+    for alike in (_VALIDATION, _HELD_OUT):
+      found = [entry for entry in splits if entry in alike]
+      if wanted in alike and len(found) == 1:
         return found[0], root / found[0]
     raise UserError(f"{root} has no split {wanted!r}; its directories are {', '.join(splits)}")
   if wanted == "train":
     return wanted, root
   raise UserError(
-    f"{root} has no split {wanted!r}, only classes ({_listed(sorted(folders))}). Set, for example,"
+    f"{root} has no split {wanted!r}, only classes ({_listed(names)}). Set, for example,"
     ' --config.data.train_split="train[:90%]" --config.data.eval_split="train[90%:]"'
   )
 
 
 def _list_images(directory):
   """The `Images` in DIRECTORY/CLASS/, in their fixed order."""
-  class_names, stray = [], []
-  for entry, is_dir in _scan(directory):
-    if is_dir:
-      class_names.append(entry)
-    elif _is_image(entry) and not _is_hidden(entry):
-      stray.append(entry)
+  entries = sorted(_scan(directory), key=lambda entry: entry[0])
+  class_names, stray = ([entry for entry, kind in entries if kind == wanted] for wanted in ("directory", "image"))
   if stray:
-    raise UserError(f"{directory} has images outside of a class: {_listed(sorted(stray))}. Expected CLASS/*.jpg")
-  class_names.sort()
+    raise UserError(f"{directory} has images outside of a class: {_listed(stray)}. Expected CLASS/*.jpg")
   if len(class_names) < 2:
     raise UserError(f"{directory} has only one class, {class_names[0]}; a classifier needs two")
 
   files, ignored, empty = [], collections.Counter(), []
   for class_name in class_names:
     of_class = []
-    for entry, is_dir in _scan(directory / class_name):
-      if _is_hidden(entry):
-        ignored["hidden"] += 1
-      elif is_dir:
+    for entry, kind in _scan(directory / class_name):
+      if kind == "directory":
         raise UserError(
           f"{directory / class_name} contains a directory, {entry}, but a class may contain only images. If it contains"
           f" the classes, set --config.data.name={PREFIX}{directory / class_name}"
         )
-      elif _is_image(entry):
+      if kind == "image":
         of_class.append(os.fsencode(entry))
       else:
-        ignored[os.path.splitext(entry)[1].lower() or "no suffix"] += 1
+        ignored["hidden" if entry.startswith(".") else os.path.splitext(entry)[1].lower() or "no suffix"] += 1
     if not of_class:
       empty.append(class_name)
     files.append(sorted(of_class, key=lambda entry: hashlib.md5(entry).digest()))

@@ -1,7 +1,7 @@
 """RandAugment's operations on uint8 RGB images [H, W, 3], with OpenCV.
 
 Each operation takes (image, argument, fill) and returns a new image; `fill` is the color of pixels outside the image.
-`cubic` and `nearest` make an operation from a matrix. Results equal Pillow's pixel for pixel, with two exceptions:
+`cubic` and `nearest` make one of a name in MATRICES. Results equal Pillow's pixel for pixel, with two exceptions:
   - Cubic interpolation uses a = -0.75 (Pillow -0.5), rounds (Pillow truncates), and blends with the fill within two
     pixels of the image's border. On photographs the mean difference is below 2/255.
   - The gray values of `color` and `contrast` may differ by one.
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 Color = tuple[int, int, int]
-Matrix = list[list[float]]  # 2 x 3
 
 _VALUES = np.arange(256)
 _SMOOTH = np.float32([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
@@ -101,60 +100,46 @@ def cutout(image: np.ndarray, argument: tuple[int, float, float], fill: Color) -
   return image
 
 
-# A matrix maps a pixel of the result to a point of the image: [x, y] = matrix @ [column, row, 1].
-
-
-def rotation(degrees: float, width: int, height: int) -> Matrix:
+def _rotation(degrees, width, height):
   """Counterclockwise about the center."""
   cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
   x, y = width / 2, height / 2
   return [[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y]]
 
 
-def shear_x(factor: float, width: int, height: int) -> Matrix:
-  return [[1, factor, 0], [0, 1, 0]]
-
-
-def shear_y(factor: float, width: int, height: int) -> Matrix:
-  return [[1, 0, 0], [factor, 1, 0]]
-
-
-def shift_x(part: float, width: int, height: int) -> Matrix:
-  return [[1, 0, part * width], [0, 1, 0]]
-
-
-def shift_y(part: float, width: int, height: int) -> Matrix:
-  return [[1, 0, 0], [0, 1, part * height]]
-
-
-def shift_x_pixels(pixels: float, width: int, height: int) -> Matrix:
-  return [[1, 0, pixels], [0, 1, 0]]
-
-
-def shift_y_pixels(pixels: float, width: int, height: int) -> Matrix:
-  return [[1, 0, 0], [0, 1, pixels]]
+# {name: function (argument, width, height) -> 2 x 3 matrix}. A matrix maps a pixel of the result to a point of the
+# image: [x, y] = matrix @ [column, row, 1].
+MATRICES = {
+  "rotate": _rotation,
+  "shear_x": lambda factor, width, height: [[1, factor, 0], [0, 1, 0]],
+  "shear_y": lambda factor, width, height: [[1, 0, 0], [factor, 1, 0]],
+  "shift_x": lambda part, width, height: [[1, 0, part * width], [0, 1, 0]],
+  "shift_y": lambda part, width, height: [[1, 0, 0], [0, 1, part * height]],
+  "shift_x_pixels": lambda pixels, width, height: [[1, 0, pixels], [0, 1, 0]],
+  "shift_y_pixels": lambda pixels, width, height: [[1, 0, 0], [0, 1, pixels]],
+}
 
 
 def _warp(image, matrix, fill, interpolation):
   return cv2.warpAffine(image, matrix, image.shape[1::-1], flags=interpolation | cv2.WARP_INVERSE_MAP, borderValue=fill)
 
 
-def cubic(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Color], np.ndarray]:
+def cubic(name: str) -> Callable[[np.ndarray, float, Color], np.ndarray]:
   """An operation in Pillow's coordinates, which start at the image's corner: OpenCV's pixel centers are at +0.5."""
 
   def apply(image, argument, fill):
-    m = np.array(matrix(argument, image.shape[1], image.shape[0]), float)
+    m = np.array(MATRICES[name](argument, image.shape[1], image.shape[0]), float)
     m[:, 2] += (m[:, 0] + m[:, 1] - 1) / 2
     return _warp(image, m, fill, cv2.INTER_CUBIC)
 
   return apply
 
 
-def nearest(matrix: Callable[[float, int, int], Matrix]) -> Callable[[np.ndarray, float, Color], np.ndarray]:
+def nearest(name: str) -> Callable[[np.ndarray, float, Color], np.ndarray]:
   """An operation in TensorFlow's coordinates, which start at the center of the first pixel, as OpenCV's do."""
 
   def apply(image, argument, fill):
-    m = np.array(matrix(argument, image.shape[1] - 1, image.shape[0] - 1), float)
+    m = np.array(MATRICES[name](argument, image.shape[1] - 1, image.shape[0] - 1), float)
     return _warp(image, m, fill, cv2.INTER_NEAREST)
 
   return apply

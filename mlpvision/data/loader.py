@@ -29,18 +29,13 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """This host's training batches, from `start_step` on, without end.
+  """This host's training batches, from batch `start_step` on, without end.
 
-  Args:
-    split: of the dataset.
-    config: task, data, augment, eval and seed are read.
-    start_step: index of the first batch.
-    process_index, process_count: of this host and of all hosts.
+  config: task, data, augment, eval and seed are read.
 
-  Returns:
-    An iterator of the task's stacked rows plus "replaced": bool [b], b = batch_size / hosts. For classification,
-    {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
-    could not be decoded and was replaced by another one.
+  A batch has the task's stacked rows plus "replaced": bool [b], b = batch_size / hosts. For classification,
+  {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
+  could not be decoded and was replaced by another one.
   """
   count = config.data.batch_size // process_count
   load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))

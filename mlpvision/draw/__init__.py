@@ -1,1 +1,0 @@
-"""What models see and do, as numbers (maps) and as figures."""

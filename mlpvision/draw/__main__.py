@@ -1,14 +1,14 @@
-"""Pictures of what a model sees and does, as PNG: python -m mlpvision.draw WHAT --output=FILE ...
+"""Draws what a model sees and does, as PNG: python -m mlpvision.draw WHAT --output=FILE ...
 
-receptive_field --weights=RUN | --config=configs/s2mlp_wide.py   of trained weights, or untrained, per shift set
-shifts [--directions=four] PICTURE                                what S²-MLP's shift does to each channel group
-features --weights=RUN PICTURE                                    the feature maps by stage
-saliency --weights=RUN PICTURE                                    which pixels matter for the predicted class
+receptive_field --weights=RUN | --config=configs/s2mlp_wide.py   of trained weights, or untrained for each shift set
+shifts [--directions=four] PICTURE                                S²-MLP's shift of each channel group
+features --weights=RUN PICTURE                                    the feature maps of each stage
+saliency --weights=RUN PICTURE                                    the pixels that matter for the predicted class
 confusion --weights=RUN                                           on the run's own evaluation split
-published                                                         the papers' accuracies against size and FLOPs
-architecture mixer | s2mlp | asmlp                                a network, its block, and how it mixes places
+published                                                         the papers' accuracies by size and FLOPs
+architecture mixer | s2mlp | asmlp                                a network, its block, and its token mixing
 
-The last two draw the documentation's figures, and need the repository.
+`published` and `architecture` draw figures of the documentation and work only in the repository.
 """
 
 from absl import app, flags
@@ -19,21 +19,21 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="receptive_field: an untrained model.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
-_DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name of mlpvision.models.shift.DIRECTIONS.")
+_DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name in mlpvision.models.shift.DIRECTIONS.")
 _OUTPUT = flags.DEFINE_string("output", None, "The PNG to write.")
 
 
 def main(argv: list[str]) -> None:
-  """Draws what is named."""
+  """Draws one picture."""
   if len(argv) < 2 or argv[1] not in _KINDS:
     raise app.UsageError(f"name one picture: {', '.join(_KINDS)}")
-  kind, pictures = argv[1], argv[2:]
-  if len(pictures) != (kind in ("shifts", "features", "saliency", "architecture")):
-    what = "family" if kind == "architecture" else "picture"
-    raise app.UsageError(f"{kind} takes {'one' if not pictures or kind == 'architecture' else 'no'} {what}")
+  kind, arguments = argv[1], argv[2:]
+  draw, noun = _KINDS[kind]
+  if len(arguments) != bool(noun):
+    raise app.UsageError(f"{kind} takes {f'one {noun}' if noun else 'no further arguments'}")
   from mlpvision.reporting.curves import to_png
 
-  figure = _KINDS[kind](*pictures)
+  figure = draw(*arguments)
   try:
     with open(_OUTPUT.value, "wb") as file:
       file.write(to_png(figure))
@@ -44,40 +44,28 @@ def main(argv: list[str]) -> None:
 
 def _trained():
   if not _WEIGHTS.value:
-    raise app.UsageError("--weights=RUN")
+    raise app.UsageError("--weights is missing")
   from mlpvision import trained
 
   return trained.load(_WEIGHTS.value)
 
 
 def _receptive_field():
-  import jax
-
-  from mlpvision import tasks
   from mlpvision.draw import figures, maps
-  from mlpvision.models import shift
 
   if _WEIGHTS.value:
     trained = _trained()
-    noise = jax.random.normal(jax.random.key(0), (8, *[trained.preprocessing.image_size] * 2, 3))
-    return figures.receptive_fields({_WEIGHTS.value: maps.receptive_field(*trained, noise)})
+    size = trained.preprocessing.image_size
+    return figures.receptive_fields({_WEIGHTS.value: maps.receptive_field(*trained, maps.noise(8, size))})
   config = commands.read_config(_CONFIG)
   if config is None:
-    raise app.UsageError("receptive_field: --weights=RUN or --config=FILE")
+    raise app.UsageError("receptive_field needs --weights=RUN or --config=FILE")
+  from mlpvision import tasks
+
   with config.unlocked():
     config.model.dtype = "float32"
   model = tasks.make_model(config, 10)
-  sets = {config.model.name: model}
-  if hasattr(model, "directions"):
-    sets = {name: model.clone(directions=name) for name in ("none", "up", "up_down", "up_right", "four", "eight")}
-    sets = {
-      name: m for name, m in sets.items() if config.model.get("hidden_dim", 768) % len(shift.DIRECTIONS[name]) == 0
-    }
-  elif hasattr(model, "shift_size"):
-    sets = {f"shift size {size}": model.clone(shift_size=size) for size in (1, 3, 5, 7)}
-  images = jax.random.normal(jax.random.key(0), (2, *[config.data.image_size] * 2, 3))
-  params = jax.jit(model.init)(jax.random.key(1), images)["params"]  # the same for every set
-  return figures.receptive_fields({name: maps.receptive_field(m, params, images) for name, m in sets.items()})
+  return figures.receptive_fields(maps.receptive_fields(config.model.name, model, config.data.image_size))
 
 
 def _shifts(path):
@@ -86,8 +74,7 @@ def _shifts(path):
   from mlpvision.data import crops, transforms
   from mlpvision.draw import figures
 
-  image = transforms.open_image(path)
-  small = crops.center_crop(image, 14, crop_ratio=1.0, interpolation="bicubic")
+  small = crops.center_crop(transforms.open_image(path), 14, crop_ratio=1.0, interpolation="bicubic")
   return figures.shifts(np.asarray(small, np.float32) / 255, _DIRECTIONS.value)
 
 
@@ -95,18 +82,26 @@ def _features(path):
   from mlpvision.draw import figures, maps
 
   trained = _trained()
-  colours = maps.feature_colours(*trained, trained.preprocess(path))
-  return figures.features(_shown(trained, path), colours, trained.model.feature_strides)
+  image = trained.preprocess(path)
+  return figures.features(_shown(trained, image), maps.feature_colors(*trained, image), trained.model.feature_strides)
 
 
 def _saliency(path):
   from mlpvision.draw import figures, maps
 
   trained = _trained()
+  image = trained.preprocess(path)
   ((best,),) = trained.predict(path, top=1)
-  heat = maps.saliency(*trained, trained.preprocess(path), trained.class_names.index(best.name))
-  title = f"{best.words or best.name}, {best.probability:.0%}"
-  return figures.saliency(_shown(trained, path), heat, title)
+  heat = maps.saliency(*trained, image, trained.class_names.index(best.name))
+  return figures.saliency(_shown(trained, image), heat, f"{best.words or best.name}, {best.probability:.0%}")
+
+
+def _shown(trained, image):
+  """An image as the model sees it, without the normalization: float [H, W, 3] in [0, 1]."""
+  import numpy as np
+
+  view = trained.preprocessing
+  return np.clip(image * np.asarray(view.std) + np.asarray(view.mean), 0, 1)
 
 
 def _confusion():
@@ -116,12 +111,12 @@ def _confusion():
 
   trained = _trained()
   if trained.step is None:
-    raise UserError(f"{_WEIGHTS.value} is not a run, and names no dataset")
+    raise UserError(f"{_WEIGHTS.value} is a weight file, which has no evaluation split; confusion needs a run")
   data = trained.config.data
   split = datasets.open_split(data.name, data.eval_split, data.data_dir)
   counts = confusion.count(trained, split)
-  right = counts.trace() / counts.sum()
-  return figures.confusion(counts, trained.class_names, f"{split.name}: top-1 {right:.2%} of {counts.sum():,} images")
+  title = f"{split.name}: top-1 {counts.trace() / counts.sum():.2%} of {counts.sum():,} images"
+  return figures.confusion(counts, trained.class_names, title)
 
 
 def _published():
@@ -132,26 +127,19 @@ def _published():
 def _architecture(family):
   architecture = commands.of_repository("docs.tools.architecture", "architecture")
   if family not in architecture.FAMILIES:
-    raise UserError(f"architecture {family}: one of {', '.join(architecture.FAMILIES)}")
+    raise UserError(f"architecture {family}: choose one of {', '.join(architecture.FAMILIES)}")
   return architecture.draw(family)
 
 
-def _shown(trained, path):
-  """The picture as the model sees it, float [H, W, 3] in [0, 1]."""
-  import numpy as np
-
-  view = trained.preprocessing
-  return np.clip(trained.preprocess(path) * np.asarray(view.std) + np.asarray(view.mean), 0, 1)
-
-
+# {name: (function that makes the figure, its argument)}
 _KINDS = {
-  "receptive_field": _receptive_field,
-  "shifts": _shifts,
-  "features": _features,
-  "saliency": _saliency,
-  "confusion": _confusion,
-  "published": _published,
-  "architecture": _architecture,
+  "receptive_field": (_receptive_field, ""),
+  "shifts": (_shifts, "picture"),
+  "features": (_features, "picture"),
+  "saliency": (_saliency, "picture"),
+  "confusion": (_confusion, ""),
+  "published": (_published, ""),
+  "architecture": (_architecture, "family"),
 }
 
 

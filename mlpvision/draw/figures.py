@@ -1,4 +1,4 @@
-"""Figures of `maps`, of shifts and of confusions, for matplotlib; in cividis, which colour-blind readers can read."""
+"""Figures of `maps`, shifts and confusion matrices, in a color map that color-blind readers can distinguish."""
 
 from collections.abc import Mapping, Sequence
 import textwrap
@@ -12,7 +12,7 @@ from mlpvision.models import shift
 
 
 def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
-  """One panel for each of {label: [H, W]}, on one logarithmic scale, with the squares that hold half and 95 %."""
+  """One panel per {label: field [H, W]}, on one logarithmic scale, with the squares that contain 50 % and 95 %."""
   figure, panels = _grid(len(fields), side=2.6)
   largest = max(field.max() for field in fields.values())
   for axes, (label, field) in zip(panels, fields.items(), strict=True):
@@ -24,17 +24,16 @@ def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
       axes.plot(x + corners[:, 0], y + corners[:, 1], style, color="white", linewidth=1.2)
     axes.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))
     axes.set_title(f"{label}\n50 % in {sides[0]} px, 95 % in {sides[1]} px", fontsize=9)
-  figure.colorbar(shown, ax=panels, shrink=0.7, label="gradient, log10 of the share of the largest")
+  figure.colorbar(shown, ax=panels, shrink=0.7, label="gradient / largest gradient, log10")
   return figure
 
 
 def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", steps: int = 3) -> Figure:
-  """What S²-MLP's shift does to the channel groups: a picture in each group, after 0 to `steps` shifts.
+  """The image in each channel group after 0 to `steps` of S²-MLP's shifts.
 
   Args:
     picture: float [H, W, 3] in [0, 1], small, e.g. 14 x 14.
-    directions, border: as `shift.spatial_shift` takes them.
-    steps: how often the shift is applied.
+    directions, border: see `shift.spatial_shift`.
   """
   offsets = shift.resolve_directions(directions)
   maps_ = np.tile(picture, (1, 1, len(offsets)))[None]
@@ -52,20 +51,20 @@ def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", 
   return figure
 
 
-def features(picture: np.ndarray, colours: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
-  """A picture beside its feature maps, from `maps.feature_colours`."""
-  figure, panels = _grid(len(colours) + 1, columns=len(colours) + 1, side=2.6)
+def features(picture: np.ndarray, colors: Sequence[np.ndarray], strides: Sequence[int]) -> Figure:
+  """An image next to its feature maps, as `maps.feature_colors` returns them."""
+  figure, panels = _grid(len(colors) + 1, columns=len(colors) + 1, side=2.6)
   panels[0].imshow(picture)
-  panels[0].set_title("the picture", fontsize=9)
-  for i, (axes, colour, stride) in enumerate(zip(panels[1:], colours, strides, strict=True)):
-    axes.imshow(colour, interpolation="nearest")
-    axes.set_title(f"stage {i + 1}: {colour.shape[0]} x {colour.shape[1]}, stride {stride}", fontsize=9)
-  figure.suptitle("feature maps, first three principal components as colours", fontsize=10)
+  panels[0].set_title("image", fontsize=9)
+  for i, (axes, color, stride) in enumerate(zip(panels[1:], colors, strides, strict=True)):
+    axes.imshow(color, interpolation="nearest")
+    axes.set_title(f"stage {i + 1}: {color.shape[0]} x {color.shape[1]}, stride {stride}", fontsize=9)
+  figure.suptitle("feature maps, first three principal components as colors", fontsize=10)
   return figure
 
 
 def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
-  """A picture, its saliency, and the one over the other."""
+  """An image, its saliency, and both overlaid."""
   figure, panels = _grid(3, columns=3, side=3.0)
   heat = np.clip(heat / np.percentile(heat, 99), 0, 1)
   for axes, shown, name in zip(panels, (picture, heat, None), (title, "input gradient", "both"), strict=True):
@@ -77,7 +76,7 @@ def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
 
 
 def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
-  """The confusion matrix int [K, K] (row: true class), each row as shares; numbers up to 20 classes."""
+  """The confusion matrix int [K, K] (row: true class), as shares of each row; with counts for up to 20 classes."""
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
   figure, (axes,) = _grid(1, side=side)
@@ -91,7 +90,7 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
         j, i, counts[i, j], ha="center", va="center", fontsize=7, color="black" if shares[i, j] > 0.5 else "white"
       )
   axes.set(xlabel="predicted", ylabel="true")
-  # A dataset's name may be a long path: about twelve such letters take an inch.
+  # A dataset's name may be a long path; an inch fits about twelve letters.
   figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
   figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
   return figure

@@ -8,31 +8,51 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlpvision.models import shift
+
+
+def noise(count: int, size: int) -> jax.Array:
+  """Random images float [count, size, size, 3]."""
+  return jax.random.normal(jax.random.key(0), (count, size, size, 3))
+
+
+def receptive_fields(name: str, model: nn.Module, size: int) -> dict[str, np.ndarray]:
+  """{label: `receptive_field`} of an untrained model, for each shift that its family can have; else {name: ...}."""
+  models = {name: model}
+  if hasattr(model, "directions"):
+    names = ("none", "up", "up_down", "up_right", "four", "eight")
+    models = {x: model.clone(directions=x) for x in names if model.hidden_dim % len(shift.DIRECTIONS[x]) == 0}
+  elif hasattr(model, "shift_size"):
+    models = {f"shift size {x}": model.clone(shift_size=x) for x in (1, 3, 5, 7)}
+  images = noise(2, size)
+  params = jax.jit(model.init)(jax.random.key(1), images)["params"]  # they do not depend on the shifts
+  return {label: receptive_field(shifted, params, images) for label, shifted in models.items()}
+
 
 def receptive_field(model: nn.Module, params: Mapping[str, Any], images: jax.Array) -> np.ndarray:
-  """The effective receptive field of the centre of the last feature map (Luo et al., arXiv 1701.04128).
+  """The effective receptive field of the center of the last feature map (Luo et al., arXiv 1701.04128).
 
   Args:
     model: a module with `features`.
     params: its parameters.
-    images: float [B, H, W, 3], normalised; noise does for an untrained model, pictures are better for a trained one.
+    images: float [B, H, W, 3], normalized; noise suffices for an untrained model, photos are better for a trained one.
 
   Returns:
-    float [H, W], summing to 1: how much a change of each pixel changes the features at the centre, on average.
+    float [H, W] with sum 1: the mean influence of each pixel on the features at the center.
   """
 
-  def centre(images):
+  def center(images):
     features = model.apply({"params": params}, images, method="features")[-1]
     # A random projection of the channels: their plain sum is constant after a layer norm.
     weights = jax.random.normal(jax.random.key(0), features.shape[-1:])
     return (features[:, features.shape[1] // 2, features.shape[2] // 2] @ weights).sum()
 
-  field = np.asarray(jnp.abs(jax.jit(jax.grad(centre))(images)).mean((0, 3)), np.float64)
+  field = np.asarray(jnp.abs(jax.jit(jax.grad(center))(images)).mean((0, 3)), np.float64)
   return field / max(field.sum(), np.finfo(float).tiny)
 
 
 def radius(field: np.ndarray, share: float) -> int:
-  """The side in pixels of the smallest square around the field's centre that holds this share of it."""
+  """Side in pixels of the smallest square around the center that contains this share of the field."""
   height, width = field.shape
   y, x = height // 2, width // 2
   for half in range(max(height, width)):
@@ -42,29 +62,25 @@ def radius(field: np.ndarray, share: float) -> int:
 
 
 def saliency(model: nn.Module, params: Mapping[str, Any], image: jax.Array | np.ndarray, label: int) -> np.ndarray:
-  """How much each pixel matters for a class: the gradient of its logit (Simonyan et al., arXiv 1312.6034, Sec. 3).
+  """The influence of each pixel on a class: the gradient of its logit (Simonyan et al., arXiv 1312.6034, Sec. 3).
 
-  Averaged over 16 noisy copies of the image, which makes it readable (Smilkov et al., arXiv 1706.03825).
+  Averaged over 16 noisy copies of the image, to reduce noise (Smilkov et al., arXiv 1706.03825).
 
   Args:
     model, params: a classifier.
-    image: float [H, W, 3], normalised.
-    label: the class's number.
+    image: float [H, W, 3], normalized.
+    label: index of the class.
 
   Returns:
-    float [H, W], the largest absolute value over the colours.
+    float [H, W], the largest absolute value over the channels.
   """
   noise = 0.15 * (image.max() - image.min()) * jax.random.normal(jax.random.key(0), (16, *image.shape))
   logit = lambda images: model.apply({"params": params}, images)[:, label].sum()  # noqa: E731
   return np.asarray(jnp.abs(jax.jit(jax.grad(logit))(image[None] + noise)).mean(0).max(-1))
 
 
-def feature_colours(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
-  """Every feature map as a colour picture: its first three principal components over the positions.
-
-  Returns:
-    A list with an array float [h, w, 3] in [0, 1] for each stage of the model.
-  """
+def feature_colors(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
+  """The first three principal components of each stage's feature map, as colors: float [h, w, 3] in [0, 1]."""
   pictures = []
   for features in jax.jit(lambda x: model.apply({"params": params}, x, method="features"))(image[None]):
     rows = np.asarray(features[0], np.float64).reshape(-1, features.shape[-1])

@@ -1,13 +1,12 @@
-"""The networks. `create` makes one by name; every family takes the same option names."""
+"""The networks. `create` makes one by name; options have the same names in every family."""
 
-import dataclasses
 import difflib
 from typing import Any
 
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, mixer, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, layers, mixer, resmlp, s2mlp, swin, vit
 from mlpvision.models.family import Family
 
 FAMILIES = (
@@ -25,19 +24,19 @@ MODELS = {name: (family.module, sizes) for family in FAMILIES for name, sizes in
 def create(name: str, **overrides: Any) -> nn.Module:
   """A linen module by the name of its variant, e.g. create("s2mlp_wide", num_classes=10, drop_path=0.1).
 
-  Whoever compiles its gradient for a CPU needs `compiler_options`; the training loop has them.
+  If you compile its gradient for a CPU yourself, use `compiler_options`, as the training loop does.
 
   Args:
     name: a key of `MODELS`.
     **overrides: attributes of the family's module that differ from the variant's.
 
   Raises:
-    ValueError: unknown name or attribute; the message has the nearest known ones.
+    ValueError: unknown name or attribute; the message suggests similar ones.
   """
   if name not in MODELS:
     raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; known: {', '.join(MODELS)}")
   module, sizes = MODELS[name]
-  known = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
+  known = layers.attributes(module)
   for key in overrides:
     if key not in known:
       raise ValueError(f"{name} has no option {key!r}{_nearest(key, known)}; options: {', '.join(known)}")
@@ -45,25 +44,21 @@ def create(name: str, **overrides: Any) -> nn.Module:
 
 
 def family_of(module: nn.Module) -> Family:
-  """The record of a module's family.
-
-  Raises:
-    ValueError: it is of none of `FAMILIES`.
-  """
+  """The record of a module's family; ValueError if it is not in `FAMILIES`."""
   for family in FAMILIES:
     if isinstance(module, family.module):
       return family
-  raise ValueError(f"{type(module).__name__} is of no family in mlpvision.models.FAMILIES")
+  raise ValueError(f"{type(module).__name__} is not in mlpvision.models.FAMILIES")
 
 
 def compiler_options(platform: str | None = None) -> dict[str, str]:
-  """What to compile a gradient of these models with: jax.jit(f, compiler_options=models.compiler_options()).
+  """Options for a gradient of these models: jax.jit(f, compiler_options=models.compiler_options()).
 
-  Without them, XLA on CPU drops the barriers between blocks (`forms.stored_gradient`). The numbers are the same, but
-  the backward pass takes longer, of a Mixer-B/16 half as long again. A forward pass needs none.
+  Without them, XLA on CPU drops the barriers between blocks (`forms.stored_gradient`). The results are the same, but
+  the backward pass is slower, by half for Mixer-B/16. A forward pass does not need them.
 
   Args:
-    platform: "cpu", "gpu" or "tpu"; default: the one that JAX runs on.
+    platform: "cpu", "gpu" or "tpu"; by default, the platform that JAX runs on.
   """
   return {"xla_disable_hlo_passes": "cse_barrier_expander"} if (platform or jax.default_backend()) == "cpu" else {}
 

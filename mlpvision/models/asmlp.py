@@ -1,4 +1,4 @@
-"""AS-MLP (Lian et al., arXiv 2107.08391; ICLR 2022), after the official implementation (svip-lab/AS-MLP)."""
+"""AS-MLP (Lian et al., arXiv 2107.08391; ICLR 2022); follows the official implementation (svip-lab/AS-MLP)."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import forms, layers, norms, remat
+from mlpvision.models import forms, layers
 from mlpvision.models.family import Family, pyramid
-from mlpvision.models.naming import CONV, CONV1X1, DENSE, NORM, Table
+from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP_CONV1X1, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
 
 
 def _dense(features, fan_in, dtype, name, **kwargs):
-  # The official code leaves its convolutions at PyTorch's default.
+  # The official code initializes its convolutions with PyTorch's default.
   init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init(fan_in))
   return layers.Dense(features, **init, dtype=dtype, name=name, **kwargs)
 
 
 class AxialShift(nn.Module):
-  """Channel projection, shifts along both axes with a projection each, channel projection (Fig. 2, Algorithm 1).
+  """Channel projection, shift and projection along both axes, channel projection (Fig. 2, Algorithm 1).
 
-  "parallel" adds the horizontal and the vertical branch (the paper's choice); "serial" runs the horizontal one into
-  the vertical one, with the norms and activations in the same places (the paper gives no details for it).
+  connection: "parallel" adds the horizontal and the vertical branch, as in the paper; "serial" applies the vertical
+    branch to the result of the horizontal one, with the same norms and activations (the paper gives no details).
   """
 
   shift_size: int
@@ -42,12 +42,12 @@ class AxialShift(nn.Module):
       return forms.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(y))
 
     x = _dense(channels, channels, self.dtype, "conv1")(x)
-    x = forms.gelu(norms.GroupNorm1(dtype=self.dtype, name="norm1")(x))
+    x = forms.gelu(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x))
     if self.connection == "parallel":
       x = shifted(x, 2, "conv2_1") + shifted(x, 1, "conv2_2")
     else:
       x = shifted(shifted(x, 2, "conv2_1"), 1, "conv2_2")
-    x = norms.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
     return _dense(channels, channels, self.dtype, "conv3")(x)
 
 
@@ -66,10 +66,10 @@ class ASBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     drop_path = layers.DropPath(self.drop_path)
-    y = norms.GroupNorm1(dtype=self.dtype, name="norm1")(x)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
     x = x + drop_path(shift(y), train)
-    y = norms.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
@@ -79,8 +79,8 @@ class ASBlock(nn.Module):
 class PatchMerging(nn.Module):
   """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], H and W even.
 
-  Norm and projection of the four neighbours, as the original, which first gathers them into 4C channels. Here they stay
-  where they are: the norm is the same one over the map, the projection a product over neighbours and channels.
+  The original gathers four neighbors into 4C channels before the norm and the projection. Here they are not moved: the
+  norm gives the same result on the map, and the projection is a product over neighbors and channels.
   """
 
   dtype: Any
@@ -89,18 +89,18 @@ class PatchMerging(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     if height % 2 or width % 2:
-      raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP wants image sides divisible by 32")
+      raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP needs image sides divisible by 32")
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
 
-    def of_neighbours(values):  # stored as [column, row, channel]: even-even, odd-even, even-odd, odd-odd (row, column)
+    def of_neighbors(values):  # stored as [column, row, channel]: even-even, odd-even, even-odd, odd-odd (row, column)
       return values.reshape(2, 2, channels).swapaxes(0, 1)[:, None]
 
-    x = norms.GroupNorm1(4 * channels, of_neighbours, dtype=self.dtype, name="norm")(x)
+    x = layers.GroupNorm1(4 * channels, of_neighbors, dtype=self.dtype, name="norm")(x)
     return _Reduction(2 * channels, self.dtype, name="reduction")(x)
 
 
 class _Reduction(nn.Module):
-  """[B, H, 2, W, 2, C] -> [B, H, W, features]; its kernel is stored as [4C, features]."""
+  """[B, H, 2, W, 2, C] -> [B, H, W, features]; the parameter `kernel` is [4C, features]."""
 
   features: int
   dtype: Any
@@ -114,24 +114,18 @@ class _Reduction(nn.Module):
 
 
 class ASMLP(layers.Backbone):
-  """AS-MLP, a pyramid of four stages; any image size whose maps can be halved between the stages.
+  """AS-MLP, a pyramid of four stages, for image sides divisible by 32.
 
-  Attributes:
-    num_classes: width of the head; None gives the pooled features [B, 8C] instead of logits.
+  Attributes, in addition to those of every `Backbone`:
     patch_size: 4 in all variants.
-    hidden_dim: channels of the first stage (the paper's C); doubled by every further stage.
+    hidden_dim: channels of the first stage (the paper's C); each stage doubles them.
     depths: blocks per stage.
-    mlp_ratio: hidden width of the channel MLPs over the channels.
-    shift_size: odd; 5 is the paper's choice, 1 switches shifting off.
-    padding, dilation: of the shifts, see `shift.axial_shift`; the released code has only zero and 1.
-    connection: "parallel" or "serial" shifts along the two axes.
-    drop_path: stochastic depth of the last block, linear from 0 over all blocks.
-    dropout: in the channel MLPs; 0 in the paper.
-    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
-    dtype: of the computation; parameters and logits are float32.
+    mlp_ratio: hidden width of the channel MLPs / channels.
+    shift_size: odd; 5 in the paper, 1 turns shifts off.
+    padding, dilation: of the shifts, see `shift.axial_shift`; the released code has only "zero" and 1.
+    connection: "parallel" or "serial", see `AxialShift`.
   """
 
-  num_classes: int | None = 1000
   patch_size: int = 4
   hidden_dim: int = 96
   depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -140,40 +134,25 @@ class ASMLP(layers.Backbone):
   padding: str = "zero"
   dilation: int = 1
   connection: str = "parallel"
-  drop_path: float = 0.0
-  dropout: float = 0.0
-  remat: str = "none"
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
-    x = norms.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
-    block = remat.wrap(ASBlock, self.remat)
+    x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, depth in enumerate(self.depths):
       if stage:
         x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
       for i in range(depth):
-        x = block(
-          mlp_ratio=self.mlp_ratio,
-          shift_size=self.shift_size,
-          padding=self.padding,
-          dilation=self.dilation,
-          connection=self.connection,
-          drop_path=next(rates),
-          dropout=self.dropout,
-          dtype=self.dtype,
-          name=f"stage_{stage}_block_{i}",
-        )(x, train)
+        x = self.block(ASBlock, f"stage_{stage}_block_{i}", drop_path=next(rates))(x, train)
       maps.append(x)
     if return_features:
       return tuple(maps)
-    x = norms.GroupNorm1(dtype=self.dtype, name="norm")(x)
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=nn.initializers.normal(0.02))
 
 
@@ -199,8 +178,7 @@ _OFFICIAL = Table(
     (f"{_THEIRS}.axial_shift.norm2", f"{_BLOCK}/axial_shift/norm2", NORM),
     (f"{_THEIRS}.axial_shift.conv3", f"{_BLOCK}/axial_shift/conv3", CONV1X1),
     (f"{_THEIRS}.norm2", f"{_BLOCK}/norm2", NORM),
-    (f"{_THEIRS}.mlp.fc1", f"{_BLOCK}/channel_mixing/Dense_0", CONV1X1),
-    (f"{_THEIRS}.mlp.fc2", f"{_BLOCK}/channel_mixing/Dense_1", CONV1X1),
+    (f"{_THEIRS}.mlp", f"{_BLOCK}/channel_mixing", MLP_CONV1X1),
     ("layers.{s}.downsample.norm", "merge_{s}/norm", NORM),
     ("layers.{s}.downsample.reduction", "merge_{s}/reduction", CONV1X1),
     ("norm", "norm", NORM),

@@ -1,4 +1,4 @@
-"""What models cost, from their trace, and compiled programs, from the compiler's analysis: nothing is computed."""
+"""Sizes and costs of models, from their trace, and of compiled programs, from the compiler's analysis."""
 
 import collections
 from collections.abc import Iterator, Mapping
@@ -20,21 +20,22 @@ def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str
     image_size: side in pixels, or (height, width).
 
   Returns:
-    {"parameters": int, "macs": int}. macs are the multiply-accumulates of all matrix products and convolutions, what
-    the papers call FLOPs; norms, activations, biases, pooling and shifts count nothing.
+    {"parameters": int, "macs": int}. macs are the multiply-accumulates of all matrix products and convolutions, which
+    the papers call FLOPs; norms, activations, biases, pooling and shifts are not counted.
   """
   height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
   images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-  # Initialisation runs the model, and has no products of its own.
+  # Initialization runs the model, and adds no products.
   jaxpr, variables = jax.make_jaxpr(model.init, return_shape=True)(jax.random.key(0), images)
   return {"parameters": sum(x.size for x in jax.tree.leaves(variables)), "macs": macs(products(jaxpr.jaxpr))}
 
 
 def products(jaxpr: Any, platform: str | None = None) -> collections.Counter:
-  """The matrix products of a jaxpr, each as often as it runs.
+  """Counts how often each matrix product of a jaxpr runs.
 
-  A convolution counts as the matrix product that computes it. Of `jax.lax.platform_dependent`'s forms, the platform's
-  counts, or, without a platform, the default, which is what the model asks for; of other branches, the most expensive.
+  A convolution counts as the matrix product that computes it. Of the forms of `jax.lax.platform_dependent`, the
+  platform's counts, or, without a platform, the default, which is the model's definition. Of other branches, the most
+  expensive counts.
 
   Returns:
     {(left shape, right shape, dtype, dimension numbers of dot_general): times}.
@@ -71,9 +72,9 @@ def macs(counted: Mapping[Any, int]) -> int:
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
-  """{kind: bytes on one device} of a compiled program, by the compiler's analysis; None where it gives none.
+  """{kind: bytes on one device} of a compiled program, or None if the compiler provides no analysis.
 
-  The kinds: argument, output, alias (of the output that takes an argument's place), temp, generated_code, and peak.
+  Kinds: argument, output, alias (output that reuses an argument's memory), temp, generated_code and peak.
   """
   analysis = compiled.memory_analysis()
   if analysis is None:
@@ -83,7 +84,7 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int] | None:
 
 
 def allocated(sizes: Mapping[str, int]) -> int:
-  """Bytes that the runtime allocates for a program of such `memory`: more than what lives at any one time."""
+  """Bytes that the runtime allocates for a program with this `memory`; at least its peak."""
   return sum(sizes[kind] for kind in ("argument", "output", "temp", "generated_code")) - sizes["alias"]
 
 

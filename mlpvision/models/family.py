@@ -1,7 +1,7 @@
-"""What the rest of the package has to know of a model family: a record at the end of the family's file.
+"""The record at the end of each family's file: what the rest of the package must know about the family.
 
-`models.FAMILIES` has all of them, and models, weight files, resizing, learning rates by layer, the model axis and the
-tests iterate over it. Parameters follow the contract of names in docs/design.md.
+Weight files, resizing, learning-rate multipliers, the model axis and tests iterate over `models.FAMILIES`. Parameters
+follow the naming contract in docs/design.md.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ from flax import linen as nn
 
 from mlpvision.models.naming import Table, regex
 
-Shapes = Mapping[str, tuple[int, ...]]  # of parameters, by their paths, such as "block_0/channel_mixing/Dense_0/bias"
+Shapes = Mapping[str, tuple[int, ...]]  # {path of a parameter, e.g. "block_0/channel_mixing/Dense_0/bias": shape}
 
-# Tensor parallelism: the hidden channels of the channel MLP are cut over the model axis. Nothing else is: where the
-# channels of a shift or of a token-mixing layer are apart, all of them would travel.
+# Tensor parallelism: only the hidden channels of channel MLPs are sharded over the model axis. Sharded channels of a
+# shift or a token-mixing layer would all have to be communicated.
 CHANNEL_MLP = (
   (r"channel_mixing/Dense_0/kernel$", (None, "model")),
   (r"channel_mixing/Dense_0/bias$", ("model",)),
@@ -29,19 +29,18 @@ class Family:
   """One model family.
 
   Attributes:
-    module: its class, a `layers.Backbone`.
+    module: the network, a `layers.Backbone`.
     variants: {name for `models.create`: attributes of the module}.
-    arguments: from the shapes of parameters to the attributes of the module that they tell, None for one that they
-      leave open; `isotropic` or `pyramid` for most. KeyError, IndexError or ValueError: no such parameters.
-    block: the name of a block. Blocks are the layers of layer-wise learning rates, in the order of their numbers.
-    patches: from the shapes of parameters to the number of patches, or (rows, columns), that they are for; None where
-      they serve any image size.
-    resize: how parameters are made into some for other patches, a key of `weights.resize.WAYS`; None where they cannot.
-    model_axis: what is cut over the mesh's model axis: (regex in a path, axis of each dimension).
-    free: attributes that do not change what given parameters mean, beside those that no family's parameters depend on
-      (`weights.loading.RUN_OPTIONS`): initial values, for example.
-    tables: the names that published weights use, see `naming`, or our own where there are none. The first that can be
-      written is the one for .safetensors files.
+    arguments: maps the shapes of parameters to the module's attributes that they determine, with None for an ambiguous
+      one; usually `isotropic` or `pyramid`. Raises KeyError, IndexError or ValueError for other parameters.
+    block: template of the blocks' names. Each block is a layer of layer-wise learning rates, in numerical order.
+    patches: maps the shapes of parameters to their number of patches, or (rows, columns); None for any image size.
+    resize: how to adapt parameters to other patches, a key of `weights.resize.WAYS`; None if this is impossible.
+    model_axis: shardings over the mesh's model axis: (regex for a path, mesh axis of each dimension).
+    free: attributes that do not change the meaning of parameters, such as initial values, in addition to
+      `weights.loading.RUN_OPTIONS`.
+    tables: names in published weights, see `naming`, or our own if there are none. Files in .safetensors format are
+      written with the first table that is not read-only.
   """
 
   module: type[nn.Module]
@@ -56,25 +55,24 @@ class Family:
 
 
 def count(shapes: Shapes, template: str) -> int:
-  """One more than the highest number of a top-level name like "block_{i}"; a gap then shows as missing parameters."""
+  """The highest i of a top-level name such as "block_{i}", plus 1; gaps are later reported as missing parameters."""
   numbers = [int(match[1]) for path in shapes if (match := re.match(regex(template).pattern + "/", path))]
   return max(numbers, default=-1) + 1
 
 
 def stem(shapes: Shapes) -> dict[str, int]:
-  """patch_size and hidden_dim, from the patch embedding."""
+  """patch_size and hidden_dim."""
   patch_size, _, _, hidden_dim = shapes["stem/kernel"]
   return dict(patch_size=patch_size, hidden_dim=hidden_dim)
 
 
 def isotropic(shapes: Shapes) -> dict[str, Any]:
-  """The attributes of a plain stack of blocks: `stem`'s, num_blocks and mlp_ratio."""
-  ratio = _mlp_ratio(shapes, "block_0")
-  return dict(**stem(shapes), num_blocks=count(shapes, "block_{i}"), mlp_ratio=ratio)
+  """patch_size, hidden_dim, num_blocks and mlp_ratio of a plain stack of blocks."""
+  return dict(**stem(shapes), num_blocks=count(shapes, "block_{i}"), mlp_ratio=_mlp_ratio(shapes, "block_0"))
 
 
 def pyramid(shapes: Shapes) -> dict[str, Any]:
-  """The attributes of a pyramid: `stem`'s, depths and mlp_ratio."""
+  """patch_size, hidden_dim, depths and mlp_ratio of a pyramid."""
   stages = 0
   while count(shapes, f"stage_{stages}_block_{{i}}"):
     stages += 1

@@ -1,43 +1,87 @@
-"""Operations in the form that a compiler does best with; their docstrings have the plain definition, and the reason.
+"""Operations in forms that compile to faster code. Each docstring has the plain definition and the reason for the form.
 
-Nothing here is needed to understand a network. The values are those of the definition, to the order in which numbers
-are added up; `tests/models/test_forms.py` and `test_shift.py` compare them, gradients included. One more form is in
-`shifted_product`.
+You do not need this file to understand a network. Values and gradients are those of the definitions, up to the order of
+additions; `tests/models/test_forms.py` and `test_shift.py` compare them. One more form is in `shifted_product`.
 """
 
 from collections.abc import Callable
 import functools
 from typing import Any
 
+from flax import linen as nn
 import jax
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-SAVED = "saved"
+# Residual blocks
 
-# (((dy, dx), number of channels), ...): how far each group of channels moves, in the order of the channels.
-Groups = tuple[tuple[tuple[int, int], int], ...]
+REMAT = ("none", "block", "preactivations")
+
+
+def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
+  """Applies a remat policy to a block module, called as block(x, train). The results do not change.
+
+  With any policy, blocks share no work in the backward pass on CPU; this requires `models.compiler_options`.
+
+  Args:
+    block: a linen module class.
+    policy: "none" keeps everything that the gradient needs. "block" keeps x and recomputes the whole block, a third
+      more work. "preactivations" keeps x and what `saved` marks, and recomputes activations, norms and shifts, but no
+      matrix products except those of activations, as in attention.
+
+  Raises:
+    ValueError: unknown policy.
+  """
+  if policy not in REMAT:
+    raise ValueError(f"unknown remat {policy!r}; one of {', '.join(REMAT)}")
+  if policy != "none":
+    block = _recomputed(block, policy)
+
+  class Block(block):
+    """`block` with a stored gradient of x."""
+
+    def __call__(self, x, train):
+      return super().__call__(stored_gradient(x), train)
+
+  return Block
+
+
+def _recomputed(block, policy):
+  keep = jax.checkpoint_policies.save_only_these_names("saved") if policy == "preactivations" else None
+
+  class Block(block):
+    """`block` with a backward pass that starts from what the policy keeps."""
+
+    def __call__(self, x, train):
+      def plain(module, x):
+        return block.__call__(module, x, train)
+
+      def forward(module, x):
+        return nn.vjp(nn.remat(plain, prevent_cse=False, policy=keep), module, x)
+
+      def backward(pull_back, g):
+        # The barrier prevents XLA from merging the recomputation with the forward pass. nn.remat's own barrier would
+        # also hold back g, so XLA could not sum up a norm's gradient in the matrix product that computes g.
+        return lax.optimization_barrier(pull_back)(g)
+
+      return nn.custom_vjp(plain, forward_fn=forward, backward_fn=backward)(self, x)
+
+  return Block
 
 
 def saved(x: jax.Array) -> jax.Array:
-  """x, of any shape; remat's policy "preactivations" keeps it for the backward pass.
-
-  For results of matrix products and for a norm's statistics.
-  """
-  return checkpoint_name(x, SAVED)
-
-
-# A residual stream
+  """x; remat "preactivations" keeps it for the backward pass. For results of matrix products and norms' statistics."""
+  return checkpoint_name(x, "saved")
 
 
 @jax.custom_vjp
 def stored_gradient(x: jax.Array) -> jax.Array:
-  """x; on CPU its gradient is stored, however cheap it looks.
+  """x; on CPU, its gradient is stored.
 
-  The gradient of a residual stream is a sum with a term from every block behind. XLA on CPU takes that for cheap: each
-  block's kernels would compute the whole sum once more, so the backward pass would grow with the square of the depth.
-  The barrier holds where a program is compiled with `models.compiler_options`; otherwise XLA drops it.
+  The gradient of a residual stream is a sum with one term per later block. XLA on CPU considers it cheap and would
+  recompute the whole sum in each block's kernels: the time of the backward pass would grow with the square of the
+  depth. A barrier prevents this. XLA drops the barrier unless the program is compiled with `models.compiler_options`.
   """
   return x
 
@@ -56,8 +100,8 @@ stored_gradient.defvjp(lambda x: (x, None), _stored)
 def gelu(x: jax.Array) -> jax.Array:
   """x * Phi(x), the exact GELU: jax.nn.gelu(x, approximate=False).
 
-  Written with erf, which XLA compiles better than jax.nn.gelu's erfc. The gradient needs x alone: a derivative by JAX
-  would keep erf(x) and its factors, each as large as x.
+  XLA compiles erf to faster code than jax.nn.gelu's erfc. The gradient keeps only x; JAX's derivative would also keep
+  erf(x) and its factors, each as large as x.
   """
   return x * _normal_cdf(x)
 
@@ -81,8 +125,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """x @ kernel, of x [..., C] and kernel [C, F].
 
-  On CPU as one product of [tokens, C], which XLA compiles to a faster one there. On TPU in the shape that x has: XLA
-  lays a map out as [H, W, B, C], and a view by tokens would copy it.
+  On CPU, x is reshaped to [tokens, C], which is faster there. On TPU it keeps its shape: XLA's layout of a map is
+  [H, W, B, C], so a reshape would copy it.
   """
   return lax.platform_dependent(
     x,
@@ -93,7 +137,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
-  """[C, F], the gradient of `product(x, kernel)` with respect to the kernel; x [..., C], g [..., F] the result's."""
+  """The kernel's gradient [C, F] of `product(x, kernel)`, from x [..., C] and the result's gradient g [..., F]."""
   leading = tuple(range(x.ndim - 1))
   return lax.platform_dependent(
     x,
@@ -115,7 +159,7 @@ def _tokens(x):
 product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
-# Norms. Statistics and affine maps are float32 whatever the dtype; the statistics are marked for remat.
+# Norms. Statistics and affine maps are always float32.
 
 
 def layer_norm(
@@ -123,13 +167,13 @@ def layer_norm(
 ) -> jax.Array:
   """factor * ((x - E[x]) / sqrt(Var[x] + epsilon) * scale + bias), E and Var over the last axis; in `dtype`.
 
-  The variance is E[x^2] - E[x]^2: one pass for both, as in nn.LayerNorm. factor broadcasts against x, such as drop
-  path's. It goes into scale and bias: as a product of its own, it is a third of the pass over the map, by the TPU
-  compiler's estimate.
+  The variance is E[x^2] - E[x]^2, so that one pass computes both, as in nn.LayerNorm. factor, such as drop path's,
+  broadcasts against x. It is applied to scale and bias: by the TPU compiler's estimate, a separate product would take a
+  third of the time of the pass over the map.
   """
   wide = x.astype(jnp.float32)
-  # nn.LayerNorm takes the square before the mean. The terms of the gradient are then added up in another order, so its
-  # last digits differ, and XLA on CPU repeats none of its work even without the barrier of `stored_gradient`.
+  # In nn.LayerNorm's order, square first, the gradient's terms would be added in another order. This would change its
+  # last digits, and XLA on CPU would recompute nothing even without the barrier of `stored_gradient`.
   mean = saved(wide.mean(-1, keepdims=True))
   square = saved(jnp.square(wide).mean(-1, keepdims=True))
   variance = jnp.maximum(0.0, square - jnp.square(mean))
@@ -142,14 +186,14 @@ def layer_norm(
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:
   """(x - E[x]) / sqrt(Var[x] + epsilon) * scale + bias, E and Var over all axes but the first; in `dtype`.
 
-  Applied as one affine map for each sample and channel, x * gain + (bias - E[x] * gain): one pass fewer over the map.
+  Applied as one affine map per example and channel, x * gain + (bias - E[x] * gain), to save a pass over the map.
   """
   axes = tuple(range(1, x.ndim))
   wide = x.astype(jnp.float32)
   mean = saved(wide.mean(axes, keepdims=True))
-  if x.dtype == jnp.bfloat16:  # one pass for both; what E[x^2] - E[x]^2 loses is less than x has lost by its rounding
+  if x.dtype == jnp.bfloat16:  # one pass for both; E[x^2] - E[x]^2 loses less precision than rounding x has lost
     variance = saved(jnp.maximum(0.0, jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean)))
-  else:  # the derivative with respect to this mean is zero, which XLA would find by a pass over the map
+  else:  # the derivative with respect to this mean is zero; XLA would compute it with a pass over the map
     variance = saved(jnp.square(wide - lax.stop_gradient(mean)).mean(axes, keepdims=True))
   gain = scale * lax.rsqrt(variance + epsilon)
   return (wide * gain + (bias - mean * gain)).astype(dtype)
@@ -166,13 +210,16 @@ def affine(
 
 # Shifts
 
+# (((dy, dx), number of channels), ...): the offset of each group of channels, in the order of the channels.
+Groups = tuple[tuple[tuple[int, int], int], ...]
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def shift(x: jax.Array, groups: Groups, fill: str, definition: Callable[..., jax.Array]) -> jax.Array:
-  """`definition(x, groups, fill)`, which is `models.shift.by_roll`, bit for bit; its gradient is the opposite shift.
+  """Bit-identical to `definition(x, groups, fill)`, `models.shift.by_roll`. The gradient is the opposite shift.
 
-  XLA compiles rolls poorly on TPU and CPU, so there each offset is one `lax.pad` with a negative edge, under the same
-  masks. Both only select and never compute.
+  XLA compiles rolls to slow code on TPU and CPU. There, each offset is one `lax.pad` with a negative edge, under the
+  same masks.
   """
   return _lowered(x, groups, fill, definition)
 
@@ -182,7 +229,7 @@ def _shift_fwd(x, groups, fill, definition):
 
 
 def _shift_bwd(groups, fill, definition, _, g):
-  """The adjoint of a shift is the shift by the opposite offset; a kept border adds its own gradient."""
+  # The adjoint of a shift is the shift by the opposite offset; a kept border adds its gradient.
   back = tuple(((-dy, -dx), width) for (dy, dx), width in groups)
   moved = _lowered(g, back, "zero" if fill == "keep" else fill, definition)
   return (moved + jnp.where(has_source(g.shape, groups), jnp.zeros_like(g), g) if fill == "keep" else moved,)
@@ -197,7 +244,7 @@ def _lowered(x, groups, fill, definition):
 
 
 def by_pad(x: jax.Array, groups: Groups, fill: str) -> jax.Array:
-  """What `shift` is on TPU and CPU; fill: "keep", "zero" or "circular"."""
+  """`shift` on TPU and CPU; fill: "keep", "zero" or "circular"."""
   out = None
   for (dy, dx), in_group in group_masks(x.shape, groups):
     if fill == "circular":
@@ -211,7 +258,7 @@ def by_pad(x: jax.Array, groups: Groups, fill: str) -> jax.Array:
 
 
 def group_masks(shape: tuple[int, ...], groups: Groups) -> list[tuple[tuple[int, int], jax.Array]]:
-  """[((dy, dx), bool [1, 1, 1, C]), ...]: which channels of a map of this shape belong to each group."""
+  """[((dy, dx), bool [1, 1, 1, C]), ...]: the channels of each group, for a map of this shape."""
   channel = lax.broadcasted_iota(jnp.int32, (1, 1, 1, shape[-1]), 3)
   masks, start = [], 0
   for offset, width in groups:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -12,8 +13,7 @@ import jax.numpy as jnp
 
 from mlpvision.models import forms
 
-# PyTorch's default for its linear and convolution layers, which several originals keep: uniform within
-# 1 / sqrt(fan_in), the bias too.
+# PyTorch's default for linear and convolution layers, kernels and biases: uniform within +-1 / sqrt(fan_in).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -23,7 +23,7 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
 
 
 class Dense(nn.Dense):
-  """nn.Dense, its product in the shape that the platform is fastest with; the result is marked for `remat`."""
+  """nn.Dense with `forms.product`; `forms.remat` can keep the result."""
 
   dot_general: Any = lambda x, kernel, *_, **__: forms.product(x, kernel)
 
@@ -32,15 +32,14 @@ class Dense(nn.Dense):
     return forms.saved(super().__call__(x))
 
 
-# Which rows of the batch the model sees, while a batch is worked on part by part: rows part, part + parts, ...
-_part = contextvars.ContextVar("part", default=(0, 1))
+_part = contextvars.ContextVar("part", default=(0, 1))  # (part, parts) of `part_of_batch`
 
 
 @contextlib.contextmanager
 def part_of_batch(part: int | jax.Array, parts: int) -> Iterator[None]:
-  """Inside, models that are traced draw for their rows what they would draw for these in the whole batch.
+  """Models traced in this context process rows part, part + parts, ... of a batch; part may be traced.
 
-  The model is given rows part, part + parts, ... of a batch; part may be traced.
+  Drop path then drops the same rows as it would in the whole batch.
   """
   token = _part.set((part, parts))
   try:
@@ -50,10 +49,9 @@ def part_of_batch(part: int | jax.Array, parts: int) -> Iterator[None]:
 
 
 class Dropout(nn.Dropout):
-  """nn.Dropout, drawing anew for each part of a batch."""
+  """nn.Dropout, active if train is True, with different random numbers for each part of a batch."""
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Drops elements of x with probability `rate` where train is True."""
     if not train or self.rate == 0.0:
       return x
     part, _ = _part.get()
@@ -63,8 +61,8 @@ class Dropout(nn.Dropout):
 class Mlp(nn.Module):
   """Dense, GELU, Dense over the last axis; [..., C] -> [..., C].
 
-  approximate: the tanh form of GELU (the default of Flax, so of the original Mixer) instead of the exact one.
-  bias_init: from a layer's fan-in to its initializer.
+  approximate: tanh GELU (Flax's default, so the original Mixer's) instead of exact GELU.
+  bias_init: maps a layer's fan-in to its initializer.
   """
 
   hidden_dim: int
@@ -87,8 +85,8 @@ class Mlp(nn.Module):
 class Attention(nn.Module):
   """Multi-head self-attention (arXiv 1706.03762, Sec. 3.2) over the tokens; [..., N, C] -> [..., N, C].
 
-  One layer `qkv` makes queries, keys and values, its columns ordered (query|key|value, head, channel of the head).
-  bias: added to the scaled products before the softmax, broadcastable to [..., num_heads, N, N].
+  The layer `qkv` computes queries, keys and values; its columns are ordered (query|key|value, head, channel).
+  bias: added to the scaled products before the softmax; broadcasts to [..., num_heads, N, N].
   """
 
   num_heads: int
@@ -100,12 +98,12 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False, bias: jax.Array | None = None) -> jax.Array:
     channels = x.shape[-1]
     if channels % self.num_heads:
-      raise ValueError(f"{channels} channels cannot be cut into {self.num_heads} heads")
+      raise ValueError(f"{channels} channels cannot be divided into {self.num_heads} heads")
     dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
     head_dim = channels // self.num_heads
     qkv = Dense(3 * channels, **dense, name="qkv")(x).reshape(*x.shape[:-1], 3, self.num_heads, head_dim)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
-    # Products and softmax in float32 whatever the dtype: rounded weights would not sum to one.
+    # Scores and softmax are always float32: rounded weights would not sum to one.
     scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32) * head_dim**-0.5
     weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
@@ -113,8 +111,60 @@ class Attention(nn.Module):
     return Dropout(self.dropout)(out, train)
 
 
+class LayerNorm(nn.Module):
+  """Layer normalization (arXiv 1607.06450) over the last axis; [..., C] -> [..., C] in `dtype`.
+
+  Same values and parameters as nn.LayerNorm. `factor` multiplies the result and broadcasts against it.
+  """
+
+  epsilon: float = 1e-6
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, factor: jax.Array | float | None = None) -> jax.Array:
+    scale, bias = _scale_and_bias(self, x.shape[-1])
+    return forms.layer_norm(x, scale, bias, self.epsilon, self.dtype, factor)
+
+
+class GroupNorm1(nn.Module):
+  """GroupNorm (arXiv 1803.08494) with one group: normalizes each example over all positions and channels.
+
+  [B, ..., C] -> the same shape in `dtype`, with the values and parameters of nn.GroupNorm.
+
+  features: number of scales and biases; None for C.
+  arrange: maps scales and biases to an array that broadcasts against the input.
+  """
+
+  features: int | None = None
+  arrange: Callable[[jax.Array], jax.Array] = lambda values: values
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    scale, bias = map(self.arrange, _scale_and_bias(self, self.features or x.shape[-1]))
+    return forms.group_norm(x, scale, bias, self.epsilon, self.dtype)
+
+
+class Affine(nn.Module):
+  """ResMLP's alpha * x + beta per channel (arXiv 2105.03404, Eq. 1), times factor; [..., C] -> [..., C] in `dtype`."""
+
+  init_value: float = 1.0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, factor: jax.Array | float | None = None) -> jax.Array:
+    scale, bias = _scale_and_bias(self, x.shape[-1], self.init_value)
+    return forms.affine(x, scale, bias, self.dtype, factor)
+
+
+def _scale_and_bias(module, channels, init_value=1.0):
+  scale = module.param("scale", nn.initializers.constant(init_value), (channels,))
+  return scale, module.param("bias", nn.initializers.zeros_init(), (channels,))
+
+
 class DropPath(nn.Module):
-  """Stochastic depth (arXiv 1603.09382): drops the whole branch of a sample with probability `rate`.
+  """Stochastic depth (arXiv 1603.09382): drops the whole branch of an example with probability `rate`.
 
   rescale: divide the kept branches by 1 - rate, as timm and DeiT do; the original Mixer code does not.
   """
@@ -129,7 +179,7 @@ class DropPath(nn.Module):
     return jnp.where(mask, x / (1.0 - self.rate) if self.rescale else x, jnp.zeros_like(x))
 
   def factor(self, x: jax.Array, train: bool = False) -> jax.Array | float:
-    """What a call multiplies x [B, ...] by, float32 [B, 1, ...]: for a norm at the end of the branch to apply."""
+    """The factor that a call applies to x [B, ...], float32 [B, 1, ...]; a norm can apply it instead."""
     if not train or self.rate == 0.0:
       return 1.0
     return jnp.where(self._mask(x), 1.0 / (1.0 - self.rate) if self.rescale else 1.0, 0.0)
@@ -141,15 +191,35 @@ class DropPath(nn.Module):
 
 
 def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
-  """Linear from 0 in the first block to `rate` in the last, as floats."""
+  """Drop rates per block, from 0 in the first block linearly to `rate` in the last."""
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+
+
+def attributes(module: type[nn.Module]) -> list[str]:
+  """The names of the attributes that a linen module class declares."""
+  return [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
 
 
 Outputs = jax.Array | tuple[jax.Array, ...]  # logits, or the maps of `Backbone.features`
 
 
 class Backbone(nn.Module):
-  """What all families share. Each has a `patch_size`, and `num_blocks` or, as a pyramid of stages, `depths`."""
+  """What all families share; each also has `patch_size`, and `num_blocks` or, in a pyramid of stages, `depths`.
+
+  Attributes:
+    num_classes: width of the head. None returns the features that the head would get, [B, C]: the mean over the
+      positions or, in a model with a class token, the token's.
+    drop_path: stochastic depth of the last block; the rate increases linearly from 0. Both branches of a block use it.
+    dropout: after both layers of every MLP or channel MLP; 0 in the papers of the MLP families.
+    remat: what the backward pass recomputes: "none", "block" or "preactivations", see `forms.remat`.
+    dtype: of the computation; parameters and logits are float32.
+  """
+
+  num_classes: int | None = 1000
+  drop_path: float = 0.0
+  dropout: float = 0.0
+  remat: str = "none"
+  dtype: Any = jnp.float32
 
   @property
   def feature_strides(self) -> tuple[int, ...]:
@@ -159,19 +229,24 @@ class Backbone(nn.Module):
 
   @property
   def size_divisor(self) -> int:
-    """What both sides of an image must be multiples of."""
+    """Both sides of an image must be multiples of this."""
     return self.feature_strides[-1]
 
   def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """A map for each stage, ([B, H/stride, W/stride, channels], ...).
+    """One map per stage, ([B, H/stride, W/stride, channels], ...).
 
-    That of a plain stack is taken after its last norm, if it has one, and without class token; those of a pyramid are
-    taken before the next stage's merging.
+    A plain stack returns the output of its last norm, if it has one, without the class token. A pyramid returns each
+    stage's output before it is merged.
     """
     return self(images, train=train, return_features=True)
 
+  def block(self, module: type[nn.Module], name: str, **options: Any) -> nn.Module:
+    """A block with the remat policy of this model, and this model's values of the attributes not in options."""
+    shared = {key: getattr(self, key) for key in attributes(module) if key not in options}
+    return forms.remat(module, self.remat)(**shared, **options, name=name)
+
   def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
-    """ValueError where the given parameters are for other patches than rows x columns; patches: as in `Family`."""
+    """Raises ValueError if the parameters are not for rows x columns patches; patches: as in `Family`."""
     if self.is_initializing():
       return
     params = flatten_dict(self.variables["params"], sep="/")
@@ -181,7 +256,7 @@ class Backbone(nn.Module):
       wanted, found = (str(n).strip("()").replace(", ", "x") for n in (expected, found))
       raise ValueError(
         f"these {type(self).__name__} parameters are for {wanted} patches of {self.patch_size}x{self.patch_size}"
-        f" pixels, the images have {found}: use images of the size that they were made for, or adapt them"
+        f" pixels, the images have {found}: use images of the original size, or resize the parameters"
         " (`mlpvision.weights.resize`)"
       )
 
@@ -195,9 +270,9 @@ def patch_embed(
   bias_init: jax.nn.initializers.Initializer | None = None,
   dtype: Any = jnp.float32,
 ) -> jax.Array:
-  """Non-overlapping patches through the layer `stem`: images [B, H, W, 3] -> [B, H/p, W/p, features].
+  """Projects non-overlapping patches with the layer `stem`: images [B, H, W, 3] -> [B, H/p, W/p, features].
 
-  Call it inside a compact method. The initialisation is PyTorch's by default. ValueError where the patches do not fit.
+  Call it in a compact method. The default initializers are PyTorch's. ValueError if p does not divide the sides.
   """
   height, width, channels = images.shape[1:]
   if height % patch_size or width % patch_size:
@@ -214,6 +289,6 @@ def classify(
   kernel_init: jax.nn.initializers.Initializer,
   bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros_init(),  # noqa: B008
 ) -> jax.Array:
-  """Pooled features [B, C] to float32 logits [B, num_classes] by the layer `head`, or as they are without classes."""
+  """Applies the layer `head` to pooled features: [B, C] -> float32 [B, num_classes]; [B, C] if num_classes is None."""
   x = x.astype(jnp.float32)
   return nn.Dense(num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x) if num_classes else x

@@ -4,11 +4,10 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
-from mlpvision.models import layers, norms, remat
+from mlpvision.models import layers
 from mlpvision.models.family import Family, count, stem
-from mlpvision.models.naming import CONV, DENSE, KERNEL, NORM, SCALE, Leaf, Table, squeeze
+from mlpvision.models.naming import CONV, DENSE, KERNEL, MLP, NORM, SCALE, Leaf, Table, squeeze
 
 
 class MixerBlock(nn.Module):
@@ -26,63 +25,43 @@ class MixerBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     mlp = dict(dropout=self.dropout, approximate=self.approximate_gelu, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path, self.drop_path_rescale)
-    y = norms.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
+    y = layers.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
     y = layers.Mlp(self.tokens_mlp_dim, **mlp, name="token_mixing")(y, train).swapaxes(1, 2)
     x = x + drop_path(y, train)
-    y = norms.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
+    y = layers.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
     return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
 
 
 class MlpMixer(layers.Backbone):
-  """MLP-Mixer. The token MLPs fix the number of patches, so a set of parameters serves one image size.
+  """MLP-Mixer. The token MLPs fix the number of patches, so parameters are for one image size.
 
-  Attributes:
-    num_classes: width of the head; None gives the pooled features [B, hidden_dim] instead of logits.
+  Attributes, in addition to those of every `Backbone`:
     patch_size, num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim: the paper's Table 1 (P, layers, C, D_S, D_C).
-    approximate_gelu: tanh GELU as in the original JAX code; False is the exact one (timm runs the same weights so).
-    drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
+    approximate_gelu: tanh GELU, as in the original JAX code; False for exact GELU, as timm uses for the same weights.
     drop_path_rescale: divide kept branches by 1 - rate; the original code (big_vision) does not.
-    dropout: after both layers of every MLP; 0 in all published settings.
-    head_bias_init: initial bias of the head; big_vision's recipe with the sigmoid loss has -6.9, about -ln(classes).
-    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
-    dtype: of the computation; parameters and logits are float32.
+    head_bias_init: initial bias of the head; -6.9 in big_vision's recipe with the sigmoid loss, about -ln(classes).
   """
 
-  num_classes: int | None = 1000
   patch_size: int = 16
   num_blocks: int = 12
   hidden_dim: int = 768
   tokens_mlp_dim: int = 384
   channels_mlp_dim: int = 3072
   approximate_gelu: bool = True
-  drop_path: float = 0.0
   drop_path_rescale: bool = True
-  dropout: float = 0.0
   head_bias_init: float = 0.0
-  remat: str = "none"
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     init = dict(kernel_init=nn.linear.default_kernel_init, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
-    block = remat.wrap(MixerBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = block(
-        tokens_mlp_dim=self.tokens_mlp_dim,
-        channels_mlp_dim=self.channels_mlp_dim,
-        approximate_gelu=self.approximate_gelu,
-        drop_path=rate,
-        drop_path_rescale=self.drop_path_rescale,
-        dropout=self.dropout,
-        dtype=self.dtype,
-        name=f"MixerBlock_{i}",
-      )(x, train)
-    x = norms.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
+      x = self.block(MixerBlock, f"MixerBlock_{i}", drop_path=rate)(x, train)
+    x = layers.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     head = dict(kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.constant(self.head_bias_init))
@@ -131,21 +110,19 @@ _TIMM = Table(
   (
     ("stem.proj", "stem", CONV),
     ("blocks.{i}.norm1", f"{_BLOCK}/LayerNorm_0", NORM),
-    ("blocks.{i}.mlp_tokens.fc1", f"{_BLOCK}/token_mixing/Dense_0", DENSE),
-    ("blocks.{i}.mlp_tokens.fc2", f"{_BLOCK}/token_mixing/Dense_1", DENSE),
+    ("blocks.{i}.mlp_tokens", f"{_BLOCK}/token_mixing", MLP),
     ("blocks.{i}.norm2", f"{_BLOCK}/LayerNorm_1", NORM),
-    ("blocks.{i}.mlp_channels.fc1", f"{_BLOCK}/channel_mixing/Dense_0", DENSE),
-    ("blocks.{i}.mlp_channels.fc2", f"{_BLOCK}/channel_mixing/Dense_1", DENSE),
+    ("blocks.{i}.mlp_channels", f"{_BLOCK}/channel_mixing", MLP),
     ("norm", "pre_head_layer_norm", NORM),
     ("head", "head", DENSE),
   ),
   options=dict(approximate_gelu=False),
 )
 
-# The published .npz files are our own tree: google-research/vision_transformer and big_vision name it so.
+# The names in the .npz files of google-research/vision_transformer and big_vision are ours.
 _NPZ = Table("npz", separator="/")
 
-# Before their release: big_vision's loader still knows this layout. Both layers of an MLP are leaves of one module.
+# The layout before their release, which big_vision's loader still reads. An MLP is one module with four leaves.
 _OLD_MLP = (
   Leaf("kernel1", "Dense_0/kernel", squeeze),
   Leaf("bias1", "Dense_0/bias", squeeze),

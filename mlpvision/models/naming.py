@@ -1,11 +1,10 @@
-"""The names that published weights use: one table for both directions, a file's names into ours and ours into a file's.
+"""Translates between the names in published weights and ours, with one table for both directions.
 
-A row of a table names a module on either side, `{i}` standing for a number, and the kind of its leaves:
+A row has the name of a module in a file, ours, and the kind of its leaves; `{i}` stands for a number:
 
-  ("blocks.{i}.mlp_tokens.fc1", "MixerBlock_{i}/token_mixing/Dense_0", DENSE)
+  ("blocks.{i}.norm1", "MixerBlock_{i}/LayerNorm_0", NORM)
 
-The same row reads and writes, and each leaf's transform is listed with its inverse, so what is read from a file
-and written again is the same file.
+Each leaf has a transform for loading and its inverse for saving, so a file that is loaded and saved does not change.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-  """theirs, ours: the last part of the name on either side. load, save: from their layout to ours and back."""
+  """theirs, ours: the end of the name in a file and in our parameters. load, save: from the file's layout and back."""
 
   theirs: str
   ours: str
@@ -47,7 +46,16 @@ DENSE = (Leaf("weight", "kernel", _transpose, _transpose), _BIAS)
 CONV = (Leaf("weight", "kernel", _conv_in, _conv_out), _BIAS)
 CONV1X1 = (Leaf("weight", "kernel", lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]), _BIAS)
 NORM = (Leaf("weight", "scale"), _BIAS)
-# Affine maps per channel, as vectors (DeiT's repository) or with two axes of length 1 before them (timm).
+# `layers.Mlp`, as two linear layers or 1x1 convolutions.
+MLP, MLP_CONV1X1 = (
+  tuple(
+    dataclasses.replace(leaf, theirs=f"fc{i + 1}.{leaf.theirs}", ours=f"Dense_{i}/{leaf.ours}")
+    for i in (0, 1)
+    for leaf in layer
+  )
+  for layer in (DENSE, CONV1X1)
+)
+# Affine maps per channel, as vectors (DeiT's repository) or with shape [1, 1, C] (timm).
 AFFINE = (Leaf("alpha", "scale"), Leaf("beta", "bias"))
 AFFINE_3D = (
   Leaf("alpha", "scale", _flat, lambda a: a[None, None]),
@@ -60,15 +68,15 @@ SCALE = (Leaf("scale", "scale"), _BIAS)
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """The names that one source of weights uses for one family.
+  """The names of one family in one source of weights.
 
   Attributes:
     name: of the source, e.g. "timm".
-    rows: (their module, our module, leaves); the first row that fits a name decides. Without any, theirs are our names.
-    separator: between the parts of their names.
-    ignore: a pattern of names without weights (buffers), which are skipped.
-    options: attributes of our module that this source implies and shapes do not tell.
-    read_only: an old layout that is not written any more.
+    rows: (module in a file, our module, leaves); the first row that matches a name applies. Empty: our own names.
+    separator: between the parts of a name in a file.
+    ignore: regex of names to skip, such as buffers.
+    options: attributes of our module that the source implies but shapes do not determine.
+    read_only: an old layout, never written.
   """
 
   name: str
@@ -82,7 +90,7 @@ class Table:
     return self.ignore is not None and re.search(self.ignore, name) is not None
 
   def ours(self, name: str) -> tuple[str, Callable[[Any], Any]] | None:
-    """(our path, transform) of a name in a file, or None."""
+    """(our path, transform) for a name in a file, or None."""
     for theirs, ours, leaf in self._leaves:
       path = _translate(name, theirs, ours)
       if path is not None:
@@ -90,7 +98,7 @@ class Table:
     return None
 
   def theirs(self, path: str) -> tuple[str, Callable[[Any], Any]] | None:
-    """(name in a file, transform) of one of our paths, or None."""
+    """(name in a file, transform) for one of our paths, or None."""
     for theirs, ours, leaf in self._leaves:
       name = _translate(path, ours, theirs)
       if name is not None:
@@ -111,7 +119,7 @@ def _join(module, separator, leaf):
 
 
 def _translate(name, source, target):
-  """The name in the words of `target` if it fits `source`; {i+1} in either stands for one more than the number."""
+  """The name rewritten from template `source` to `target`, or None; {i+1} in a template stands for i + 1."""
   found = numbers(name, source)
   if found is None:
     return None
@@ -119,7 +127,7 @@ def _translate(name, source, target):
 
 
 def numbers(name: str, template: str) -> dict[str, int] | None:
-  """{"s": 2, "i": 0} of a name that fits a template, such as "stage_2_block_0" and "stage_{s}_block_{i}", or None."""
+  """{"s": 2, "i": 0} for "stage_2_block_0" and the template "stage_{s}_block_{i}"; None if it does not match."""
   match = regex(template).fullmatch(name)
   found = match and {key: int(value) - _offsets(template)[key] for key, value in match.groupdict().items()}
   return None if found is None or any(number < 0 for number in found.values()) else found
@@ -130,7 +138,7 @@ _PLACEHOLDER = r"\{(\w)(?:\+(\d))?\}"
 
 @functools.cache
 def regex(template: str) -> re.Pattern:
-  """What fits a template; each number is a group, named by its letter."""
+  """The regex of a template, with a group named by its letter for each number."""
   pieces = re.split(_PLACEHOLDER, template)  # text, letter, offset, text, letter, offset, ..., text
   pattern = re.escape(pieces[0])
   for letter, text in zip(pieces[1::3], pieces[3::3], strict=True):
@@ -144,5 +152,5 @@ def _offsets(template):
 
 
 def squeeze(array: Any) -> Any:
-  """Without axes of length 1; a vector stays one even when it has a single number."""
+  """Removes axes of length 1; a result without axes becomes a vector of length 1."""
   return array.reshape(tuple(n for n in array.shape if n != 1) or (1,))

@@ -4,13 +4,12 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
-from mlpvision.models import forms, layers, norms, remat
+from mlpvision.models import forms, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.shift import spatial_shift
 
-# DeiT's initialisation, as the paper trains by "DeiT strategy" and states none of its own.
+# As in DeiT: the paper trains with the "DeiT strategy" and states no initialization.
 _INIT = nn.initializers.normal(0.02)
 NORMS = ("layer", "affine", "none")
 
@@ -19,16 +18,16 @@ def _norm(kind, affine_init, dtype, name):
   if kind not in NORMS:
     raise ValueError(f"unknown norm {kind!r}; one of {', '.join(NORMS)}")
   if kind == "layer":
-    return norms.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
+    return layers.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)
   if kind == "affine":
-    return norms.Affine(affine_init, dtype=dtype, name=name)
+    return layers.Affine(affine_init, dtype=dtype, name=name)
   return lambda x, factor=1.0: (x * factor).astype(dtype)
 
 
 class S2Block(nn.Module):
   """A spatial-shift branch and a channel-MLP branch (Fig. 1); [B, H, W, C] -> [B, H, W, C].
 
-  x + N(FC2(shift(GELU(FC1 x)))), then x + N(FC4(GELU(FC3 x))), N at the end of the branch or at its start.
+  x + N(FC2(shift(GELU(FC1 x)))), then x + N(FC4(GELU(FC3 x))), with the norm N at the end or the start of the branch.
   """
 
   mlp_ratio: float
@@ -67,29 +66,22 @@ class S2Block(nn.Module):
 
 
 class S2MLP(layers.Backbone):
-  """S2-MLP; any image size that the patch divides, with the same parameters.
+  """S2-MLP, for any image size that patch_size divides.
 
-  Attributes:
-    num_classes: width of the head; None gives the pooled features [B, hidden_dim] instead of logits.
+  Attributes, in addition to those of every `Backbone`:
     patch_size, num_blocks, hidden_dim, mlp_ratio: the paper's Table 2 (p, N, c, r).
     directions: a name in `shift.DIRECTIONS` (Table 7) or a sequence of (dy, dx).
-    border: "keep" (Algorithm 1) or "zero" (Sec. 3.3's depthwise-convolution reading).
-    norm: "layer", or "affine": ResMLP's, which the deep variant uses (Sec. 4.1), or "none".
-    norm_position: "post", the end of each residual branch as in Fig. 1 and in S2-MLPv2's Fig. 2; "pre", the start,
-      as in most third-party copies.
-    affine_init: initial scale of the blocks' affine norms. The paper states none; ResMLP's for its depth is used.
-    stem_norm: after the patch embedding (Sec. 3.2), same choices as norm; copies often omit it ("none").
-    drop_path: stochastic depth of the last block, linear from 0.
-    dropout: in the channel MLPs; the paper has none.
-    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
-    dtype: of the computation; parameters and logits are float32.
+    border: "keep" (Algorithm 1) or "zero" (as a depthwise convolution, Sec. 3.3).
+    norm: "layer"; "affine", ResMLP's, in the deep variant (Sec. 4.1); or "none".
+    norm_position: "post", at the end of each branch, as in Fig. 1 and in S2-MLPv2's Fig. 2; or "pre", at the start, as
+      in most third-party ports.
+    affine_init: initial scale of the blocks' affine norms; the paper states none, so it is ResMLP's for this depth.
+    stem_norm: after the patch embedding (Sec. 3.2), with the choices of norm; ports often omit it ("none").
 
-  The paper says that the deep variant replaces layer norm by the affine transform, without saying where: here it is
-  replaced wherever it stood, so the stem's too (initial scale 1). Nor does it state layer norm's epsilon: here 1e-6, as
-  in DeiT.
+  The paper replaces layer norm by the affine transform in the deep variant, but does not say where. Here, it replaces
+  every layer norm, also the stem's (initial scale 1). The paper does not state layer norm's epsilon; it is DeiT's 1e-6.
   """
 
-  num_classes: int | None = 1000
   patch_size: int = 16
   num_blocks: int = 12
   hidden_dim: int = 768
@@ -100,33 +92,17 @@ class S2MLP(layers.Backbone):
   norm_position: str = "post"
   affine_init: float = 1e-6
   stem_norm: str = "layer"
-  drop_path: float = 0.0
-  dropout: float = 0.0
-  remat: str = "none"
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")
     stem = dict(kernel_init=_INIT, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
-    block = remat.wrap(S2Block, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = block(
-        mlp_ratio=self.mlp_ratio,
-        directions=self.directions,
-        border=self.border,
-        norm=self.norm,
-        norm_position=self.norm_position,
-        affine_init=self.affine_init,
-        drop_path=rate,
-        dropout=self.dropout,
-        dtype=self.dtype,
-        name=f"block_{i}",
-      )(x, train)
+      x = self.block(S2Block, f"block_{i}", drop_path=rate)(x, train)
     if return_features:
       return (x,)
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
@@ -144,5 +120,5 @@ def _arguments(shapes):
   return isotropic(shapes) | without_norm | without_stem_norm
 
 
-# No official S2-MLP was ever released, so there are no names but ours.
+# No official weights were released, so weight files use our own names.
 FAMILY = Family(S2MLP, VARIANTS, _arguments, free=("affine_init",))

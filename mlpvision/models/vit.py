@@ -1,4 +1,4 @@
-"""ViT (Dosovitskiy et al., arXiv 2010.11929), with the details of its common weights (AugReg, DeiT; timm's form)."""
+"""ViT (Dosovitskiy et al., arXiv 2010.11929), with the details of common weights (AugReg and DeiT, as in timm)."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers, norms, remat
+from mlpvision.models import layers
 from mlpvision.models.family import Family, isotropic
-from mlpvision.models.naming import CONV, DENSE, NORM, Leaf, Table
+from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
 
-# DeiT's and timm's initialisation, for training from scratch on ImageNet-1k.
+# As in DeiT and timm, for training from scratch on ImageNet-1k.
 _INIT = nn.initializers.normal(0.02)
 
 
@@ -27,42 +27,33 @@ class ViTBlock(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
-    y = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
+    y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
     x = x + drop_path(layers.Attention(self.num_heads, **dense, name="attention")(y, train), train)
-    y = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
+    y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
 
 
 class ViT(layers.Backbone):
-  """ViT with class token. The position embedding takes the size of the images that the parameters are made with.
+  """ViT with a class token. `init` gives `pos_embedding` the number of patches of its images.
 
-  So the same module is ViT-B/16 at 224 and at 384 pixels; its parameters differ in `pos_embedding` alone.
+  One module is therefore ViT-B/16 for both 224 and 384 pixels; only `pos_embedding` differs.
 
-  Attributes:
-    num_classes: width of the head; None gives the class token's features [B, hidden_dim] instead of logits.
+  Attributes, in addition to those of every `Backbone`:
     patch_size, num_blocks, hidden_dim, num_heads: the paper's Table 1 (P, layers, D, heads); the small one is DeiT's.
-    mlp_ratio: hidden width of the MLPs over the channels.
-    drop_path: stochastic depth of the last block, linear from 0; the same rate for both halves of a block.
-    dropout: after the position embedding, the attention's projection and both layers of every MLP.
-    remat: what the backward pass computes again: "none", "block" or "preactivations", see `remat.wrap`.
-    dtype: of the computation; parameters and logits are float32.
+    mlp_ratio: hidden width of the MLPs / channels.
+    dropout: also after the position embedding and the projection of the attention.
   """
 
-  num_classes: int | None = 1000
   patch_size: int = 16
   num_blocks: int = 12
   hidden_dim: int = 768
   num_heads: int = 12
   mlp_ratio: float = 4.0
-  drop_path: float = 0.0
-  dropout: float = 0.0
-  remat: str = "none"
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalised -> float32 logits [B, num_classes]."""
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape
     self.check_patches(_patches, rows, columns)
@@ -71,17 +62,9 @@ class ViT(layers.Backbone):
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = x + self.param("pos_embedding", _INIT, (1, *x.shape[1:])).astype(self.dtype)
     x = layers.Dropout(self.dropout)(x, train)
-    block = remat.wrap(ViTBlock, self.remat)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = block(
-        num_heads=self.num_heads,
-        mlp_ratio=self.mlp_ratio,
-        drop_path=rate,
-        dropout=self.dropout,
-        dtype=self.dtype,
-        name=f"block_{i}",
-      )(x, train)
-    x = norms.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
+      x = self.block(ViTBlock, f"block_{i}", drop_path=rate)(x, train)
+    x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
     return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
@@ -96,7 +79,7 @@ VARIANTS = {
 
 def _arguments(shapes):
   arguments = isotropic(shapes)
-  # 64 channels a head in every published ViT; other widths can be cut into heads in more than one way.
+  # Every published ViT has 64 channels per head; for other widths, the number of heads is ambiguous.
   heads, rest = divmod(arguments["hidden_dim"], 64)
   return dict(**arguments, num_heads=None if rest else heads)
 
@@ -106,7 +89,7 @@ def _patches(shapes):
 
 
 _TIMM = Table(
-  "timm",  # DeiT's repository has the same
+  "timm",  # also DeiT's repository
   (
     ("", "", (Leaf("cls_token", "cls_token"), Leaf("pos_embed", "pos_embedding"))),
     ("patch_embed.proj", "stem", CONV),
@@ -114,8 +97,7 @@ _TIMM = Table(
     ("blocks.{i}.attn.qkv", "block_{i}/attention/qkv", DENSE),
     ("blocks.{i}.attn.proj", "block_{i}/attention/proj", DENSE),
     ("blocks.{i}.norm2", "block_{i}/norm2", NORM),
-    ("blocks.{i}.mlp.fc1", "block_{i}/channel_mixing/Dense_0", DENSE),
-    ("blocks.{i}.mlp.fc2", "block_{i}/channel_mixing/Dense_1", DENSE),
+    ("blocks.{i}.mlp", "block_{i}/channel_mixing", MLP),
     ("norm", "norm", NORM),
     ("head", "head", DENSE),
   ),

@@ -1,19 +1,21 @@
-"""Know before you rent: compiles a config's real train step for TPUs or GPUs that are not there: what will it need?
+"""Compiles a config's train step for TPUs or GPUs that are not attached, and predicts memory, traffic and time.
 
   python -m mlpvision.plan --config=configs/s2mlp_wide.py --topology=v5e:16x16
   python -m mlpvision.plan --config=configs/mixer_b16.py --topology=v5e:4x4,v5e:8x8,v5p:2x2x2 --fit
   python -m mlpvision.plan --config=configs/s2mlp_wide.py --topology=h100:8
   python -m mlpvision.plan --all --topology=v5e:4x4,v5p:2x2x2 --fit --json=plan.json --write=docs/performance.md
 
-Takes libtpu (pip install 'mlpvision[plan]') or JAX's CUDA plugin (mlpvision[cuda]), some minutes and some GB of memory
-for each slice, and no dataset. For GPUs there is no estimate of time, only of memory and traffic. With --json, an
-interrupted call continues where it was: what the file already has of the same program is not compiled again.
+Needs libtpu (pip install 'mlpvision[plan]') or JAX's CUDA plugin (mlpvision[cuda]), and some minutes and GB of memory
+per slice, but no dataset. Time is estimated for TPUs only. With --json, an interrupted call resumes: programs that the
+file contains are not compiled again.
 """
 
+import dataclasses
 import datetime
 import importlib
 import os
 import pathlib
+import sys
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -24,60 +26,62 @@ from mlpvision.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 _ALL = flags.DEFINE_bool("all", False, "Instead of --config: every recipe of configs/.")
 _TOPOLOGY = flags.DEFINE_list("topology", None, "Slices such as v5e:4x4 or h100:8, separated by commas.", required=True)
-_FIT = flags.DEFINE_bool("fit", False, "Where a step is out of memory, find out with which flags it fits.")
+_FIT = flags.DEFINE_bool("fit", False, "If a step is out of memory, search for flags with which it fits.")
 _KERNELS = flags.DEFINE_integer("kernels", 0, "Also list this many of the most expensive kernels.", lower_bound=0)
-_IMAGES = flags.DEFINE_integer("images", None, "Training images, of a dataset that is not prepared.", lower_bound=1)
-_CLASSES = flags.DEFINE_integer("classes", None, "And its classes.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "Write everything to this file, and take what it already has.")
-_WRITE = flags.DEFINE_string("write", None, "Write the table into this Markdown page, between its markers.")
+_IMAGES = flags.DEFINE_integer("images", None, "Training images of a dataset that is not prepared.", lower_bound=1)
+_CLASSES = flags.DEFINE_integer("classes", None, "Classes of that dataset.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "Write all results to this file, and reuse those that it contains.")
+_WRITE = flags.DEFINE_string("write", None, "Write the table between the markers of this Markdown page.")
 
 
 def main(argv: list[str]) -> None:
   """Compiles, prints and writes."""
   if argv[1:]:
-    raise app.UsageError(f"not understood: {' '.join(argv[1:])}")
+    raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
   page = commands.of_repository("docs.tools.plan_page", "--write") if _WRITE.value else None
   configs = _configs()
-  os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; a TPU that is there is left alone
-  os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is compiled for a TPU cannot be read back without one
+  os.environ["JAX_PLATFORMS"] = "cpu"  # does not occupy an attached TPU
+  os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # without a TPU, programs for TPUs cannot be read from a cache
   from mlpvision.plan import chips, plans, program, report
 
-  program.Store(_JSON.value)  # says what is wrong with the file, if anything
-  options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store_path=_JSON.value)
+  # Mistakes are reported before anything is compiled.
+  program.Store(_JSON.value)
   for topology in _TOPOLOGY.value:
-    chips.devices(topology)  # so that a mistake shows before anything is compiled
+    chips.devices(topology)
+  options = dict(sizes=(_IMAGES.value, _CLASSES.value), with_fit=_FIT.value, store_path=_JSON.value)
   found, failed = [], []
   for name, config in configs:
     for topology in _TOPOLOGY.value:
-      _say(f"planning {name} on {topology} ...")
+      print(f"planning {name} on {topology} ...", flush=True)
       try:
         found.append(plans.make(name, config, topology, **options))
-      except UserError as error:  # the others may work
+      except UserError as error:  # other configs and slices may work
         failed.append(f"{name} on {topology}: {error}")
         continue
       store = program.Store(_JSON.value)
-      store.plans = [report.as_json(plan) for plan in found]
+      store.plans = [dataclasses.asdict(plan) for plan in found]
       store.write()
-      _say(report.text(found[-1], _KERNELS.value))
+      print(report.text(found[-1], _KERNELS.value), flush=True)
       if page:
-        page.write(_WRITE.value, page.text(found, _command(), datetime.date.today()))
+        command = " ".join(["python -m mlpvision.plan", *sys.argv[1:]])
+        page.write(_WRITE.value, page.text(found, command, datetime.date.today()))
   if len(found) > 1:
-    _say(f"\n{report.table(found)}")
+    print(f"\n{report.table(found)}")
   if found:
-    _say(f"\n{report.LEGEND}")
+    print(f"\n{report.LEGEND}", flush=True)
   if failed:
     raise UserError("\n".join(failed))
 
 
 def _configs():
-  """[(name, config), ...], checked."""
+  """[(name, config), ...] of the configs to plan."""
   if _ALL.value == (_CONFIG.value is not None):
-    raise UserError("say what to plan: --config=FILE or --all")
+    raise UserError("choose what to plan: --config=FILE or --all")
   if _ALL.value:
     names = sorted(path.stem for path in pathlib.Path("configs").glob("*.py"))
     names = [name for name in names if name not in ("default", "recipes", "quickstart")]
     if not names:
-      raise UserError("--all: there is no configs/ here; start it in the repository's root")
+      raise UserError("--all needs the directory configs/: run the command in the repository's root")
     configs = [(name, importlib.import_module(f"configs.{name}").get_config()) for name in names]
   else:
     config = commands.read_config(_CONFIG)
@@ -85,17 +89,6 @@ def _configs():
   for _, config in configs:
     config_lib.check(config, dataset=False)
   return configs
-
-
-def _command():
-  source = "--all" if _ALL.value else f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
-  given = (("topology", ",".join(_TOPOLOGY.value)), ("json", _JSON.value), ("write", _WRITE.value))
-  parts = ["python -m mlpvision.plan", source, *(["--fit"] if _FIT.value else [])]
-  return " ".join([*parts, *(f"--{name}={value}" for name, value in given if value)])
-
-
-def _say(text):
-  print(text, flush=True)
 
 
 if __name__ == "__main__":

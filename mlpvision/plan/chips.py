@@ -1,20 +1,17 @@
-"""What a chip can do at most, and descriptions of slices and machines that are not there, to compile for.
+"""Peak figures of chips, and descriptions of slices and machines to compile for without having them.
 
-TPUs. Published per chip (docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}): peak in bfloat16, memory, bandwidth,
-largest pod; tpu7x's bandwidth is the one that jax 0.10.2 has in its Pallas tables.
+TPUs: peak in bfloat16, memory, bandwidth and largest pod per chip from docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,
+tpu7x}; tpu7x's bandwidth is from the Pallas tables of jax 0.10.2. The memory available to a program is from libtpu
+0.0.42.1's message for one that does not fit ("exceeds available HBM (15.75G)").
 
-The memory that a program may use is what libtpu 0.0.42.1 names when one does not fit ("exceeds
-available HBM (15.75G)"); the rest is the runtime's.
+The clock converts the compiler's cycles to time. It follows from the published peak if each of a published number of
+matrix units does 128 x 128 multiply-adds per cycle: v5e 197 T = 4 x 128 x 128 x 2 x 1.50 GHz, v5p 459 T = 8 x 128 x 128
+x 2 x 1.75 GHz, v4 275 T = 8 x 128 x 128 x 2 x 1.05 GHz (as in its paper, arXiv 2304.01433). For v6e and tpu7x, libtpu
+assumes more multiply-adds per cycle than two published 256 x 256 units can do, so the clock is None and no time is
+estimated.
 
-The clock turns the compiler's cycles into time. It follows from the published peak where the number of matrix units is
-published and each does 128 x 128 multiply-adds a cycle: v5e 197 T = 4 x 128 x 128 x 2 x 1.50 GHz, v5p
-459 T = 8 x 128 x 128 x 2 x 1.75 GHz, v4 275 T = 8 x 128 x 128 x 2 x 1.05 GHz (which its paper, arXiv 2304.01433,
-states as well). For v6e and tpu7x it does not: libtpu itself estimates a large matrix product with more multiply-adds a
-cycle than two published 256 x 256 units have. So there the clock is None, and no time is estimated from cycles.
-
-GPUs. Peaks in bfloat16 without sparsity and bandwidths: NVIDIA's data sheets of the SXM versions with 80 GB (A100,
-H100) and 141 GB (H200). The memory that a program may use is the share that JAX takes unless it is told otherwise
-(XLA_PYTHON_CLIENT_MEM_FRACTION). XLA estimates no cycles for them.
+GPUs: peaks in bfloat16 without sparsity and bandwidths from NVIDIA's data sheets of the SXM versions with 80 GB (A100,
+H100) and 141 GB (H200). The memory available to a program is JAX's default share (XLA_PYTHON_CLIENT_MEM_FRACTION).
 """
 
 from collections.abc import Sequence
@@ -28,21 +25,19 @@ from typing import Any
 from mlpvision.errors import UserError
 from mlpvision.plan import gpus
 
-_INSTALL = "pip install 'mlpvision[plan]'"
-
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One JAX device: a TPU chip, or, where devices_per_chip is 2, half of one; or a GPU.
+  """A JAX device: a TPU chip, half of one if devices_per_chip is 2, or a GPU.
 
   Attributes:
-    name: "v5e".
-    hbm: GiB of memory that a program may use.
-    tflops: peak in bfloat16, 10^12 floating-point operations a second.
-    bandwidth: of the memory, 10^9 bytes a second.
+    name: such as "v5e".
+    hbm: GiB of memory available to a program.
+    tflops: peak in bfloat16, TFLOP/s.
+    bandwidth: of the memory, GB/s.
     clock: GHz, or None.
-    dims: of a slice; of GPUs (hosts, GPUs of each).
-    pod: chips in the largest slice; of GPUs, those that are planned for.
+    dims: number of dimensions of a slice; GPUs have two (hosts, GPUs per host).
+    pod: chips in the largest slice.
     devices_per_chip: 1 or 2.
     kind: "TPU" or "GPU".
   """
@@ -74,15 +69,15 @@ CHIPS = {
   )
 }
 
-# By what JAX calls a device.
+# {JAX's device_kind: name}
 _KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
 _KINDS |= {"NVIDIA A100-SXM4-80GB": "a100", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200"}
 
-_FORMS = """Give one or more of, separated by commas:
-  v5e:1x1  v5e:2x2  v5e:2x4  v5e:4x4  v5e:4x8  v5e:8x8  v5e:8x16  v5e:16x16, and the same of v6e
+_FORMS = """Give one or more of these, separated by commas:
+  v5e:1x1  v5e:2x2  v5e:2x4  v5e:4x4  v5e:4x8  v5e:8x8  v5e:8x16  v5e:16x16, and the same for v6e
   v4:2x2x1  v5p:2x2x2  v5p:2x2x4  v5p:2x4x4  v5p:4x4x4  tpu7x:2x2x1 and so on, larger ones in multiples of 4
-  a100:1  a100:8  a100:2x8 (two machines of eight GPUs), and the same of h100 and h200"""
-# Several plans may be at work, and there is no server that could tell which TPU this is; the rest quietens warnings.
+  a100:1  a100:8  a100:2x8 (two machines with eight GPUs each), and the same for h100 and h200"""
+# Several plans may run at once, and no metadata server knows this TPU; the rest silences warnings.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "TPU_SKIP_MDS_QUERY": "1",
@@ -93,19 +88,15 @@ _ENVIRONMENT = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-  """Floating-point operations a second in bfloat16 that a device can do at most; None where that is not known."""
+  """A device's peak in bfloat16, in FLOP/s; None if unknown."""
   return CHIPS[_KINDS[device_kind]].tflops * 1e12 if device_kind in _KINDS else None
 
 
 def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
-  """(the Chip, (4, 4)) of "v5e:4x4"; (the Chip, (1, 8)) of "h100:8".
-
-  Raises:
-    UserError: no slice of this kind, with the forms that work.
-  """
+  """The chip and the shape of a slice: (4, 4) for "v5e:4x4", (1, 8) for "h100:8". UserError for other names."""
   match = re.fullmatch(r"([a-z]\w*):(\d+(?:x\d+)*)", topology)
   if not match or match[1] not in CHIPS:
-    raise UserError(f"--topology={topology!r}: no known TPU slice or GPUs. {_FORMS}")
+    raise UserError(f"--topology={topology!r}: not a known TPU slice or group of GPUs. {_FORMS}")
   chip, shape = CHIPS[match[1]], tuple(int(size) for size in match[2].split("x"))
   if chip.kind == "GPU" and len(shape) == 1:
     shape = (1, *shape)
@@ -118,7 +109,7 @@ def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def devices(topology: str) -> Sequence[Any]:
-  """The device descriptions of a slice, for a mesh; nothing can run on them.
+  """Descriptions of a slice's devices, for a mesh; nothing can run on them.
 
   Raises:
     UserError: no such slice, or libtpu or the CUDA plugin is not installed.
@@ -128,8 +119,8 @@ def devices(topology: str) -> Sequence[Any]:
     return gpus.devices(chip.name, shape)
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(
-      f"compiling for a TPU takes libtpu, which is not installed (no TPU is needed): {_INSTALL}\n"
-      "It is a download of 210 MB, under Google's own licence, for Linux on x86-64."
+      "compiling for a TPU needs libtpu, which is not installed (a TPU is not needed): pip install 'mlpvision[plan]'\n"
+      "The download is 210 MB, under Google's own license, for Linux on x86-64."
     )
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
@@ -140,7 +131,7 @@ def devices(topology: str) -> Sequence[Any]:
   if shape in ((1, 1), (1, 1, 1)):
     options["chips_per_host_bounds"] = (1, 1, 1)
   if chip.name == "v4":
-    options["chip_config_name"] = "megacore"  # one device for a chip's two cores, as JAX has it on v4
+    options["chip_config_name"] = "megacore"  # one device for both cores of a chip, as JAX on v4
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
   except jax.errors.JaxRuntimeError as error:

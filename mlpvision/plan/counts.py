@@ -1,7 +1,7 @@
-"""What one run of a compiled program costs, counted from its HLO: loops run as often as they run.
+"""The cost of one run of a compiled program, counted from its HLO.
 
-XLA's own sums count the body of a loop once, however often it runs (gradient accumulation, FSDP's gathers that overlap
-with matrix products). Here each operation counts as often as it runs, wherever that can be read from the HLO.
+XLA's own sums count the body of a loop once (gradient accumulation, FSDP's gathers that overlap with matrix products).
+Here, an operation counts as often as it runs, if the HLO contains the number of passes.
 """
 
 import collections
@@ -9,12 +9,12 @@ import dataclasses
 import math
 import re
 
-from mlpvision.plan import flops, hlo
+from mlpvision.plan import hlo
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
-# These pass on what they get, as far as a loop's counter is concerned.
+# Operations that do not change a loop's counter.
 _SAME_VALUE = ("copy", "copy-start", "copy-done", "bitcast", "reshape", "convert")
-# These move nothing; and what is started moves its bytes once, not again when it is done.
+# Operations that move no bytes. An asynchronous operation moves its bytes in its start, not again in its done.
 _MOVES_NOTHING = (
   "bitcast", "call", "conditional", "constant", "copy-done", "custom-call", "get-tuple-element", "parameter",
   "partition-id", "reshape", "slice-done", "tuple", "while",
@@ -23,7 +23,7 @@ _MOVES_NOTHING = (
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-  """A loop: where it comes from, how often its body runs (None: that depends on data), the cycles of one pass."""
+  """A loop: its origin, the number of passes (None: depends on data), and the cycles of one pass."""
 
   op_name: str
   trips: int | None
@@ -32,17 +32,17 @@ class Loop:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """Of one run on one device; what lies in a loop whose trips are not known counts once.
+  """Totals of one run on one device. A loop with an unknown number of passes counts as one pass.
 
   Attributes:
-    cycles: the compiler's estimates, summed.
-    unknown_cycles: those of them in loops whose trips are not known.
+    cycles: the sum of the compiler's estimates.
+    unknown_cycles: the part of it in loops with an unknown number of passes.
     loops: all loops.
-    flops_factor, bytes_factor: by how much loops multiply what XLA's sums, which count their bodies once, say.
-    hbm_bytes: that operations read from the main memory and write to it. XLA's sum has memory on the chip in it too,
-      and whole arrays of which only a slice is fetched.
-    collectives: {kind: (how many, bytes of their results)}.
-    kernels: [(cycles, how often, opcode, where from), ...], the most expensive first.
+    flops_factor, bytes_factor: the totals divided by sums that count each loop's body once.
+    hbm_bytes: read from and written to HBM. XLA's sum also includes on-chip memory, and whole arrays of which only a
+      slice is read.
+    collectives: {kind: (number, bytes of their results)}.
+    kernels: [(cycles, number of runs, opcode, origin), ...], the most expensive first.
   """
 
   cycles: int
@@ -56,13 +56,13 @@ class Counts:
 
 
 def count(module: hlo.Module) -> Counts:
-  """`Counts` of a `hlo.Module`."""
+  """The `Counts` of a module."""
   total, unknown, loops, runs = _visit(module, module.entry)
   once, often, hbm_bytes = [0, 0], [0, 0], 0
   collectives, channels = collections.defaultdict(lambda: [0, 0]), set()
   kernels = collections.defaultdict(lambda: [0, 0])
   for computation, op, times in runs:
-    work = (flops.flops(module, computation, op), _bytes(module, computation, op))
+    work = (flops(module, computation, op), _bytes(module, computation, op))
     for i in (0, 1):
       once[i] += work[i]
       often[i] += times * work[i]
@@ -82,8 +82,44 @@ def count(module: hlo.Module) -> Counts:
   return Counts(total, unknown, loops, *factors, hbm_bytes, collectives, kernels)
 
 
+def flops(module: hlo.Module, computation: str, op: hlo.Op) -> int:
+  """Floating-point operations of the products and convolutions in an operation; a multiply-add counts as two.
+
+  On TPU, optimized HLO contains matrix products as convolutions without a window. If a product overlaps with fetching
+  its operand, it has a window that is partly padding, which costs nothing.
+  """
+  if op.opcode == "fusion":
+    return sum(flops(module, name, inner) for name in op.called for inner in module.computations[name].values())
+  if op.opcode not in ("convolution", "dot"):
+    return 0
+  left, right = (hlo.shape(module.computations[computation][name].type) for name in op.operands)
+  result = hlo.shape(op.type)
+  if op.opcode == "dot":
+    dims = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", op.attributes)[1]
+    return 2 * math.prod(result) * math.prod(left[int(i)] for i in dims.split(",") if i)
+  labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", op.attributes).groups()
+  left, right, result = (
+    dict(zip(names, sizes, strict=True)) for names, sizes in zip(labels, (left, right, result), strict=True)
+  )
+  window = re.search(r"window=\{([^}]*)\}", op.attributes)
+  window = dict(part.split("=") for part in window[1].split()) if window else {}
+  places = math.prod(
+    _pairs(left[label], right[label], result[label], {key: value.split("x")[i] for key, value in window.items()})
+    for i, label in enumerate(sorted(label for label in result if label.isdigit()))
+  )
+  return 2 * result["b"] * result["f"] * right["i"] * places
+
+
+def _pairs(size, kernel, result, window):
+  """Number of (output, kernel) positions of one dimension that read an input element, not padding or a hole."""
+  stride, left_dilate, right_dilate = (int(window.get(key, 1)) for key in ("stride", "lhs_dilate", "rhs_dilate"))
+  before = int(window.get("pad", "0_0").split("_")[0])
+  positions = (o * stride + k * right_dilate - before for o in range(result) for k in range(kernel))
+  return sum(0 <= at <= (size - 1) * left_dilate and at % left_dilate == 0 for at in positions)
+
+
 def _visit(module, computation):
-  """(cycles, those in unknown loops, loops, [(computation, op, how often it runs), ...]) of one run."""
+  """(cycles, cycles in unknown loops, loops, [(computation, op, number of runs), ...]) of one run."""
   total, unknown, loops, runs = 0, 0, [], []
   for op in module.computations[computation].values():
     total += op.cycles or 0
@@ -105,7 +141,7 @@ def _visit(module, computation):
 
 
 def _read_trips(module, computation, op):
-  """How often a loop that counts up runs: from its condition, its body and its first value; None where it does not."""
+  """Passes of a loop that counts up, from its condition, its body and its first value; None for other loops."""
   body, condition = (re.search(rf"\b{key}=%([\w.\-]+)", op.attributes)[1] for key in ("body", "condition"))
   test = module.computations[condition][module.roots[condition]]
   if test.opcode != "compare" or "direction=LT" not in test.attributes:
@@ -125,7 +161,7 @@ def _read_trips(module, computation, op):
 
 
 def _source(module, computation, name):
-  """The operation that makes a value, behind those that only pass it on."""
+  """The operation that computes a value, skipping those that do not change it."""
   op = module.computations[computation].get(name)
   while op is not None and op.opcode in _SAME_VALUE:
     op = module.computations[computation].get(op.operands[0])
@@ -139,7 +175,7 @@ def _constant(module, computation, name):
 
 
 def _element(module, computation, name):
-  """Which element of the computation's argument a value is, or None."""
+  """Index of a value in the computation's argument, or None."""
   op = _source(module, computation, name)
   match = op and op.opcode == "get-tuple-element" and re.search(r"\bindex=(\d+)", op.attributes)
   argument = match and module.computations[computation].get(op.operands[0])
@@ -152,7 +188,7 @@ def _of_tuple(module, computation, name, index):
 
 
 def _moves_nothing(op):
-  # What XLA on GPU leaves to cuDNN and cuBLAS.
+  # cuDNN's and cuBLAS's custom calls do.
   return op.opcode in _MOVES_NOTHING and 'custom_call_target="__cu' not in op.attributes
 
 
@@ -175,26 +211,26 @@ def _hbm_bytes(module, computation, op):
 
 
 def _collectives(module, op):
-  """[(channel, kind, bytes of the result), ...] of the collectives that an operation is, or holds.
+  """[(channel, kind, bytes of the result), ...] of the collectives in an operation.
 
-  What overlaps with other work is written several times, in the fusions that start, carry and end it: its channel,
-  which no other collective has, tells that it is one.
+  A collective that overlaps with other work occurs several times, in the fusions that start, carry and end it; its
+  channel identifies it.
   """
   kind = op.opcode.removesuffix("-start")
   if kind in COLLECTIVES:
-    # The type of what is only started here is a tuple of what goes in, what comes out, and more.
+    # The type of a start is a tuple of input, output and more.
     types = hlo.parts(op.type)
     is_pair = op.opcode.endswith("-start") and kind != "all-reduce" and len(types) > 1
     channel = re.search(r"\bchannel_id=(\d+)", op.attributes)
     return [(channel[1] if channel else op.name, kind, hlo.num_bytes(types[1] if is_pair else op.type))]
-  if op.opcode in ("while", "conditional", "call"):  # what they hold is visited by itself
+  if op.opcode in ("while", "conditional", "call"):  # their contents are visited separately
     return []
   inner = (inner for name in op.called for inner in module.computations.get(name, {}).values())
   return [found for op_inside in inner for found in _collectives(module, op_inside)]
 
 
 def shorten(op_name: str) -> str:
-  """An op_name without jit(...), numbers of blocks and repeated parts."""
+  """An op_name without jit(...), block numbers and repeated parts."""
   parts = [part for part in op_name.split("/") if not re.fullmatch(r"jit\(\w+\)", part)]
   parts = [re.sub(r"(?<=[Bb]lock)_\d+", "_*", part) for part in parts]
   return "/".join(part for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]) or "(no name)"

@@ -1,4 +1,4 @@
-"""What to change in a config whose step does not fit, tried in the order of what it costs."""
+"""Searches for changes to a config with which its step fits in memory, the cheapest first."""
 
 from collections.abc import Callable, Mapping
 import copy
@@ -8,41 +8,36 @@ import ml_collections
 
 from mlpvision.plan import program
 
-ADVICE = """To make it fit, in the order of what it costs (--fit tries them):
-  --config.mesh.fsdp=N           parameters and optimizer over N devices; the same result, more communication
-  --config.accumulation_steps=N  a part of the batch at a time; the same result, smaller matrix products
-  --config.model.remat=X         computed again in the backward pass, the same result: preactivations, all but matrix
-                                 products; block, everything, a third more computation
-  --config.data.batch_size=N     less work a step; another recipe: the learning rate goes with it"""
+ADVICE = """To make it fit, the cheapest first (--fit tries these):
+  --config.mesh.fsdp=N           shards parameters and optimizer over N devices; same result, more communication
+  --config.accumulation_steps=N  computes a part of the batch at a time; same result, smaller matrix products
+  --config.model.remat=X         recomputes in the backward pass; same result. X = preactivations: all but matrix
+                                 products; X = block: everything, a third more computation
+  --config.data.batch_size=N     less work per step, but another recipe: the learning rate must change too"""
 
-_REMAT = ("preactivations", "block")  # of models.remat.POLICIES, by what they save
-_REMAT_SAVES = 10  # at most about so many times; 8 to 20 by the activations of our models
-_LEAST_ROWS = 8  # images of a device in a part of a step; with less, matrix products are too small to be worth it
+_REMAT = ("preactivations", "block")  # of forms.REMAT; the second saves more
+_REMAT_SAVES = 10  # roughly the largest factor by which remat reduces activations: 8 to 20 in our models
+_LEAST_ROWS = 8  # images per device and accumulation step; with fewer, matrix products are too small
 
 
 def search(
   config: ml_collections.ConfigDict,
   first: program.Program,
   compile_variant: Callable[[ml_collections.ConfigDict], program.Program],
-  say: Callable[[str], object],
 ) -> tuple[program.Program, dict[str, Any]] | None:
-  """The first variant of a config that fits.
+  """The first variant of a config that fits: (its program, {"mesh.fsdp": 16, ...}), or None. Prints each attempt.
 
   Args:
-    config: does not fit.
-    first: its program.Program.
-    compile_variant: config -> program.Program.
-    say: called with a line for each attempt.
-
-  Returns:
-    (program.Program, {"mesh.fsdp": 16, ...}), or None where nothing helps.
+    config: the config that does not fit.
+    first: its program.
+    compile_variant: compiles a config.
   """
   for changes in variants(config, first):
     variant = copy.deepcopy(config)
     with variant.unlocked():
       variant.update_from_flattened_dict(changes)
     found = compile_variant(variant)
-    say(f"  {as_flags(changes)}: {'out of memory' if found.is_out_of_memory else 'fits'}")
+    print(f"  {as_flags(changes)}: {'out of memory' if found.is_out_of_memory else 'fits'}", flush=True)
     if not found.is_out_of_memory:
       return found, changes
   return None
@@ -56,21 +51,22 @@ def as_flags(changes: Mapping[str, Any]) -> str:
 def variants(config: ml_collections.ConfigDict, first: program.Program) -> list[dict[str, Any]]:
   """The changes to try, as a list of {field: value}.
 
-  The compiler says how much memory is missing. Sharding the state is left out where it cannot save so much, and so are
-  numbers of parts that are too small.
+  The compiler's message contains the missing memory. Changes that cannot save as much are left out: sharding the state,
+  and small numbers of accumulation steps.
   """
-  parts, over = config.accumulation_steps, first.devices // first.mesh["model"]  # over so many, the batch is split
+  parts = config.accumulation_steps
+  over = first.devices // first.mesh["model"]  # the devices that share a batch
   fsdp = {"mesh.fsdp": over} | ({} if config.mesh.data == -1 else {"mesh.data": -1})
   weaker = _REMAT.index(config.model.remat) if config.model.remat in _REMAT else -1
   remats = [{"model.remat": policy} for policy in _REMAT[weaker + 1 :]]
   remat = remats[-1] if remats else {}
   steps = _accumulations(config.data.batch_size // over, parts)
   is_enough, least = first.mesh["fsdp"] < over, 0.0
-  says = program.needed_bytes(first.found["out_of_memory"])
-  if says:
-    needed, available = says
+  memory = program.needed_bytes(first.found["out_of_memory"])
+  if memory:
+    needed, available = memory
     is_enough &= needed - first.state_bytes * (1 - first.mesh["fsdp"] / over) <= available
-    # Beyond the state, memory is for the images of a part.
+    # Memory beyond the state is for the images of an accumulation step.
     least = parts * max(needed - first.state_bytes, 0) / max(available - first.state_bytes, 1)
 
   tries = [fsdp] if is_enough else []
@@ -88,7 +84,7 @@ def variants(config: ml_collections.ConfigDict, first: program.Program) -> list[
 
 
 def _accumulations(rows, current):
-  """Doubled numbers of parts that leave every device an even number of images, and enough of them."""
+  """`current` doubled repeatedly, as long as every device has an even and sufficient number of images."""
   found, n = [], 2 * current
   while rows % (2 * n) == 0 and rows // n >= _LEAST_ROWS:
     found.append(n)

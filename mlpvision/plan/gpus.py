@@ -1,6 +1,6 @@
-"""GPUs that are not there, described for XLA's compiler; it takes JAX's CUDA plugin, and no GPU or driver.
+"""Descriptions of GPUs for XLA's compiler, which needs JAX's CUDA plugin but no GPU or driver.
 
-The numbers are NVIDIA's, as XLA's own descriptions of these GPUs have them (openxla/xla, Apache-2.0,
+The figures are NVIDIA's, as in XLA's own descriptions (openxla/xla, Apache-2.0,
 xla/backends/gpu/target_config/specs: a100_sxm_80, h100_sxm, h200).
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mlpvision.errors import UserError
 
-# What differs between them, in the fields of XLA's GpuTargetConfigProto.
+# In the fields of XLA's GpuTargetConfigProto.
 _H100 = dict(
   shared_memory_per_core=233472,
   core_count=132,
@@ -52,24 +52,20 @@ _SAME = dict(
   thread_dim_limit_y=1024,
   thread_dim_limit_z=64,
 )
-# Of two kernels for the same work, the compiler would take the one that is faster on the GPU that it has.
+# Autotuning would time kernels on a GPU.
 COMPILER_OPTIONS = {"xla_gpu_autotune_level": "0"}
 
 
 def memory_gib(name: str, share: float) -> float:
-  """GiB that are a share of the memory of "h100"."""
+  """A share of a GPU's memory, in GiB."""
   return share * _DIFFERENT[name]["device_memory_size"] / 2**30
 
 
 def devices(name: str, shape: tuple[int, int]) -> Sequence[Any]:
-  """The device descriptions of (hosts, GPUs of each) of "h100", for a mesh; nothing can run on them.
-
-  Raises:
-    UserError: the CUDA plugin is not installed.
-  """
+  """Descriptions of GPUs, (hosts, GPUs per host), for a mesh. UserError if the CUDA plugin is not installed."""
   if importlib.util.find_spec("jax_cuda13_plugin") is None:
     raise UserError(
-      "compiling for a GPU takes JAX's CUDA plugin, which is not installed (no GPU is needed): pip install"
+      "compiling for a GPU needs JAX's CUDA plugin, which is not installed (a GPU is not needed): pip install"
       " 'mlpvision[cuda]'"
     )
   from jax.experimental import topologies

@@ -1,14 +1,14 @@
-"""XLA's optimised HLO, as text, taken apart into computations and operations.
+"""Parses XLA's optimized HLO, the text of `jax.stages.Compiled.as_text`, into computations and operations.
 
-The text is what `jax.stages.Compiled.as_text` gives. On TPU, the compiler writes the cycles that it estimates for an
-operation into its backend_config. A fused operation carries those of everything inside it.
+On TPU, an operation's backend_config contains the compiler's estimate of its cycles; a fusion's includes everything
+inside it.
 """
 
 import dataclasses
 import math
 import re
 
-_BITS = {"pred": 8}  # all other types have their bits in their name
+_BITS = {"pred": 8}  # other names contain the number of bits
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
@@ -25,12 +25,12 @@ class Op:
   """One instruction.
 
   Attributes:
-    name, opcode, type: as written, the type with its layout.
+    name, opcode, type: as in the text; the type includes the layout.
     operands: names of instructions in the same computation.
     called: names of computations: a fusion's, a loop's body and condition, a conditional's branches.
-    op_name: where in the program it comes from, e.g. "jit(train_step)/jvp(S2MLP)/block_0/...".
+    op_name: its origin in the program, e.g. "jit(train_step)/jvp(S2MLP)/block_0/...".
     cycles: the compiler's estimate, or None.
-    trips: how often the body runs, where the compiler wrote it down.
+    trips: a loop's number of passes if the text contains it, or None.
     attributes: the text after the operands.
   """
 
@@ -47,7 +47,7 @@ class Op:
 
 @dataclasses.dataclass(frozen=True)
 class Module:
-  """computations: {name: {name of instruction: Op}}, in order; roots: {computation: name of what it returns}."""
+  """computations: {name: {name of instruction: Op}}, in order; roots: {computation: name of its result}."""
 
   entry: str
   computations: dict[str, dict[str, Op]]
@@ -55,11 +55,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-  """A `Module` from the text of an optimised HLO module.
-
-  Raises:
-    ValueError: the text has no entry computation.
-  """
+  """Parses a module. Raises ValueError if it has no entry computation."""
   computations, roots, entry, current = {}, {}, None, None
   for line in text.splitlines():
     if not line.startswith(" "):
@@ -81,9 +77,9 @@ def parse(text: str) -> Module:
 
 
 def num_bytes(type_: str, *, in_hbm: bool = False) -> int:
-  """Bytes of an array's or tuple's type such as "(bf16[64,768]{1,0:T(8,128)}, s32[])", without padding.
+  """Bytes, without padding, of the type of an array or tuple such as "(bf16[64,768]{1,0:T(8,128)}, s32[])".
 
-  in_hbm: only of what lies in the device's main memory; "S(1)" in a layout is on the chip.
+  in_hbm: skip arrays in on-chip memory, which have "S(1)" in their layout.
   """
   total = 0
   for name, shape, layout in _ARRAY.findall(type_):
@@ -101,7 +97,7 @@ def shape(type_: str) -> tuple[int, ...]:
 
 
 def parts(type_: str) -> list[str]:
-  """The types in a tuple's type; of any other, itself."""
+  """The element types of a tuple's type; [type_] for an array."""
   return [part.strip() for part in _split(type_[1:-1])] if type_.startswith("(") else [type_]
 
 
@@ -115,7 +111,7 @@ def _parse_op(name, rest):
   opcode, _, rest = rest.partition("(")
   end = _balanced(f"({rest}") - 1
   arguments, attributes = rest[: end - 1], rest[end:]
-  if opcode == "constant":  # its value takes the operands' place
+  if opcode == "constant":  # has its value in place of operands
     attributes = f"({arguments}){attributes}"
     arguments = ""
   called = [name for found in _CALLED.findall(attributes) for name in _NAME.findall(found)]
@@ -128,7 +124,7 @@ def _parse_op(name, rest):
 
 
 def _balanced(text):
-  """Where the parenthesis that opens the text has been closed."""
+  """The position after the parenthesis that closes the first one."""
   depth = 0
   for i, character in enumerate(text):
     depth += (character == "(") - (character == ")")
@@ -138,7 +134,7 @@ def _balanced(text):
 
 
 def _split(text):
-  """The parts between the commas that stand in no bracket."""
+  """Splits at commas that are in no bracket."""
   parts, depth, start = [], 0, 0
   for i, character in enumerate(text):
     depth += (character in "([{") - (character in ")]}")

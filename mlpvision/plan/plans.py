@@ -1,4 +1,7 @@
-"""From a config and a slice to a plan: compile, make it fit where asked to, and estimate."""
+"""From a config and a slice to a plan: compiles the step, makes it fit if asked to, and estimates its time.
+
+Nothing is measured: estimates are arithmetic on the compiler's figures.
+"""
 
 import concurrent.futures
 import dataclasses
@@ -11,8 +14,39 @@ import ml_collections
 from mlpvision.errors import UserError
 from mlpvision.plan import chips, fit, images, program
 from mlpvision.plan.chips import Chip
-from mlpvision.plan.estimate import Estimate, estimate
 from mlpvision.plan.program import Program
+
+# The largest share of cycles in loops with an unknown number of passes. Such loops count as one pass; those that draw
+# mixup's random numbers need one or two. Beyond this share, no time is estimated.
+_MAX_UNKNOWN = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """Figures of one step; None where nothing can be said.
+
+  Attributes:
+    model_flops: per device: the matrix products of forward and backward pass, without recomputation.
+    flops, bytes: per device: XLA's sums, corrected for loops.
+    compute_seconds, memory_seconds: `flops` (else `model_flops`) at the chip's peak; HBM traffic at its bandwidth.
+    seconds: the compiler's cycles divided by the clock.
+    images_per_second: of the whole slice.
+    mfu: model_flops / (seconds x the chip's peak).
+    hours, least_hours: for the recipe's steps, from `seconds`; from the larger of compute_seconds and memory_seconds.
+    refused: why `seconds` is None, else "".
+  """
+
+  model_flops: float
+  flops: float | None
+  bytes: float | None
+  compute_seconds: float
+  memory_seconds: float
+  seconds: float | None
+  images_per_second: float | None
+  mfu: float | None
+  hours: float | None
+  least_hours: float
+  refused: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +54,11 @@ class Plan:
   """One config on one slice.
 
   Attributes:
-    name: the config's.
-    chip: chips.Chip.
-    first: what was compiled first, with the config as it is.
-    fitted: (Program, {field: value}) of the change that made it fit, or None.
-    estimate: of the program that fits, or None.
+    name: of the config.
+    chip: the kind of device.
+    first: the step of the unchanged config.
+    fitted: (the step that fits, {field: value} of the changes that make it fit), or None.
+    estimate: for the step that fits, or None.
   """
 
   name: str
@@ -35,18 +69,18 @@ class Plan:
 
   @property
   def final(self) -> Program:
-    """The program that the figures are of."""
+    """The step that the figures describe."""
     return self.first if self.fitted is None else self.fitted[0]
 
 
 def make(name: str, config: ml_collections.ConfigDict, topology: str, **options: Any) -> Plan:
-  """`plan_here` in a process of its own, which gives the compiler's gigabytes back, and may die of want of them."""
+  """`plan_here` in a new process, which returns the compiler's gigabytes of memory when it ends."""
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
     try:
       return process.submit(plan_here, name, config, topology, **options).result()
     except concurrent.futures.process.BrokenProcessPool as error:
-      raise UserError("the compiler's process died: perhaps this machine's memory is too small for it") from error
+      raise UserError("the compiler's process died: perhaps this machine has too little memory") from error
 
 
 def plan_here(
@@ -62,14 +96,14 @@ def plan_here(
 
   Args:
     name: of the config, for the report.
-    config: as configs/default.py describes it.
-    topology: "v5e:4x4".
-    sizes: (training images, classes); None where the config's dataset tells.
-    with_fit: whether to look for changes with which a step fits that is out of memory. It prints its attempts.
+    config: see configs/default.py.
+    topology: such as "v5e:4x4".
+    sizes: (training images, classes); None: of the config's dataset.
+    with_fit: if the step is out of memory, search for changes with which it fits, printing each attempt.
     store_path: of a `program.Store`, or None.
 
   Raises:
-    UserError: no such slice, no libtpu, an unknown dataset, or a config that does not work.
+    UserError: no such slice, no libtpu, an unknown dataset, or an invalid config.
   """
   chip, _ = chips.parse(topology)
   num_images, num_classes = images.count(config.data, images=sizes[0], classes=sizes[1])
@@ -78,12 +112,44 @@ def plan_here(
   def compile_variant(variant):
     return program.compile_step(variant, topology, num_images=num_images, num_classes=num_classes, store=store)
 
-  first = final = compile_variant(config)
-  fitted, found = None, None
+  first, fitted = compile_variant(config), None
   if first.is_out_of_memory and with_fit:
-    print("out of memory; trying what may help, the cheapest first:", flush=True)
-    fitted = fit.search(config, first, compile_variant, lambda line: print(line, flush=True))
-    final = first if fitted is None else fitted[0]
-  if not final.is_out_of_memory:
-    found = estimate(final, chip)
-  return Plan(name, chip, first, fitted, found)
+    print("out of memory; trying changes, the cheapest first:", flush=True)
+    fitted = fit.search(config, first, compile_variant)
+  final = fitted[0] if fitted else first
+  return Plan(name, chip, first, fitted, None if final.is_out_of_memory else estimate(final, chip))
+
+
+def estimate(program: Program, chip: Chip) -> Estimate:
+  """The `Estimate` for a step that fits."""
+  found, total_steps = program.found, program.total_steps
+  # Two per multiply-accumulate; the backward pass has twice as many as the forward pass.
+  model_flops = 6 * program.macs * program.batch_size / program.devices
+  flops, num_bytes = (found[kind] and found[kind] * found[f"{kind}_factor"] for kind in ("flops", "bytes"))
+  compute, memory = (flops or model_flops) / (chip.tflops * 1e12), found["hbm_bytes"] / (chip.bandwidth * 1e9)
+  refused = _why_refused(found, chip)
+  seconds = None if refused else found["cycles"] / (chip.clock * 1e9)
+  return Estimate(
+    model_flops=model_flops,
+    flops=flops,
+    bytes=num_bytes,
+    compute_seconds=compute,
+    memory_seconds=memory,
+    seconds=seconds,
+    images_per_second=seconds and program.batch_size / seconds,
+    mfu=seconds and model_flops / (seconds * chip.tflops * 1e12),
+    hours=seconds and total_steps * seconds / 3600,
+    least_hours=total_steps * max(compute, memory) / 3600,
+    refused=refused,
+  )
+
+
+def _why_refused(found, chip):
+  if chip.kind == "GPU":
+    return "XLA estimates no cycles for GPUs"
+  if chip.clock is None:
+    return f"the clock of {chip.name} is not published, so cycles cannot be converted to time"
+  unknown = found["unknown_cycles"]
+  if unknown > _MAX_UNKNOWN * found["cycles"]:
+    return f"{unknown:,} of {found['cycles']:,} cycles are in loops with an unknown number of passes"
+  return ""

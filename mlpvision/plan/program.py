@@ -1,4 +1,4 @@
-"""The compiler's word on a config's train step, for devices that are not there; kept, since it takes minutes."""
+"""Compiles a config's train step for devices that are not attached, and stores the compiler's figures."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -26,25 +26,25 @@ _PACKAGES = {"TPU": ("jax", "libtpu"), "GPU": ("jax", "jax-cuda13-plugin")}
 
 
 class Store:
-  """What the compiler said about programs, in a JSON file; without a path, in memory alone."""
+  """The compiler's figures for programs, in a JSON file; without a path, only in memory."""
 
   def __init__(self, path: str | os.PathLike | None = None) -> None:
     self._path = path and pathlib.Path(path)
-    self.plans = []  # what a report adds for other programs to read
+    self.plans = []  # `plans.Plan`s as dicts, for the file's readers
     self.programs = {}
     if self._path and self._path.exists():
       try:
         self.programs = json.loads(self._path.read_text())["programs"]
       except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is there and was not written by this command: take another --json") from error
+        raise UserError(f"{path} exists and was not written by this command: choose another --json") from error
 
   def put(self, key: str, found: Mapping[str, Any]) -> None:
-    """Adds one and writes the file."""
+    """Adds a program and writes the file."""
     self.programs[key] = found
     self.write()
 
   def write(self) -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file atomically."""
     if not self._path:
       return
     text = json.dumps({"plans": self.plans, "programs": self.programs}, indent=1)
@@ -55,17 +55,17 @@ class Store:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A train step, and what the compiler found.
+  """A train step and the compiler's figures.
 
   Attributes:
-    topology: "v5e:4x4".
+    topology: such as "v5e:4x4".
     mesh: {axis: size}.
     batch_size: images per step, over all devices.
     total_steps: of the recipe.
     parameters, macs: of the model; multiply-accumulates of one image, forward.
-    state_bytes: of parameters, their average and the optimizer's state on one device; arithmetic.
-    found: {"versions"} and either {"out_of_memory": a message}, the compiler's for a TPU, ours for a GPU; or "memory"
-      {kind: bytes}, "flops" and "bytes" (XLA's sums, loops once; None for a GPU) and the fields of counts.Counts.
+    state_bytes: parameters, EMA and optimizer state on one device.
+    found: {"versions"} and either {"out_of_memory": message} or "memory" {kind: bytes}, "flops" and "bytes" (XLA's
+      sums, which count each loop once; None for a GPU) and the fields of counts.Counts.
   """
 
   topology: str
@@ -89,26 +89,24 @@ class Program:
 def compile_step(
   config: ml_collections.ConfigDict, topology: str, *, num_images: int, num_classes: int, store: Store
 ) -> Program:
-  """The `Program` of a config's real train step on a slice.
-
-  It is not compiled again if `store` has what the same compiler said of the same program.
+  """Compiles a config's train step for a slice, unless `store` has the same program by the same compiler.
 
   Args:
-    config: as configs/default.py describes it.
-    topology: "v5e:4x4".
+    config: see configs/default.py.
+    topology: such as "v5e:4x4".
     num_images, num_classes: of the training split.
-    store: `Store`.
+    store: where figures are looked up and added.
 
   Raises:
-    UserError: no such slice, no libtpu, a config that does not work on it, or one that the compiler cannot compile.
+    UserError: no such slice, no libtpu, a config that does not work on it, or the compiler fails.
   """
   parts = setup.make_parts(config, num_images=num_images, num_classes=num_classes, devices=chips.devices(topology))
   lowered = setup.lower_step(parts)
   chip, _ = chips.parse(topology)
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES[chip.kind]]
   options = setup.compiler_options(parts.mesh) | (gpus.COMPILER_OPTIONS if chip.kind == "GPU" else {})
-  told = [f"{name}={value}" for name, value in options.items()]
-  key = hashlib.sha256("\n".join([topology, *versions, *told, lowered.as_text()]).encode()).hexdigest()[:32]
+  settings = [f"{name}={value}" for name, value in options.items()]
+  key = hashlib.sha256("\n".join([topology, *versions, *settings, lowered.as_text()]).encode()).hexdigest()[:32]
   if key not in store.programs:
     store.put(key, {"versions": versions, **_compile(lowered, options, chip)})
   leaves = jax.tree.leaves(parts.abstract)
@@ -124,7 +122,7 @@ def compile_step(
 
 
 def needed_bytes(message: str) -> tuple[float, float] | None:
-  """(bytes that a program needs, bytes that there are) from the compiler's message, or None."""
+  """(bytes needed, bytes available) from the compiler's out-of-memory message, or None."""
   amount = r"(\d+(?:\.\d+)?)([KMGT]?)"
   match = re.search(rf"Used {amount} of {amount}", message) or re.search(
     rf"\({amount}\) exceeds available \w+ \({amount}\)", message
@@ -142,10 +140,10 @@ def _compile(lowered, options, chip):
       raise UserError(f"the compiler failed: {str(error)[:2000]}") from error
     return {"out_of_memory": str(error)[:4000]}
   sums, memory = compiled.cost_analysis() or {}, cost.memory(compiled)
-  if chip.kind == "GPU" and cost.allocated(memory) > chip.hbm * 2**30:  # which does not stop this compiler
+  if chip.kind == "GPU" and cost.allocated(memory) > chip.hbm * 2**30:  # this compiler does not check it
     return {
-      "out_of_memory": f"({cost.allocated(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G): arithmetic"
-      f" on what the compiler says; of the {chip.name}'s memory, JAX takes three quarters by default"
+      "out_of_memory": f"({cost.allocated(memory) / 2**30:.2f}G) exceeds available memory ({chip.hbm:.2f}G), which is"
+      f" three quarters of the {chip.name}'s, as JAX allocates by default; computed from the compiler's figures"
     }
   found = counts.count(hlo.parse(compiled.as_text()))
   return {

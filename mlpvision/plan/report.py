@@ -1,115 +1,95 @@
-"""A plan in words: every line says whether it is arithmetic or from the compiler. Nothing is ever measured here."""
+"""A plan as text and as a row of a table. Every line of the text gives its source; nothing is measured."""
 
 from collections.abc import Sequence
-import dataclasses
-from typing import Any
 
 from mlpvision.models import cost
 from mlpvision.plan import counts, fit
 from mlpvision.plan.plans import Plan
 
-LEGEND = """Nothing was measured. Each line ends with where it is from:
-  arithmetic  counted from the config, the model and the chip's published figures
-  compiler    what XLA's compiler for the chip says of the compiled step
-  estimate    arithmetic on what the compiler says: its cycles over the clock, without waiting for collectives and
-              input; its sums times the passes of loops, which it counts once"""
+LEGEND = """Nothing was measured. Each line ends with its source:
+  arithmetic  computed from the config, the model and the chip's published figures
+  compiler    a figure of XLA's compiler for the compiled step
+  estimate    computed from the compiler's figures: cycles / clock, without waiting for collectives and input; XLA's
+              sums, which count each loop once, times the passes of the loops"""
 
 _COLUMNS = (
-  "config", "slice", "images a chip", "HBM, GiB: peak, set aside", "GFLOP", "GB: all, HBM", "collectives", "step, ms",
+  "config", "slice", "images a chip", "HBM, GiB: peak, allocated", "GFLOP", "GB: all, HBM", "collectives", "step, ms",
   "roofline, ms: compute, HBM", "MFU", "images/s", "hours", "note",
 )  # fmt: skip
 
 
 def text(plan: Plan, num_kernels: int = 0) -> str:
-  """A plan in full, for one slice."""
+  """The full plan, and the num_kernels most expensive kernels."""
   final, chip = plan.final, plan.chip
   noun = "GPU" if chip.kind == "GPU" else "chip"
-  each = "device, which is half a chip" if chip.devices_per_chip == 2 else noun
+  each = "device (half a chip)" if chip.devices_per_chip == 2 else noun
   axes = " ".join(f"{name}={size}" for name, size in final.mesh.items() if size > 1) or "one device"
   lines = [
     f"{plan.name} on {plan.first.topology}: {final.devices // chip.devices_per_chip} {noun}s, mesh {axes},"
     f" {final.batch_size:,} images a step; all figures per {each}"
   ]
   if plan.first.is_out_of_memory:
-    says = "out of memory, by what the compiler says:" if chip.kind == "GPU" else "out of memory, says the compiler:"
-    lines += [says, *_indented(_first_lines(plan.first.found["out_of_memory"]))]
+    lines += ["out of memory:", *(f"  {line}" for line in _message(plan.first))]
     if plan.fitted is None:
       return "\n".join([*lines, fit.ADVICE])
     lines.append(f"With {fit.as_flags(plan.fitted[1])} it fits:")
-  lines += _figures(plan)
-  if num_kernels and plan.final.found["cycles"]:
-    lines += _kernels(plan.final.found, num_kernels)
+  lines += [f"  {label:22}{value:62}  {source}" for label, value, source in _figures(plan)]
+  if num_kernels and final.found["cycles"]:
+    lines.append(f"  {f'the {num_kernels} most expensive kernels, all blocks and passes together:':84}  compiler")
+    for cycles, times, opcode, where in final.found["kernels"][:num_kernels]:
+      share = cycles / final.found["cycles"]
+      lines.append(f"  {cycles:>12,} cycles {share:6.1%}  {times:>4} x {opcode:12} {where}")
   return "\n".join(lines)
 
 
 def _figures(plan):
+  """Yields (label, value, source)."""
   final, found, chip, figures = plan.final, plan.final.found, plan.chip, plan.estimate
-  memory, lines = found["memory"], []
-
-  def add(label, value, origin):
-    lines.append(f"  {label:22}{value:62}  {origin}")
-
-  add("parameters", f"{final.parameters:,} in the whole model", "arithmetic")
-  add("state", f"{_gib(final.state_bytes)}: parameters, their average, optimizer", "arithmetic")
-  add("arguments", f"{_gib(memory['argument'])}: state and batch", "compiler")
-  add("temporaries", _gib(memory["temp"]), "compiler")
-  add("peak of HBM", _gib(memory["peak"]), "compiler")
-  add("HBM to be set aside", f"{_gib(cost.allocated(memory))} of {chip.hbm:.2f} GiB that there are", "compiler")
+  memory = found["memory"]
+  yield "parameters", f"{final.parameters:,} in the whole model", "arithmetic"
+  yield "state", f"{_gib(final.state_bytes)}: parameters, EMA, optimizer", "arithmetic"
+  yield "arguments", f"{_gib(memory['argument'])}: state and batch", "compiler"
+  yield "temporaries", _gib(memory["temp"]), "compiler"
+  yield "peak of HBM", _gib(memory["peak"]), "compiler"
+  yield "allocated HBM", f"{_gib(cost.allocated(memory))} of {chip.hbm:.2f} GiB", "compiler"
   if figures.flops is not None:
     sums = "compiler" if figures.flops == found["flops"] else "estimate"
-    add("work", f"{_short(figures.flops / 1e9)} GFLOP", sums)
-    add("bytes accessed", f"{_short(figures.bytes / 1e9)} GB, on-chip memory included", sums)
-  add("traffic of HBM", f"{_short(found['hbm_bytes'] / 1e9)} GB, counted in the compiled step", "arithmetic")
+    yield "work", f"{_short(figures.flops / 1e9)} GFLOP", sums
+    yield "bytes accessed", f"{_short(figures.bytes / 1e9)} GB, including on-chip memory", sums
+  yield "HBM traffic", f"{_short(found['hbm_bytes'] / 1e9)} GB, counted in the compiled step", "arithmetic"
   for kind, (number, size) in found["collectives"].items():
-    add(kind, f"{number} with {_short(size / 2**20)} MiB", "compiler")
+    yield kind, f"{number} with {_short(size / 2**20)} MiB", "compiler"
   if not found["collectives"]:
-    add("collectives", "none", "compiler")
-  for loop in _known_loops(found) if found["cycles"] else ():
-    add("loop", f"{loop['trips']} x {loop['cycles']:,} cycles: {counts.shorten(loop['op_name'])[-30:]}", "compiler")
+    yield "collectives", "none", "compiler"
   if found["cycles"]:
-    add("cycles", f"{found['cycles']:,}", "compiler")
-  add("model's own work", f"{_short(figures.model_flops / 1e9)} GFLOP, no recomputation", "arithmetic")
-  roofline = f"{_ms(figures.compute_seconds)} at {chip.tflops:g} TFLOP/s, {_ms(figures.memory_seconds)} at"
-  add("at least", f"{roofline} {chip.bandwidth:g} GB/s", "arithmetic")
+    for loop in found["loops"]:
+      if (loop["trips"] or 0) > 1:
+        where = counts.shorten(loop["op_name"])[-30:]
+        yield "loop", f"{loop['trips']} x {loop['cycles']:,} cycles: {where}", "compiler"
+    yield "cycles", f"{found['cycles']:,}", "compiler"
+  yield "model's own work", f"{_short(figures.model_flops / 1e9)} GFLOP, no recomputation", "arithmetic"
+  compute, hbm = _ms(figures.compute_seconds), _ms(figures.memory_seconds)
+  yield "at least", f"{compute} at {chip.tflops:g} TFLOP/s, {hbm} at {chip.bandwidth:g} GB/s", "arithmetic"
   if figures.refused:
-    add("step", f"no estimate: {figures.refused}", "refused")
-    add("recipe", f"at least {_short(figures.least_hours)} hours for {final.total_steps:,} steps", "arithmetic")
-  else:
-    add("step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate")
-    add("MFU", f"{figures.mfu:.1%}", "estimate")
-    each = figures.images_per_second / final.devices * chip.devices_per_chip
-    add("images/s", f"{figures.images_per_second:,.0f}, {each:,.0f} a chip", "estimate")
-    add(
-      "recipe",
-      f"{_short(figures.hours)} hours for {final.total_steps:,} steps of {final.batch_size:,} images",
-      "estimate",
-    )
-  return lines
-
-
-def _known_loops(found):
-  return [loop for loop in found["loops"] if loop["trips"] is not None and loop["trips"] > 1]
-
-
-def _kernels(found, number):
-  lines = [f"  {f'the {number} most expensive kernels, all blocks and passes together:':84}  compiler"]
-  for cycles, times, opcode, where in found["kernels"][:number]:
-    lines.append(f"  {cycles:>12,} cycles {cycles / found['cycles']:6.1%}  {times:>4} x {opcode:12} {where}")
-  return lines
+    yield "step", f"no estimate: {figures.refused}", "refused"
+    yield "recipe", f"at least {_short(figures.least_hours)} hours for {final.total_steps:,} steps", "arithmetic"
+    return
+  yield "step", f"{_ms(figures.seconds)} at {chip.clock:g} GHz", "estimate"
+  yield "MFU", f"{figures.mfu:.1%}", "estimate"
+  each = figures.images_per_second / final.devices * chip.devices_per_chip
+  yield "images/s", f"{figures.images_per_second:,.0f}, {each:,.0f} a chip", "estimate"
+  steps = f"{final.total_steps:,} steps of {final.batch_size:,} images"
+  yield "recipe", f"{_short(figures.hours)} hours for {steps}", "estimate"
 
 
 def table(plans: Sequence[Plan]) -> str:
-  """Several plans as a Markdown table, with the compiler's own words where one did not fit."""
-  rows = [_row(plan) for plan in plans]
-  lines = [f"| {' | '.join(_COLUMNS)} |", f"|{'---|' * len(_COLUMNS)}"]
-  lines += [f"| {' | '.join(row)} |" for row in rows]
+  """A Markdown table with a row per plan, followed by the compiler's messages for steps that are out of memory."""
+  rows = [_COLUMNS, ("---",) * len(_COLUMNS), *map(_row, plans)]
+  lines = [f"| {' | '.join(row)} |" for row in rows]
   short = [plan for plan in plans if plan.first.is_out_of_memory]
   if short:
-    lines += ["", "Out of memory as the config is, in the compiler's words:", ""]
-    lines += [
-      f"- {plan.name} on {plan.first.topology}: `{' '.join(_first_lines(plan.first.found['out_of_memory'])[:1])}`"
-      for plan in short
-    ]
+    lines += ["", "The compiler's messages for unchanged configs that are out of memory:", ""]
+    lines += [f"- {plan.name} on {plan.first.topology}: `{''.join(_message(plan.first)[:1])}`" for plan in short]
   return "\n".join(lines)
 
 
@@ -139,35 +119,10 @@ def _row(plan):
   ]
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-  """A plan as nested dicts, numbers unrounded."""
-  return {
-    "config": plan.name,
-    "topology": plan.first.topology,
-    "out_of_memory": plan.first.found.get("out_of_memory"),
-    "fits_with": None if plan.fitted is None else plan.fitted[1],
-    "arithmetic": {
-      "parameters": plan.final.parameters,
-      "macs_per_image": plan.final.macs,
-      "state_bytes": plan.final.state_bytes,
-      "batch_size": plan.final.batch_size,
-      "mesh": plan.final.mesh,
-      "total_steps": plan.final.total_steps,
-      "chip": dataclasses.asdict(plan.chip),
-    },
-    "compiler": plan.final.found,
-    "estimate": plan.estimate and dataclasses.asdict(plan.estimate),
-  }
-
-
-def _first_lines(message):
-  """What matters of the compiler's message: the text up to the listing of allocations."""
-  lines = [line.strip() for line in message.splitlines() if line.strip()]
-  return lines[:3]
-
-
-def _indented(lines):
-  return [f"  {line}" for line in lines]
+def _message(program):
+  """The first lines of an out-of-memory message, without its list of allocations."""
+  lines = (line.strip() for line in program.found["out_of_memory"].splitlines())
+  return [line for line in lines if line][:3]
 
 
 def _gib(size):
@@ -183,5 +138,5 @@ def _ms(seconds):
 
 
 def _short(number):
-  """Three digits, or all before the point."""
+  """Three significant digits; integers from 100 on."""
   return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -1,10 +1,10 @@
-"""Prepares a dataset once, as the array_record files that training reads.
+"""Prepares a dataset as array_record files, which training reads.
 
   python -m mlpvision.prepare imagenet2012 --manual_dir=DIR --data_dir=DIR
   python -m mlpvision.prepare imagenet21k/winter21_256 --manual_dir=DIR
 
-The archives of imagenet2012 and imagenet21k/{fall11,winter21,p} are fetched by hand into --manual_dir; they are checked
-first. Any other name of tfds works too; tfds downloads those.
+Download the archives of imagenet2012 and imagenet21k/{fall11,winter21,p} by hand into --manual_dir; they are checked
+first. tfds downloads its other datasets itself.
 """
 
 from absl import flags
@@ -13,15 +13,15 @@ from mlpvision import commands
 from mlpvision.errors import UserError
 
 _MANUAL_DIR = flags.DEFINE_string(
-  "manual_dir", None, "Where the archives lie that were fetched by hand; default: DATA_DIR/downloads/manual."
+  "manual_dir", None, "The directory of archives downloaded by hand; default: DATA_DIR/downloads/manual."
 )
 _DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where to put the dataset; default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."
+  "data_dir", None, "The directory of datasets; default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."
 )
 
 
 def main(argv: list[str]) -> None:
-  """Checks, prepares, and says how to train on it."""
+  """Checks, prepares, and prints the flags for training."""
   if len(argv) != 2:
     raise UserError("name one dataset: python -m mlpvision.prepare imagenet2012 --manual_dir=DIR --data_dir=DIR")
   from mlpvision.prepare import preparation

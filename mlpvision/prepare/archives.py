@@ -1,4 +1,4 @@
-"""ImageNet's releases: their archives, which a person has to fetch by hand, and sizes. Standard library only."""
+"""ImageNet's releases: archives, which must be downloaded by hand, and sizes. Standard library only."""
 
 import dataclasses
 import itertools
@@ -12,12 +12,12 @@ from mlpvision.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-  """An archive as its publisher offers it.
+  """A published archive.
 
   Attributes:
     name: file name.
-    size: "1.31 TB", for people; or bytes, where they are known exactly.
-    member: regular expression of the files at its beginning.
+    size: bytes, or text such as "1.31 TB" if the exact size is not published.
+    member: regex of the files at its beginning.
     example: such a file.
   """
 
@@ -26,20 +26,10 @@ class Archive:
   member: str
   example: str
 
-  @property
-  def size_text(self) -> str:
-    return self.size if isinstance(self.size, str) else f"{self.size:,} bytes"
-
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-  """What a dataset is made from, and where that is.
-
-  Attributes:
-    archives, source: the files, and whom to ask for them.
-    classes: how many, as published.
-    splits: {name: images}; empty where that is not published.
-  """
+  """A dataset's archives, where to get them, its number of classes and {split: images}, if they are published."""
 
   archives: tuple[Archive, ...]
   source: str
@@ -47,29 +37,29 @@ class Release:
   splits: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-# Of the images of fall11 (image-net.org), so many are held out on average: see builders/imagenet21k.py.
+# Images of fall11 (image-net.org), and how many of them are held out on average: see builders/imagenet21k.py.
 FALL11_IMAGES, HELD_OUT = 14_197_122, 51_200
 
 
 _WNID = r"n\d{8}"
-# Sizes in bytes: the files of image-net.org. Sizes of ImageNet-21K: github.com/Alibaba-MIIL/ImageNet21K, "processing
-# instructions", and image-net.org; exact ones are not published.
+# Sizes in bytes are from image-net.org; those of ImageNet-21K from github.com/Alibaba-MIIL/ImageNet21K, "processing
+# instructions", and image-net.org.
 _TRAIN = Archive("ILSVRC2012_img_train.tar", 147_897_477_120, rf"{_WNID}\.tar", "n01440764.tar")
 _VAL = Archive("ILSVRC2012_img_val.tar", 6_744_924_160, r"ILSVRC2012_val_\d{8}\.JPEG", "ILSVRC2012_val_00000001.JPEG")
-_REGISTER_1K = "ImageNet-1K wants a registration: https://image-net.org/download-images"
-# Images and classes. ImageNet-1K: arXiv 1409.0575, Table 2. 21K-P: of winter21, the same processing instructions.
+_REGISTER_1K = "ImageNet-1K requires registration: https://image-net.org/download-images"
+# Images and classes: arXiv 1409.0575, Table 2, for ImageNet-1K; the processing instructions for winter21 and 21K-P.
 RELEASES = {
   "imagenet2012": Release((_TRAIN, _VAL), _REGISTER_1K, 1000, {"train": 1_281_167, "validation": 50_000}),
   "imagenet2012_real": Release((_VAL,), _REGISTER_1K, 1000, {"validation": 50_000}),
   "imagenet21k/fall11": Release(
     (Archive("fall11_whole.tar", "1.31 TB", rf"(.*/)?{_WNID}\.tar", "n00004475.tar"),),
-    "image-net.org no longer offers the release of fall 2011; an old copy of the archive is needed",
+    "image-net.org no longer offers the release of fall 2011; you need an old copy of the archive",
     21_841,
     {"train": FALL11_IMAGES - HELD_OUT, "validation": HELD_OUT},
   ),
   "imagenet21k/winter21": Release(
     (Archive("winter21_whole.tar.gz", "1.1 TB", rf"(.*/)?{_WNID}\.tar", "winter21_whole/n00004475.tar"),),
-    "ImageNet-21K wants a registration: https://image-net.org/download-images",
+    "ImageNet-21K requires registration: https://image-net.org/download-images",
     19_167,
   ),
   "imagenet21k/p": Release(
@@ -81,7 +71,7 @@ RELEASES = {
         "imagenet21k_resized/imagenet21k_train/n00005787/n00005787_13.JPEG",
       ),
     ),
-    "ImageNet-21K-P wants a registration: https://image-net.org/download-images",
+    "ImageNet-21K-P requires registration: https://image-net.org/download-images",
     10_450,
     {"train": 11_060_223, "validation": 522_500},
   ),
@@ -89,22 +79,25 @@ RELEASES = {
 
 
 def find(name: str) -> Release | None:
-  """The Release of a dataset "set", "set/config" or "set/config_256", or None if tfds fetches it itself."""
+  """The Release of a dataset "set", "set/config" or "set/config_256", or None if tfds downloads it itself."""
   base = name.partition(":")[0]
   return RELEASES.get(re.sub(r"(/\w+)_\d+$", r"\1", base))
 
 
 def how_to_get(release: Release, manual_dir: str | os.PathLike) -> str:
-  """Says what to put where, in lines."""
-  lines = [f"  {os.path.join(manual_dir, a.name)} ({a.size_text})" for a in release.archives]
-  return f"{release.source}\nNeeded:\n" + "\n".join(lines)
+  """Instructions: the source of the archives, and where to put them."""
+  lines = [f"{release.source}", "Needed:"]
+  for archive in release.archives:
+    size = archive.size if isinstance(archive.size, str) else f"{archive.size:,} bytes"
+    lines.append(f"  {os.path.join(manual_dir, archive.name)} ({size})")
+  return "\n".join(lines)
 
 
 def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
-  """Checks the archives of a dataset in milliseconds: their names, sizes and beginnings. Returns warnings.
+  """Checks names, sizes and beginnings of a dataset's archives, which takes milliseconds. Returns warnings.
 
   Raises:
-    UserError: one is missing, empty, unreadable, or holds something else.
+    UserError: an archive is missing, empty, unreadable, or contains something else.
   """
   release = find(name)
   manual_dir = pathlib.Path(manual_dir)
@@ -130,4 +123,4 @@ def _check_beginning(path, archive):
   strange = [name for name in first if not re.fullmatch(archive.member, name.removeprefix("./"))]
   if not first or strange:
     found = f"begins with {strange[0]}" if first else "is empty"
-    raise UserError(f"{path} {found}; expected files like {archive.example}. Take the archive as it is published.")
+    raise UserError(f"{path} {found}; expected files like {archive.example}. Use the archive as published.")

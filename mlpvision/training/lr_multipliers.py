@@ -1,4 +1,4 @@
-"""Learning-rate multipliers: frozen parameters, and slower ones in the early layers."""
+"""Learning-rate multipliers per parameter, for freezing and for layer-wise decay."""
 
 from collections.abc import Iterable, Mapping
 import re
@@ -14,7 +14,7 @@ from mlpvision.training.optim import check_pattern, to_text
 
 
 def check(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]]) -> None:
-  """Raises UserError for a pair as `factors` takes them whose regex matches nothing, or whose factor is below 0."""
+  """Raises UserError for a (regex, factor) pair whose regex matches no parameter, or whose factor is negative."""
   for pattern, factor in multipliers:
     check_pattern("optim.lr_multipliers", pattern, params)
     if factor < 0:
@@ -22,18 +22,15 @@ def check(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]]) -
 
 
 def factors(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]] = (), layer_decay: float = 1.0) -> Any:
-  """What each parameter's learning rate is multiplied with.
+  """The factor of each parameter's learning rate, as a tree of floats like params.
 
   Args:
-    params: nested dict; only its paths count.
-    multipliers: (regex, factor) pairs; the first whose regex is found in a path, such as "block_3/channel_norm/scale",
-      decides. 0 freezes. Paths that none matches have 1.
-    layer_decay: beyond that, its power by the number of layers above (arXiv 2106.08254, Sec. 3.3): the head and the
-      last norm are at the top, then every block is a layer, with the merging before it; stem, positions and class
-      tokens are at the bottom.
-
-  Returns:
-    A tree of floats like params.
+    params: nested dict; only its paths are used.
+    multipliers: (regex, factor) pairs. The first regex that matches a path, such as "block_3/channel_norm/scale", sets
+      its factor; 0 freezes. Other paths have 1.
+    layer_decay: also multiplies by this to the power of the number of layers above (arXiv 2106.08254, Sec. 3.3). The
+      head and the last norm are the top layer; each block is a layer, with the merging before it; stem, position
+      embeddings and class tokens are the bottom layer.
   """
   layers = _layers(params.keys())
   top = max(layers.values())
@@ -50,7 +47,8 @@ def scaled(
 ) -> optax.GradientTransformation:
   """The optimizer with the learning rates of `factors`.
 
-  Gradients of frozen parameters are zero before it sees them: they count in no norm, and weight decay moves nothing.
+  Gradients of frozen parameters are set to zero before the optimizer, so that they count in no norm. Updates of frozen
+  parameters are set to zero after it, so that they do not decay.
   """
   if not multipliers and layer_decay == 1.0:
     return optimizer
@@ -67,7 +65,7 @@ def scaled(
 
 
 def _layers(names):
-  """{top-level name: number of its layer}, from the bottom; by the contract of names in docs/design.md."""
+  """{top-level name: index of its layer}, from the bottom; follows the names in docs/design.md."""
   templates = {family.block for family in models.FAMILIES}
   found = {name: numbers(name, template) for name in names for template in templates if numbers(name, template)}
   blocks = sorted(found, key=lambda name: tuple(found[name].values()))

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules from optax, by their names."""
+"""Optimizers and learning-rate schedules of optax, by name."""
 
 from collections.abc import Callable, Iterable, Mapping
 import inspect
@@ -14,7 +14,7 @@ from mlpvision.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "constant")
 
-# What optax calls the parameters that decay, and LARS those that it scales by layer.
+# optax's names for the mask of weight decay, and LARS's for its layer-wise scaling.
 _MASKS = ("mask", "weight_decay_mask", "trust_ratio_mask")
 
 
@@ -33,16 +33,16 @@ def make_schedule(
   """Learning rate as a function of the step: linear from `start` to `peak`, then down to `end`.
 
   Args:
-    name: "cosine", "linear" or "constant" (which stays at the peak).
+    name: "cosine", "linear" or "constant" (stays at the peak).
     peak, start, end: learning rates.
-    warmup_steps, total_steps: the peak is due at warmup_steps, the end at total_steps.
-    clock: "warmup": the decay starts at the peak when the warm-up ends. "zero": it is the decay over all total_steps,
-      whose first warmup_steps the warm-up replaces (timm's schedulers, so DeiT's and Swin's).
-    every_steps: the rate changes once in this many steps; the other numbers of steps are rounded to multiples of it.
-    delay_steps: each step has the rate that was due this many steps before; the first ones have step 0's.
+    warmup_steps, total_steps: the peak is reached at warmup_steps, the end at total_steps.
+    clock: "warmup": the decay starts when the warm-up ends. "zero": the decay covers all total_steps, and the warm-up
+      replaces its first warmup_steps (timm's schedulers, used by DeiT and Swin).
+    every_steps: the rate changes only once in this many steps; the other numbers of steps are rounded to multiples.
+    delay_steps: each step has the rate of this many steps before; the first ones have step 0's.
 
   Returns:
-    Callable from int step to float.
+    A function from step to learning rate.
   """
   if name not in SCHEDULES:
     raise UserError(f"unknown optim.schedule.name {name!r}; one of {', '.join(SCHEDULES)}")
@@ -81,53 +81,48 @@ def make_optimizer(
   kwargs: Mapping[str, Any] | None = None,
   skip_nonfinite: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-  """A constructor of optax or optax.contrib by name, behind clipping by the global norm; `OWN` ones come first.
+  """An optimizer of `OWN`, optax or optax.contrib, after clipping by the global norm.
 
   Args:
     name: such as "adamw".
     schedule: the learning rate.
-    weight_decay: the constructor's own.
-    decay_mask: a regex; parameters in whose path it is found are decayed. LARS and LAMB scale the same ones by layer.
-    clip_norm: 0 does not clip.
-    kwargs: the constructor's other arguments.
-    skip_nonfinite: gradients with a NaN or an infinity change nothing, not even the optimizer's own state.
+    weight_decay: the optimizer's own argument.
+    decay_mask: regex; selects by path the parameters that are decayed, and in LARS and LAMB scaled by layer.
+    clip_norm: maximum norm; 0 does not clip.
+    kwargs: the optimizer's other arguments.
+    skip_nonfinite: gradients with NaN or infinity change neither parameters nor the optimizer's state.
 
   Returns:
     A transformation whose `update` also takes value (the loss) and obj_fn (parameters -> loss), which some need.
 
   Raises:
-    UserError: unknown constructor or argument, weight decay for one that has none or none with a mask, or a constructor
-      that needs more than this.
+    UserError: unknown name or argument; weight decay without a mask; or the optimizer needs further inputs.
   """
   constructor = OWN.get(name) or getattr(optax, name, None) or getattr(optax.contrib, name, None)
   arguments = inspect.signature(constructor).parameters if inspect.isfunction(constructor) else {}
   if "learning_rate" not in arguments or name.startswith(("_", "scale_by")):
-    raise UserError(
-      f"unknown optim.name {name!r}: optax and optax.contrib have no such optimizer (adamw, sgd, lamb, muon, ...)"
-    )
-  masks = [argument for argument in _MASKS if argument in arguments]
-  kwargs = dict(kwargs or {})
-  for key in kwargs:
-    if key not in arguments or key in ("learning_rate", "weight_decay", *masks):
-      others = ", ".join(a for a in arguments if a not in ("learning_rate", "weight_decay", *masks))
-      raise UserError(f"optim.kwargs.{key}: beside the config's own fields, {name} takes {others}")
-  if weight_decay and not ("weight_decay" in arguments and masks):
-    problem = (
-      "decays all parameters alike, norms and biases too" if "weight_decay" in arguments else "has no weight decay"
-    )
-    raise UserError(f"{name} {problem}: set optim.weight_decay=0 or take one with a mask, such as adamw")
-  if "weight_decay" in arguments:
-    kwargs["weight_decay"] = weight_decay
-  if "safeguard_warmup" in arguments:  # of Prodigy, which divides by the learning rate: a warm-up starts at 0
-    kwargs.setdefault("safeguard_warmup", True)
-  kwargs |= dict.fromkeys(masks, make_mask(decay_mask))
+    raise UserError(f"unknown optim.name {name!r}: no such optimizer in optax or optax.contrib (adamw, sgd, muon, ...)")
+  masks, has_decay = [mask for mask in _MASKS if mask in arguments], "weight_decay" in arguments
+  free = [argument for argument in arguments if argument not in ("learning_rate", "weight_decay", *masks)]
+  options = dict(kwargs or {})
+  for key in options:
+    if key not in free:
+      raise UserError(f"optim.kwargs.{key}: in addition to the config's fields, {name} takes {', '.join(free)}")
+  if weight_decay and not (has_decay and masks):
+    problem = "decays all parameters, including norms and biases" if has_decay else "has no weight decay"
+    raise UserError(f"{name} {problem}: set optim.weight_decay=0, or use an optimizer with a mask, such as adamw")
+  if has_decay:
+    options["weight_decay"] = weight_decay
+  if "safeguard_warmup" in arguments:  # Prodigy divides by the learning rate, which is 0 when the warm-up starts
+    options.setdefault("safeguard_warmup", True)
+  options |= dict.fromkeys(masks, make_mask(decay_mask))
   clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
   try:
-    optimizer = optax.with_extra_args_support(optax.chain(*clip, constructor(learning_rate=schedule, **kwargs)))
+    optimizer = optax.with_extra_args_support(optax.chain(*clip, constructor(learning_rate=schedule, **options)))
     jax.eval_shape(lambda params: _try(optimizer, params), {"kernel": jax.ShapeDtypeStruct((256, 128), jnp.float32)})
   except (TypeError, ValueError) as error:
-    raise UserError(f"optim.name={name!r} needs what a step here does not give it: {error}") from error
-  # The loop decides how many in a row are too many; optax would then let them through.
+    raise UserError(f"optim.name={name!r} needs inputs that the train step does not have: {error}") from error
+  # The loop limits consecutive failures; optax would apply the update after its own limit.
   return optax.apply_if_finite(optimizer, max_consecutive_errors=2**31 - 2) if skip_nonfinite else optimizer
 
 
@@ -144,16 +139,14 @@ def lamb(
   weight_decay: float = 0.0,
   mask: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
-  """LAMB (arXiv 1904.00962), with layer-wise rates only where weights decay.
+  """LAMB (arXiv 1904.00962) as in NVIDIA's code and timm, used for ResMLP: scales only the parameters in `mask`.
 
-  That is NVIDIA's and timm's LAMB, which ResMLP was trained with. optax.lamb scales every leaf by its own norm: a
-  LayerScale that starts at 1e-5 would hardly ever move.
+  optax.lamb scales every array by its own norm, so that a LayerScale initialized to 1e-5 hardly changes.
 
   Args:
-    learning_rate: a float, or a callable from the step to one.
-    b1, b2, eps: of Adam.
+    learning_rate, b1, b2, eps: see optax.adamw.
     weight_decay: added to Adam's direction, before the layer-wise scaling.
-    mask: a function from parameters to a tree of bools: which ones are decayed and scaled; None: all.
+    mask: a function from parameters to a tree of bools, which are decayed and scaled; None: all.
   """
   mask = mask or (lambda params: jax.tree.map(lambda _: True, params))
   return optax.chain(
@@ -172,13 +165,12 @@ def schedule_free_adamw(
   weight_decay: float = 0.0,
   mask: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """Schedule-free AdamW (arXiv 2405.15682); optax.contrib's takes no mask. `evaluation_params` are to be evaluated.
+  """Schedule-free AdamW (arXiv 2405.15682) with a mask, which optax.contrib's lacks. Evaluate `evaluation_params`.
 
   Args:
     learning_rate: constant after the warm-up.
-    b1: of the interpolation between the iterates and their average, above 0.
-    b2, eps: of Adam.
-    weight_decay, mask: as optax.adamw takes them.
+    b1: weight of the average in the interpolation with the iterates, above 0.
+    b2, eps, weight_decay, mask: see optax.adamw.
   """
   adamw = optax.adamw(learning_rate, b1=0.0, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
   return optax.contrib.schedule_free(adamw, learning_rate, b1=b1)
@@ -193,13 +185,11 @@ def sophia(
   weight_decay: float = 0.0,
   mask: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  """Sophia-H (arXiv 2305.14342) by optax.contrib, but with a Hessian that takes no forward mode, which our models lack.
+  """Sophia-H (arXiv 2305.14342) of optax.contrib, with a Hessian estimate in reverse mode, as our models require.
 
   Args:
-    learning_rate: a float, or a callable from the step to one.
-    b1, b2: of the averages of gradients and of the Hessian's diagonal.
-    gamma, update_interval: the diagonal's weight in the bound of a step, and after how many steps it is estimated anew.
-    weight_decay, mask: as optax.adamw takes them.
+    learning_rate, b1, b2, gamma, update_interval: see optax.contrib.sophia.
+    weight_decay, mask: see optax.adamw.
   """
 
   def estimate(updates, key, params, *, obj_fn, **_):
@@ -215,12 +205,12 @@ def sophia(
   return optax.contrib.sophia(learning_rate, b1, b2, **decay, **options)
 
 
-# These come before optax's.
+# These take precedence over optax's.
 OWN = {"lamb": lamb, "schedule_free_adamw": schedule_free_adamw, "sophia": sophia}
 
 
 def evaluation_params(opt_state: Any, params: Any) -> Any:
-  """The parameters to evaluate: schedule-free optimizers', which train others, or else `params` themselves."""
+  """The parameters to evaluate: `params`, except that schedule-free optimizers evaluate an average."""
   is_schedule_free = lambda node: isinstance(node, optax.contrib.ScheduleFreeState)  # noqa: E731
   for node in jax.tree.leaves(opt_state, is_leaf=is_schedule_free):
     if is_schedule_free(node):
@@ -229,17 +219,13 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
 
 
 def make_mask(pattern: str) -> Callable[[Any], Any]:
-  """A function from a tree of parameters to one of bools: whether the regex is found in a parameter's path.
-
-  Raises:
-    UserError: no regular expression.
-  """
+  """A function from parameters to a tree of bools: whether the regex matches a path. UserError for an invalid regex."""
   regex = _compile("optim.decay_mask", pattern)
   return lambda params: jax.tree.map_with_path(lambda path, _: regex.search(to_text(path)) is not None, params)
 
 
 def check_pattern(field: str, pattern: str, params: Any) -> None:
-  """Raises UserError, naming the config's field, unless the pattern is a regex that is found in a parameter's path."""
+  """Raises UserError, naming the config's field, unless the regex matches at least one parameter's path."""
   regex = _compile(field, pattern)
   paths = [to_text(path) for path, _ in jax.tree.leaves_with_path(params)]
   if not any(regex.search(path) for path in paths):
@@ -247,7 +233,7 @@ def check_pattern(field: str, pattern: str, params: Any) -> None:
 
 
 def to_text(path: Iterable[Any]) -> str:
-  """A path of jax.tree's in nested dicts as "block_0/norm/scale"."""
+  """A path in nested dicts as text, such as "block_0/norm/scale"."""
   return "/".join(key.key for key in path)
 
 

@@ -1,8 +1,8 @@
-"""Published weights into our parameters, and ours out again.
+"""Loads and saves weights in published formats.
 
-`load("mixer_b16.goog_in1k")` fetches by name, once; `load("as_tiny.pth", num_classes=10)` reads a file and makes a
-new head; both give the module, its parameters and what is known about them. `save("mine.safetensors", module, params)`
-writes them under timm's or the official code's names.
+`load("mixer_b16.goog_in1k")` downloads known weights once; `load("as_tiny.pth", num_classes=10)` reads a file and
+creates a new head. Both return the module, its parameters and information about them. `save("mine.safetensors",
+module, params)` writes parameters with the names of timm or the official code.
 """
 
 from mlpvision.weights.errors import WeightsError

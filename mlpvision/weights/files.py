@@ -1,11 +1,12 @@
-"""Weight files as mappings from names to arrays: .npz, .safetensors and .pth in; .npz and .safetensors out."""
+"""Weight files as mappings from names to arrays: reads .npz, .safetensors and .pth, writes .npz and .safetensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import os
 import tempfile
 from typing import Any
 
-import ml_dtypes  # its import gives NumPy the bfloat16 that safetensors asks for
+import ml_dtypes  # importing it adds bfloat16 to NumPy, for safetensors
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -13,21 +14,22 @@ import safetensors.numpy
 from mlpvision.weights import pth
 from mlpvision.weights.errors import WeightsError
 
-# What people save by accident under the name of a weight file, by its first bytes.
+# Files that are often mistaken for weights, by their first bytes.
 _OTHERS = (
-  (b"<", "is a web page, not weights: the download did not go through"),
-  (b"version https://git-lfs", "is a git-lfs pointer, not the weights themselves"),
-  (b"\x89HDF", "is an HDF5 file, which is not read here"),
+  (b"<", "is a web page, not weights: the download failed"),
+  (b"version https://git-lfs", "is a git-lfs pointer, not the weights"),
+  (b"\x89HDF", "is an HDF5 file, an unsupported format"),
 )
 
 
 class WeightFile:
-  """The names in a weight file, and its arrays one at a time, so that a large file is never in memory twice.
+  """A weight file. Arrays are read one at a time, so that a large file is never in memory twice.
 
   Attributes:
     path: of the file.
-    format: "npz", "safetensors" or "pth", told by the content, whatever the suffix says.
-    metadata: {str: str}; what a .safetensors file carries beside its arrays.
+    format: "npz", "safetensors" or "pth", from the content, not the suffix.
+    names: of the arrays.
+    metadata: {str: str}, from a .safetensors file.
   """
 
   def __init__(self, path: str | os.PathLike) -> None:
@@ -48,31 +50,28 @@ class WeightFile:
     except Exception as error:
       raise WeightsError(self.path, f"is damaged ({error})", "Download or copy it again.") from error
     if not self.names:
-      raise WeightsError(self.path, "holds no arrays")
+      raise WeightsError(self.path, "contains no arrays")
 
   def __getitem__(self, name: str) -> np.ndarray:
-    """float32, finite, possibly a read-only view of the file."""
+    """A finite float32 array, possibly a read-only view of the file; WeightsError if it is damaged or not finite."""
     try:
       if self.format == "safetensors":
-        with safetensors.safe_open(self.path, "np") as file:  # open for one array: its pages go when it closes
+        with safetensors.safe_open(self.path, "np") as file:  # closing it frees the array's pages
           array = file.get_tensor(name)
       else:
         array = self._file[name] if self.format == "npz" else self._file[name].numpy()
     except Exception as error:
-      what = "holds Python objects" if "Object arrays" in str(error) else f"is damaged ({error})"
-      advice = "Only arrays of floating-point numbers load."
-      raise WeightsError(self.path, f"its array {name} {what}", advice) from error
+      what = "contains Python objects" if "Object arrays" in str(error) else f"is damaged ({error})"
+      raise WeightsError(self.path, f"its array {name} {what}", "Weights must be floating-point numbers.") from error
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-      raise WeightsError(self.path, f"its array {name} is of type {array.dtype}", "Weights are floating-point numbers.")
-    with np.errstate(over="ignore"):  # a float64 that float32 cannot hold is reported just below
+      problem = f"its array {name} is of type {array.dtype}"
+      raise WeightsError(self.path, problem, "Weights must be floating-point numbers.")
+    with np.errstate(over="ignore"):  # values too large for float32 are reported below
       array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-      bad = int((~np.isfinite(array)).sum())
-      raise WeightsError(
-        self.path,
-        f"its array {name} has {bad} of {array.size} numbers that are NaN or infinite",
-        "The training that wrote it diverged, or the file is damaged; use an earlier checkpoint or another copy.",
-      )
+    if bad := np.count_nonzero(~np.isfinite(array)):
+      problem = f"its array {name} has {bad} of {array.size} numbers that are NaN or infinite"
+      advice = "Training diverged, or the file is damaged. Use an earlier checkpoint or another copy."
+      raise WeightsError(self.path, problem, advice)
     return array
 
 
@@ -91,10 +90,8 @@ def _sniff(path):
     return "pth"
   for start, problem in _OTHERS:
     if head.lstrip().startswith(start):
-      raise WeightsError(path, problem, "Download it again, and look at the file's size.")
-  raise WeightsError(
-    path, f"is no .npz, .safetensors or .pth file, whatever its name says: it starts with {head[:16]!r}"
-  )
+      raise WeightsError(path, problem, "Download it again, and check its size.")
+  raise WeightsError(path, f"is not a .npz, .safetensors or .pth file: it starts with {head[:16]!r}")
 
 
 def _sniff_zip(path):
@@ -102,43 +99,39 @@ def _sniff_zip(path):
     with np.load(path, allow_pickle=False) as archive:
       names = archive.zip.namelist()
   except Exception as error:
-    advice = "It is likely truncated: compare its size, and download or copy it again."
+    advice = "It is probably truncated. Compare its size, and download or copy it again."
     raise WeightsError(path, f"is a damaged zip archive ({error})", advice) from error
   if any(name.endswith("/data.pkl") for name in names):
     return "pth"
   if any(name.endswith(".npy") for name in names):
     return "npz"
-  raise WeightsError(path, f"is a zip archive, but neither .npz nor .pth; it holds {', '.join(names[:5])}")
+  raise WeightsError(path, f"is a zip archive, but neither .npz nor .pth; it contains {', '.join(names[:5])}")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[str]:
+  """The path of a temporary file in the same directory; it replaces `path` when the context ends without an error."""
+  directory, name = os.path.split(os.fspath(path))
+  with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory or ".") as parent:
+    temporary = os.path.join(parent, name)
+    yield temporary
+    os.replace(temporary, path)
 
 
 def write(path: str | os.PathLike, arrays: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
-  """Writes {name: array} as float32, in the format of the suffix, and puts it in place only when it is complete.
+  """Writes arrays as float32, in the format of the suffix; the file appears only when it is complete.
 
   Args:
     path: ends in .npz or .safetensors.
-    arrays: anything that np.asarray takes.
-    metadata: {str: str} for .safetensors; .npz has no place for it.
+    arrays: {name: anything that np.asarray accepts}.
+    metadata: {str: str} for .safetensors; .npz cannot store it.
   """
-  path = os.fspath(path)
   suffix = os.path.splitext(path)[1]
   if suffix not in (".npz", ".safetensors"):
     raise WeightsError(path, f"cannot be written: its suffix is {suffix!r}", "Use .safetensors, or .npz for a Mixer.")
   arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()}
-  handle, temporary = tempfile.mkstemp(suffix, ".writing-", os.path.dirname(path) or ".")
-  os.close(handle)
-  try:
+  with replacing(path) as temporary:
     if suffix == ".npz":
       np.savez(temporary, **arrays)
     else:
       safetensors.numpy.save_file(arrays, temporary, metadata)
-    os.chmod(temporary, 0o666 & ~_umask())
-    os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
-
-
-def _umask():
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask

@@ -1,4 +1,4 @@
-"""Weights in: a file's arrays as the parameters of one of our modules, with everything that does not fit reported."""
+"""Loads a file's arrays as the parameters of a module, and reports everything that does not match."""
 
 import dataclasses
 import difflib
@@ -14,26 +14,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlpvision import models
+from mlpvision.preprocessing import Preprocessing
 from mlpvision.weights import download, known, resize, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import WeightFile
 
-# Attributes that a file of weights has no say in.
+# Attributes that are not stored in weight files.
 RUN_OPTIONS = ("num_classes", "drop_path", "dropout", "remat", "dtype", "parent", "name")
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-  """What was loaded, and how.
+  """How weights were loaded.
 
   Attributes:
     path: of the file.
-    naming: whose names it uses: "timm", "official", "npz", ...
+    naming: the naming scheme of the file: "timm", "official", "npz", ...
     model_name, overrides: `models.create(model_name, num_classes=..., **overrides)` is the module.
-    head: "file", or "new" (freshly initialised, since num_classes is not the file's), or "none".
-    preprocessing: what the weights expect of an image (`known.Preprocessing`), or None where nobody said it.
-    entry: of the table of known weights, if it was loaded by name.
-    class_names: of the file's head, where the file has them and its head is used.
+    head: "file", "new" (initialized, because num_classes differs from the file's) or "none".
+    preprocessing: that the weights expect; None if unknown.
+    entry: in `known.KNOWN`, if loaded by name.
+    class_names: of the head, if it is the file's and the file has them.
   """
 
   path: str
@@ -41,13 +42,13 @@ class Info:
   model_name: str
   overrides: dict
   head: str
-  preprocessing: known.Preprocessing | None = None
+  preprocessing: Preprocessing | None = None
   entry: known.Known | None = None
   class_names: tuple[str, ...] | None = None
 
 
 class Loaded(NamedTuple):
-  """The module, its parameters (nested dict of float32 NumPy arrays) and an `Info`."""
+  """A module, its parameters (nested dict of float32 NumPy arrays) and an `Info`."""
 
   module: nn.Module
   params: dict
@@ -62,23 +63,20 @@ def load(
   seed: int = 0,
   **overrides: Any,
 ) -> Loaded:
-  """Weights by the name of an entry in `known.KNOWN`, downloaded once, or from a file.
+  """Loads known weights, downloaded once, or a file: (module, params, info).
 
   Args:
-    source: a name or a path (.npz, .safetensors, .pth).
-    model_name: a key of `models.MODELS`, whose sizes the file then must have. Without it the family and the sizes
-      are told from the names and shapes in the file.
-    image_size: int or (height, width); adapts weights that are tied to one image size to another (see `resize`).
-      Not needed for S2-MLP and AS-MLP.
+    source: a name in `known.KNOWN`, or a path (.npz, .safetensors, .pth).
+    model_name: a key of `models.MODELS`, with the sizes of the file. By default, the names and shapes in the file
+      determine the family and the sizes.
+    image_size: int or (height, width); adapts weights for another image size, see `resize`. S2-MLP and AS-MLP do not
+      need it.
     seed: of a new head.
-    **overrides: attributes of the module, for what a file does not tell (shift_size, directions, drop_path, dtype)
-      and num_classes: None drops the head, a number other than the file's makes a new one and says so.
-
-  Returns:
-    Loaded(module, params, info).
+    **overrides: attributes that the file does not determine (shift_size, directions, drop_path, dtype), and
+      num_classes: None removes the head; a number other than the file's creates a new one and logs a warning.
 
   Raises:
-    WeightsError: no such name or file, no network, or a file that is damaged, of another model or not of weights.
+    WeightsError: there is no such name or file, the download failed, or the file is damaged or not of this model.
     ValueError: unknown model_name or attribute.
   """
   entry = known.KNOWN.get(source) if isinstance(source, str) else None
@@ -95,11 +93,10 @@ def load(
   unknown = [key for key, value in options.items() if value is None and key not in RUN_OPTIONS]
   if unknown:
     advice = f"Pass {' and '.join(f'{key}=...' for key in unknown)}, or the model's name."
-    raise WeightsError(file.path, f"its shapes do not tell {', '.join(unknown)}", advice)
+    raise WeightsError(file.path, f"its shapes do not determine {', '.join(unknown)}", advice)
   name = model_name or min(family.variants, key=lambda name: len(_difference(name, options)))
   module = models.create(name, **{**_difference(name, options), "num_classes": _num_classes(params)})
   _check(file, module, table, params, name)
-
   if image_size is not None or window_size is not None:
     module, params = resize.fit(module, unflatten_dict(params, sep="/"), image_size, window_size)
     params = flatten_dict(params, sep="/")
@@ -110,7 +107,7 @@ def load(
   if preprocessing and image_size is not None:
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
   names = saved["class_names"] if head == "file" else None
-  info = Info(path, table.name, name, _difference(name, _fields(module)), head, preprocessing, entry, names)
+  info = Info(path, table.name, name, _difference(name, attributes(module)), head, preprocessing, entry, names)
   logging.info("Loaded %s from %s (%s naming).", name, path, table.name)
   return Loaded(module, unflatten_dict(params, sep="/"), info)
 
@@ -125,14 +122,14 @@ def _existing(source):
 
 
 def _read(file, family_name):
-  """(family, table, {our path: array}) of a file; family_name: as it is noted there, or None."""
+  """(family, table, {our path: array}) of a file; family_name: from its metadata, or None."""
   names = tables.strip_prefixes(file.names)
   renumbered = tables.renumber_pre_linen(names)
   names = {renumbered[short]: name for short, name in names.items()}
   family, table = tables.identify(list(names), family_name)
   if family is None:
-    advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. Its names begin so:\n"
-    raise WeightsError(file.path, "holds weights of no known model", advice + listing(names, 5))
+    advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"
+    raise WeightsError(file.path, "contains weights of no known model", advice + listing(names, 5))
   params, strangers = {}, []
   for short, name in names.items():
     if table.skips(short):
@@ -146,52 +143,54 @@ def _read(file, family_name):
     try:
       array = transform(array)
     except (ValueError, IndexError) as error:
-      raise WeightsError(file.path, f"{name} has the shape {array.shape}, which {path} cannot have") from error
-    # In memory of our own: a view of the file would change, or crash, with the file.
+      raise WeightsError(file.path, f"{name} has shape {array.shape}, which is impossible for {path}") from error
+    # A copy: a view of the file would change, or crash, if the file does.
     params[path] = np.require(array, requirements=["C", "O", "W"])
   if strangers:
-    problem = f"was taken for {family.module.__name__} in {table.name} naming, but has arrays that are not of it"
-    raise WeightsError(file.path, f"{problem} ({len(strangers)})", listing(strangers))
+    problem = f"looks like {family.module.__name__} in {table.name} naming, but has unknown arrays ({len(strangers)})"
+    raise WeightsError(file.path, problem, listing(strangers))
   return family, table, params
 
 
 def _saved_options(file):
-  """What `saving.save` noted: "family" (or None), "options", "preprocessing" (or None), "class_names" (or None)."""
+  """The metadata from `saving.save`: "options", and "family", "preprocessing" and "class_names" or None."""
   try:
     noted = json.loads(file.metadata.get("mlpvision", "{}"))
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in noted.get("options", {}).items()}
-    names = noted.get("class_names")
+    preprocessing, names = noted.get("preprocessing"), noted.get("class_names")
     return {
       "family": noted.get("family"),
-      "options": options,
-      "preprocessing": known.preprocessing_from(noted.get("preprocessing")),
+      "options": _with_tuples(noted.get("options", {})),
+      "preprocessing": None if preprocessing is None else Preprocessing(**_with_tuples(preprocessing)),
       "class_names": names and tuple(map(str, names)),
     }
   except (ValueError, TypeError, AttributeError) as error:
-    raise WeightsError(file.path, f"its mlpvision metadata is not what save writes ({error})") from error
+    raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
+
+
+def _with_tuples(fields):
+  return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def _choose_head(file, params, overrides):
-  """Which head to use: "file", "new" or "none". In the latter two cases params lose theirs."""
+  """The head to use, "file", "new" or "none"; removes the head from params unless it is "file"."""
   classes = _num_classes(params)
   wanted = overrides.get("num_classes", classes)
   if wanted is not None and wanted == classes:
     return "file"
   if "num_classes" not in overrides:
-    raise WeightsError(
-      file.path, "has no head (classifier)", "Pass num_classes=N for a new one, or num_classes=None for features."
-    )
+    advice = "Pass num_classes=N for a new one, or num_classes=None for features."
+    raise WeightsError(file.path, "has no head (classifier)", advice)
   for path in [path for path in params if path.startswith("head/")]:
     del params[path]
   if wanted is None:
     return "none"
   had = f"a head of {classes} classes" if classes else "no head"
-  logging.warning("%s has %s; the head of %d classes is newly initialised.", file.path, had, wanted)
+  logging.warning("%s has %s; the head of %d classes is newly initialized.", file.path, had, wanted)
   return "new"
 
 
 def _options(file, family, table, params, saved, model_name):
-  """The attributes that the file decides: all sizes, or without contradicting a given model's."""
+  """The attributes from the file; the sizes are those of the model, if one is given."""
   noted = saved["options"]
   if model_name is not None:
     if model_name not in models.MODELS:
@@ -199,14 +198,13 @@ def _options(file, family, table, params, saved, model_name):
     wanted, sizes = models.MODELS[model_name]
     if wanted is not family.module:
       found = f"{family.module.__name__} in {table.name} naming"
-      raise WeightsError(file.path, f"holds weights of {found}, not of {model_name} ({wanted.__name__})")
+      raise WeightsError(file.path, f"contains weights of {found}, not of {model_name} ({wanted.__name__})")
     return {**table.options, **noted, **sizes}
   try:
     sizes = family.arguments(_shapes(params))
   except (LookupError, ValueError, ZeroDivisionError) as error:
-    raise WeightsError(
-      file.path, f"lacks what the sizes of {family.module.__name__} are told from, or has it in another shape: {error}"
-    ) from error
+    problem = f"lacks arrays that determine the sizes of {family.module.__name__}, or they have other shapes: {error}"
+    raise WeightsError(file.path, problem) from error
   return {**table.options, **sizes, **noted}
 
 
@@ -218,48 +216,44 @@ def _shapes(params):
   return {path: array.shape for path, array in params.items()}
 
 
-def _fields(module):
-  """{attribute: value}, without what a file has no say in."""
+def attributes(module: nn.Module) -> dict[str, Any]:
+  """{attribute: value} of a module, without `RUN_OPTIONS`."""
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
 
 
 def _difference(name, options):
-  """What to pass to models.create(name, ...) to get these options; unknown ones too, which it then refuses."""
+  """The options that differ from the variant's, and unknown ones, which `models.create` then rejects."""
   plain = models.create(name)
   return {key: value for key, value in options.items() if not hasattr(plain, key) or getattr(plain, key) != value}
 
 
 def _check(file, module, table, params, name):
-  """WeightsError with the missing, unexpected and differently shaped leaves, if there are any."""
-  expected = _expected_shapes(module, params)
-  shapes = _shapes(params)
+  """Raises WeightsError with all missing, unexpected and differently shaped parameters."""
+  # Traces the initialization with an image size that the parameters accept.
+  images = jax.ShapeDtypeStruct((1, *resize.image_size_of(module, params), 3), jnp.float32)
+  tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x)["params"], images)
+  expected, shapes = _shapes(flatten_dict(tree, sep="/")), _shapes(params)
 
   def label(path):
     theirs = table.theirs(path)
     return path if theirs is None or theirs[0] == path else f"{theirs[0]} ({path})"
 
-  missing = [label(path) for path in expected if path not in shapes]
-  unexpected = [label(path) for path in shapes if path not in expected]
-  reshaped = [
-    f"{label(path)}: {shape} in the file, {expected[path]} in the model"
-    for path, shape in shapes.items()
-    if path in expected and shape != expected[path]
-  ]
-  problems = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-  if any(items for _, items in problems):
-    lists = [f"{kind} ({len(items)}):\n{listing(items)}" for kind, items in problems if items]
-    raise WeightsError(file.path, f"does not fit {name}", "\n".join(lists))
-
-
-def _expected_shapes(module, params):
-  """{our path: shape} of the module, by tracing its init on an image that the parameters are for."""
-  images = jax.ShapeDtypeStruct((1, *resize.image_size_of(module, params), 3), jnp.float32)
-  tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x), images)
-  return {path: leaf.shape for path, leaf in flatten_dict(tree["params"], sep="/").items()}
+  problems = {
+    "missing": [label(path) for path in expected if path not in shapes],
+    "unexpected": [label(path) for path in shapes if path not in expected],
+    "of another shape": [
+      f"{label(path)}: {shape} in the file, {expected[path]} in the model"
+      for path, shape in shapes.items()
+      if path in expected and shape != expected[path]
+    ],
+  }
+  lists = [f"{kind} ({len(paths)}):\n{listing(paths)}" for kind, paths in problems.items() if paths]
+  if lists:
+    raise WeightsError(file.path, f"does not match {name}", "\n".join(lists))
 
 
 def _new_head(module, params, seed):
-  """The head's leaves as `init` makes them; jit drops the rest of init as unused."""
+  """{path: array} of the head as initialized by the module; jit removes the rest of the initialization."""
   images = jnp.zeros((1, *resize.image_size_of(module, params), 3), jnp.float32)
   head = jax.jit(lambda key: module.init(key, images)["params"]["head"])(jax.random.key(seed))
   return flatten_dict({"head": jax.tree.map(np.array, head)}, sep="/")

@@ -1,8 +1,8 @@
-"""Reads torch.save files (.pth) without torch, and without running anything that they contain.
+"""Reads torch.save files (.pth) without torch, and without running code from them.
 
-A .pth file is a pickle that refers to raw tensor data. A pickle may name any function and have it called, so the
-unpickler here knows a short list of names (tensors, containers, and the inert records of a run's options that
-official checkpoints carry) and refuses every other. The tensor data is mapped, not read, until it is asked for.
+A .pth file is a pickle that refers to raw tensor data. A pickle can call any function by name. This unpickler accepts
+only a short list of names: tensors, containers, and records of a run's options, which official checkpoints contain.
+Tensor data is memory-mapped and read on demand.
 """
 
 import collections
@@ -31,7 +31,7 @@ _DTYPES = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
-# Options, schedules and NumPy scalars beside the weights; their content is of no interest.
+# Options, schedules and NumPy scalars in checkpoints, whose content is ignored.
 _INERT = {
   ("argparse", "Namespace"),
   ("types", "SimpleNamespace"),
@@ -48,7 +48,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 class Tensor:
-  """A tensor of the file: where its storage is, and the strided window on it that it shows."""
+  """A tensor of the file, as a strided view of a storage."""
 
   def __init__(
     self, storage: Callable[[], np.ndarray], offset: int, shape: Sequence[int], strides: Sequence[int]
@@ -56,11 +56,11 @@ class Tensor:
     self.storage, self.offset, self.shape, self.strides = storage, offset, tuple(shape), tuple(strides)
 
   def numpy(self) -> np.ndarray:
-    """A read-only view of the mapped file. ValueError where the window leaves the storage."""
+    """A read-only view of the mapped file; ValueError if it exceeds the storage."""
     data = self.storage()
     numbers = (self.offset, *self.shape, *self.strides)
     if len(self.shape) != len(self.strides) or any(type(n) is not int or n < 0 for n in numbers):
-      raise ValueError("its shape or strides make no sense")
+      raise ValueError("its shape or strides are invalid")
     last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
     if 0 not in self.shape and last >= data.size:
       raise ValueError(f"it needs {last + 1} numbers of a storage of {data.size}")
@@ -69,7 +69,7 @@ class Tensor:
 
 
 class _Inert(dict):
-  """Takes the place of an object whose content is not wanted; whatever the pickle does to it has no effect."""
+  """Replaces an object whose content is ignored; nothing in the pickle can change it."""
 
   def __new__(cls, *args, **kwargs):
     return super().__new__(cls)
@@ -85,7 +85,7 @@ class _Inert(dict):
 
 
 class _Ordered(collections.OrderedDict):
-  """A state dict; the attributes that torch hangs on it (_metadata) are dropped."""
+  """A state dict without the attributes that torch adds (_metadata)."""
 
   def __setstate__(self, state):
     pass
@@ -109,8 +109,8 @@ class _Unpickler(pickle.Unpickler):
       return _Inert
     raise WeightsError(
       self._path,
-      f"refers to {module}.{name}, which a file of weights has no need of; loading it could run code, so it is refused",
-      "If you trust the file, load it with PyTorch and save the state dict alone: "
+      f"is rejected: it refers to {module}.{name}, which weights do not need, and loading it could run code",
+      "If you trust the file, load it with PyTorch and save only the state dict: "
       'torch.save(torch.load(file, weights_only=False)["model"], "weights.pth")',
     )
 
@@ -122,32 +122,30 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str | os.PathLike) -> dict[str, Tensor]:
-  """The state dict of a .pth file, zip or older format.
-
-  Returns:
-    {name: Tensor}; of a training checkpoint, its entry "model" or "state_dict".
+  """The state dict {name: Tensor} of a .pth file in zip or older format; of a checkpoint, "model" or "state_dict".
 
   Raises:
-    WeightsError: not such a file, damaged, without a state dict, or with references to anything but weights.
+    WeightsError: the file is not a .pth file, is damaged, has no state dict, or refers to anything but weights.
   """
   try:
     content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
   except WeightsError:
     raise
-  except Exception as error:  # a damaged pickle may raise anything at all
-    raise WeightsError(path, f"is damaged or no torch.save file ({error})", "Download or copy it again.") from error
+  except Exception as error:  # a damaged pickle can raise any exception
+    raise WeightsError(path, f"is damaged or not a torch.save file ({error})", "Download or copy it again.") from error
   return _state_dict(path, content)
 
 
 def _state_dict(path, content):
-  for key in (None, *_STATE_KEYS):
-    candidate = content if key is None else content.get(key) if isinstance(content, dict) else None
-    if isinstance(candidate, dict):
-      tensors = {name: value for name, value in candidate.items() if isinstance(value, Tensor)}
-      if tensors:
-        return tensors
-  found = f"a dict with the keys {list(content)[:10]}" if isinstance(content, dict) else f"a {type(content).__name__}"
-  raise WeightsError(path, f"holds no state dict but {found}", f"It is looked for at the top and under {_STATE_KEYS}.")
+  found = f"a {type(content).__name__}"
+  if isinstance(content, dict):
+    for candidate in (content, *(content.get(key) for key in _STATE_KEYS)):
+      if isinstance(candidate, dict):
+        tensors = {name: value for name, value in candidate.items() if isinstance(value, Tensor)}
+        if tensors:
+          return tensors
+    found = f"a dict with the keys {list(content)[:10]}"
+  raise WeightsError(path, f"contains no state dict but {found}", f"It may be at the top level or in {_STATE_KEYS}.")
 
 
 def _read_zip(path):
@@ -155,7 +153,7 @@ def _read_zip(path):
   entries = {info.filename: info for info in archive.infolist()}
   pickles = [name for name in entries if name.endswith("/data.pkl")]
   if len(pickles) != 1:
-    raise WeightsError(path, "is a zip archive, but not one that torch.save wrote", "It should hold one data.pkl.")
+    raise WeightsError(path, "is a zip archive, but not from torch.save", "It should contain one data.pkl.")
   root = pickles[0].removesuffix("data.pkl")
   if root + "byteorder" in entries and _member(path, entries[root + "byteorder"]).tobytes() != b"little":
     raise WeightsError(path, "was written on a big-endian machine", "Save it again on a little-endian one.")
@@ -167,25 +165,25 @@ def _read_zip(path):
 
 
 def _member(path, info):
-  """The bytes of a stored zip member, mapped."""
+  """The mapped bytes of an uncompressed zip member."""
   if info.compress_type != zipfile.ZIP_STORED:
     raise ValueError(f"{info.filename} is compressed")
   with open(path, "rb") as file:
     file.seek(info.header_offset + 26)
     name_size, extra_size = struct.unpack("<HH", file.read(4))
   raw = _map(path, info.header_offset + 30 + name_size + extra_size, info.file_size)
-  if info.CRC and zlib.crc32(raw) != info.CRC:  # torch can be told to leave it at 0
+  if info.CRC and zlib.crc32(raw) != info.CRC:  # torch can be configured to write 0
     raise ValueError(f"{info.filename} has the wrong checksum")
   return raw
 
 
 def _map(path, start, size):
-  """uint8 [size]; its pages leave memory with the array, so that a whole file is never there beside its copy."""
+  """uint8 [size]; its pages are freed with the array, so that a file and a copy of it are never both in memory."""
   return np.memmap(path, np.uint8, "r", start, (size,)) if size else np.empty(0, np.uint8)
 
 
 def _read_legacy(path):
-  """Before torch 1.6: pickles of a magic number, a version, the system, the content, the storages' keys; raw data."""
+  """torch before 1.6: pickles of a magic number, a version, the system, the content and storage keys; then raw data."""
   starts, item_sizes = {}, {}
   with open(path, "rb") as file:
 

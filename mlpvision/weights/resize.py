@@ -1,7 +1,7 @@
-"""Parameters for one image size made into parameters for another.
+"""Adapts parameters to another image size.
 
-S2-MLP and AS-MLP take any size as they are, and so does Swin, whose windows may be changed. A Mixer grows by whole
-factors, as its paper does it; a ViT's position embedding is interpolated; FF and ResMLP stay at their size.
+S2-MLP, AS-MLP and Swin accept any size; Swin's windows can be resized. A Mixer can grow by integer factors, as in its
+paper. ViT's position embedding is interpolated. FF and ResMLP cannot be resized.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import numpy as np
 
 from mlpvision import models
 
-# Keys' cubic kernel. PyTorch has -0.75 without antialiasing and, as Pillow, -0.5 with it.
+# The parameter of Keys' cubic kernel: -0.75 in PyTorch, or -0.5 with antialiasing, as in Pillow.
 _CUBIC, _CUBIC_ANTIALIAS = -0.75, -0.5
 
 
@@ -24,21 +24,21 @@ def fit(
   image_size: int | tuple[int, int] | None = None,
   window_size: int | None = None,
 ) -> tuple[nn.Module, Mapping[str, Any]]:
-  """(module, params) for images of another size, or attention windows of another size.
+  """(module, params) for another image size or, in Swin, window size. Does not change its arguments.
 
   Args:
-    module: as it fits params.
-    params: nested dict, left as it is.
+    module: of params.
+    params: nested dict.
     image_size: int or (height, width) in pixels.
     window_size: for Swin.
 
   Raises:
-    ValueError: an image size that this family, or these parameters, cannot be brought to.
+    ValueError: the family or the parameters cannot be adapted to this size.
   """
   name = type(module).__name__
   if window_size is not None:
     if not hasattr(module, "window_size"):
-      raise ValueError(f"{name} has no windows: leave out window_size")
+      raise ValueError(f"{name} has no windows: omit window_size")
     module, params = swin_window(module, params, window_size)
   if image_size is None:
     return module, params
@@ -53,14 +53,14 @@ def fit(
     return WAYS[family.resize](module, params, grid)
   patches = math.prod(_patches(family, flatten_dict(params, sep="/")))
   if patches != math.prod(grid):
-    raise ValueError(f"{name} parameters for {patches} patches cannot be made into some for {grid[0]}x{grid[1]}")
+    raise ValueError(f"{name} parameters for {patches} patches cannot be adapted to {grid[0]}x{grid[1]}")
   return module, params
 
 
 def image_size_of(module: nn.Module, flat: Mapping[str, np.ndarray]) -> tuple[int, int]:
-  """(height, width) in pixels that parameters ({path: array}) are for; any that works, where the family leaves it open.
+  """An image size (height, width) in pixels that parameters ({path: array}) accept.
 
-  Where only the number of patches is known, they are in one row.
+  If they only determine the number of patches, all patches are in one row.
   """
   family = models.family_of(module)
   if family.patches is None:
@@ -70,7 +70,7 @@ def image_size_of(module: nn.Module, flat: Mapping[str, np.ndarray]) -> tuple[in
 
 
 def _patches(family, flat):
-  """(rows, columns); where the parameters are not whole, which `loading` reports, some."""
+  """(rows, columns); at least (1, 1), also for incomplete parameters, which `loading` reports."""
   try:
     found = family.patches({path: array.shape for path, array in flat.items()})
   except LookupError:
@@ -83,12 +83,12 @@ def _mixer_to_grid(module, params, grid):
   tokens = params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"].shape[0]
   if tokens == math.prod(grid):
     return module, params
-  # The old grid has the new one's proportions, and the factor is a whole number: both follow from the token counts.
+  # Both grids have the same proportions, so the numbers of tokens determine the factor, which must be an integer.
   factor = math.isqrt(math.prod(grid) // tokens)
   if factor < 2 or factor**2 * tokens != math.prod(grid) or grid[0] % factor or grid[1] % factor:
     raise ValueError(
-      f"Mixer parameters for {tokens} patches cannot be made into some for {grid[0]}x{grid[1]}: the new grid must be"
-      " the old one times a whole number on both sides"
+      f"Mixer parameters for {tokens} patches cannot be adapted to {grid[0]}x{grid[1]}: both sides must grow by the"
+      " same integer factor"
     )
   return mixer_tokens(module, params, factor, (grid[0] // factor, grid[1] // factor))
 
@@ -98,23 +98,18 @@ def mixer_tokens(
 ) -> tuple[nn.Module, dict[str, Any]]:
   """A Mixer for `factor` times the resolution (arXiv 2105.01601, Sec. 3 and App. C): (module, params).
 
-  The new grid of patches is cut into factor x factor spatial parts, and the enlarged token MLPs start as ones that
-  treat each part by itself, as the old ones did: their kernels have a copy of the old kernel for every part and zeros
-  between the parts. They are dense from the first training step on.
+  The new grid has factor x factor spatial parts. The token MLPs are initialized to process each part separately: the
+  kernels have one copy of the old kernel per part, and zeros between parts. Training makes them dense.
 
   Args:
     module: an MlpMixer.
-    params: its parameters, left as they are.
+    params: its parameters, not changed.
     factor: K; tokens and tokens_mlp_dim grow by K * K.
     grid: (rows, columns) of the old patches; a square by default.
   """
-  kernel = params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]
-  side = math.isqrt(len(kernel))
-  rows, columns = grid or (side, side)
-  if rows * columns != len(kernel):
-    raise ValueError(f"a grid of {rows}x{columns} is not the {len(kernel)} patches of these parameters")
-  # Tokens stay in row-major order over the whole new grid, in which no part is contiguous: for each new token,
-  # the part that it lies in and its place there.
+  rows, columns = _grid(len(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"]), grid)
+  # Tokens are in row-major order over the new grid, so the parts are not contiguous. For each new token: its part, and
+  # its place in the part.
   y, x = np.divmod(np.arange(rows * columns * factor**2), columns * factor)
   part = y // rows * factor + x // columns
   place = y % rows * columns + x % columns
@@ -124,42 +119,44 @@ def mixer_tokens(
     """[S, D] -> [K*K*S, K*K*D], hidden units part by part."""
     return (kernel[place][:, None, :] * in_part[:, :, None]).reshape(len(place), -1).astype(kernel.dtype)
 
+  grow = {
+    "token_mixing/Dense_0/kernel": spread,
+    "token_mixing/Dense_0/bias": lambda bias: np.tile(bias, factor**2),
+    "token_mixing/Dense_1/kernel": lambda kernel: np.ascontiguousarray(spread(kernel.T).T),
+    "token_mixing/Dense_1/bias": lambda bias: bias[place],
+  }
   flat = flatten_dict(params, sep="/")
   for path, array in flat.items():
-    if "/token_mixing/" not in path:
-      continue
-    array = np.asarray(array)
-    if path.endswith("Dense_0/kernel"):
-      flat[path] = spread(array)
-    elif path.endswith("Dense_0/bias"):
-      flat[path] = np.tile(array, factor**2)
-    elif path.endswith("Dense_1/kernel"):
-      flat[path] = np.ascontiguousarray(spread(array.T).T)
-    else:
-      flat[path] = array[place]
+    if change := grow.get(path.partition("/")[2]):
+      flat[path] = change(np.asarray(array))
   return module.clone(tokens_mlp_dim=module.tokens_mlp_dim * factor**2), unflatten_dict(flat, sep="/")
 
 
 def vit_positions(
   params: Mapping[str, Any], grid: tuple[int, int], old_grid: tuple[int, int] | None = None
 ) -> Mapping[str, Any]:
-  """ViT parameters with the position embedding for another grid of patches (rows, columns).
+  """ViT parameters with the position embedding interpolated to another grid of patches (rows, columns).
 
-  Bicubic with antialiasing, as timm does it; the class token's embedding stays. old_grid: a square by default.
+  Bicubic with antialiasing, as in timm; the class token's embedding does not change. old_grid: a square by default.
   """
   positions = np.asarray(params["pos_embedding"])
   cls, patches = positions[:, :1], positions[0, 1:]
-  side = math.isqrt(len(patches))
-  rows, columns = old_grid or (side, side)
-  if rows * columns != len(patches):
-    raise ValueError(f"a grid of {rows}x{columns} is not the {len(patches)} patches of these parameters")
+  rows, columns = _grid(len(patches), old_grid)
   if tuple(grid) == (rows, columns):
     return params
   patches = _resample(patches.reshape(rows, columns, -1), grid, antialias=True)
   return {**params, "pos_embedding": np.concatenate([cls, patches.reshape(1, -1, patches.shape[-1])], axis=1)}
 
 
-# How parameters are made into some for another grid of patches: the `resize` of a family.
+def _grid(patches, grid):
+  """grid, or a square of this number of patches; ValueError if the numbers differ."""
+  rows, columns = grid or (math.isqrt(patches), math.isqrt(patches))
+  if rows * columns != patches:
+    raise ValueError(f"a grid of {rows}x{columns} does not have the {patches} patches of these parameters")
+  return rows, columns
+
+
+# How to adapt parameters to another grid of patches, by a family's `resize`.
 WAYS = {
   "token_mixing": _mixer_to_grid,
   "pos_embedding": lambda module, params, grid: (module, vit_positions(params, grid)),
@@ -167,10 +164,10 @@ WAYS = {
 
 
 def swin_window(module: nn.Module, params: Mapping[str, Any], window_size: int) -> tuple[nn.Module, Mapping[str, Any]]:
-  """Swin with windows of another size: (module, params).
+  """Swin with another window size: (module, params).
 
-  The tables of relative position biases are interpolated head by head, bicubic without antialiasing, as the official
-  code does when it loads weights (timm spaces the samples unevenly, which gives other values).
+  The relative position biases of each head are interpolated, bicubic without antialiasing, as the official code does
+  when it loads weights. timm spaces the samples unevenly and gets other values.
   """
   if window_size == module.window_size:
     return module, params
@@ -183,23 +180,23 @@ def swin_window(module: nn.Module, params: Mapping[str, Any], window_size: int) 
 
 
 def _resample(image, size, antialias):
-  """float32 [h, w, C] -> [*size, C] by separable bicubic interpolation with PyTorch's conventions."""
+  """float32 [h, w, C] -> [*size, C]: separable bicubic interpolation with PyTorch's conventions."""
   rows, columns = (_cubic_matrix(old, new, antialias) for old, new in zip(image.shape, size, strict=False))
   return np.einsum("ih,jw,hwc->ijc", rows, columns, image, optimize=True).astype(np.float32)
 
 
 def _cubic_matrix(old, new, antialias):
-  """float64 [new, old]; pixel centres correspond (align_corners=False).
+  """float64 [new, old]; pixel centers correspond (align_corners=False).
 
-  Antialiasing widens the kernel when it shrinks, and leaves out what lies outside the image; without it the
-  kernel keeps its width and the border is repeated.
+  With antialiasing, the kernel is wider when the image shrinks, and pixels outside the image have no weight. Without
+  it, the kernel keeps its width and the border is repeated.
   """
   scale = old / new
   widen = max(scale, 1.0) if antialias else 1.0
   a = _CUBIC_ANTIALIAS if antialias else _CUBIC
-  centre = (np.arange(new) + 0.5) * scale - 0.5
-  source = np.arange(-2 * math.ceil(widen) - 2, old + 2 * math.ceil(widen) + 2)  # reaches past the border
-  distance = np.abs(source - centre[:, None]) / widen
+  center = (np.arange(new) + 0.5) * scale - 0.5
+  source = np.arange(-2 * math.ceil(widen) - 2, old + 2 * math.ceil(widen) + 2)  # extends beyond the border
+  distance = np.abs(source - center[:, None]) / widen
   near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
   far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
   weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))

@@ -1,4 +1,4 @@
-"""Weights out: our parameters under the names of timm or of the official repositories."""
+"""Saves parameters with the names of timm or the official repositories."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -10,35 +10,36 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from mlpvision import models
-from mlpvision.weights import known, tables
+from mlpvision.preprocessing import Preprocessing
+from mlpvision.weights import tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import write
-from mlpvision.weights.loading import RUN_OPTIONS
+from mlpvision.weights.loading import attributes
 
 
 def save(
   path: str | os.PathLike,
   module: nn.Module | str,
   params: Mapping[str, Any],
-  preprocessing: known.Preprocessing | None = None,
+  preprocessing: Preprocessing | None = None,
   class_names: Sequence[str] | None = None,
 ) -> None:
-  """Writes parameters that timm or the official code can load, and `load` gives back exactly.
+  """Writes parameters that timm or the official code can load; `load` restores them exactly.
 
-  .safetensors holds timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for a family without
-  published weights (S2-MLP), our own joined by dots. The metadata has the attributes, the preprocessing and the
-  class names. .npz, for Mixer only, is the layout of the published files, and has no place for these.
+  .safetensors files have timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for families
+  without published weights (S2-MLP), our own, joined by dots. The metadata has the module's attributes, the
+  preprocessing and the class names. .npz, only for Mixer, is the layout of the published files, without metadata.
 
   Args:
     path: ends in .safetensors or .npz; replaced only when the new file is complete.
     module: the linen module, or the name of a variant.
-    params: nested dict of arrays, as `module.init(...)["params"]`; with or without the head.
-    preprocessing: a `known.Preprocessing`.
-    class_names: of the head's outputs; without them whoever loads the file has numbers for names.
+    params: nested dict of arrays, such as `module.init(...)["params"]`, with or without the head.
+    preprocessing: of evaluation images.
+    class_names: of the head's outputs; None for numbers.
 
   Raises:
-    WeightsError: not as many names as the head has outputs; leaves that are not of this family, or a suffix that it
-      cannot be written with.
+    WeightsError: the number of class names is not the head's, parameters are not of this family, or the family cannot
+      be written in the format of the suffix.
   """
   module = models.create(module) if isinstance(module, str) else module
   file_format = "npz" if str(path).endswith(".npz") else "safetensors"
@@ -61,10 +62,9 @@ def save(
 
 
 def _metadata(module, preprocessing, class_names):
-  options = {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
-  noted = {"family": models.family_of(module).module.__name__, "options": options}
+  noted = {"family": models.family_of(module).module.__name__, "options": attributes(module)}
   if preprocessing is not None:
-    noted["preprocessing"] = known.preprocessing_to(preprocessing)
+    noted["preprocessing"] = dataclasses.asdict(preprocessing)
   if class_names is not None:
     noted["class_names"] = list(class_names)
-  return {"format": "pt", "mlpvision": json.dumps(noted)}  # "pt" is what readers made for PyTorch look for
+  return {"format": "pt", "mlpvision": json.dumps(noted)}  # PyTorch's readers expect "pt"

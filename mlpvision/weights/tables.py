@@ -1,4 +1,4 @@
-"""Which family's parameters a file's names are, and which of the family's names to write."""
+"""Finds the family and the naming table of a file, and the table for writing a file."""
 
 from collections.abc import Collection, Iterable
 import dataclasses
@@ -12,25 +12,24 @@ from mlpvision import models
 from mlpvision.models.family import Family
 from mlpvision.models.naming import Leaf, Table, numbers
 
-# Around the names of a whole file: data-parallel and compiled PyTorch modules; Flax training states.
+# From data-parallel and compiled PyTorch modules, and from Flax training states.
 PREFIXES = ("module.", "_orig_mod.", "opt/target/", "params/")
 
 
 def strip_prefixes(names: Collection[str]) -> dict[str, str]:
-  """{name without the prefixes: name}; where some names have a prefix, those without it are no weights."""
+  """{name without prefixes: name}. If some names have a prefix, names without it are not weights and are left out."""
   short = {name: name for name in names}
-  for prefix in (*PREFIXES, *PREFIXES):  # twice, for they nest in either order
+  for prefix in (*PREFIXES, *PREFIXES):  # twice, because they can be nested in any order
     inside = {key.removeprefix(prefix): name for key, name in short.items() if key.startswith(prefix)}
     short = inside or short
   return short
 
 
 def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
-  """{name: name in Flax linen's numbering}, for names joined by "/".
+  """{name: name with the numbers of Flax linen}, for names joined by "/".
 
-  Before linen, Flax numbered the unnamed submodules of a module in one sequence, whatever their classes
-  (LayerNorm_0, Dense_1); linen counts each class from 0. Blocks only move together, so that a block missing from
-  the file stays missing.
+  Before linen, Flax numbered all unnamed submodules of a module in one sequence (LayerNorm_0, Dense_1); linen numbers
+  each class from 0. All blocks are renumbered by the same offset, so that a missing block can still be detected.
   """
   counted = {}
   for name in names:
@@ -40,7 +39,7 @@ def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
       if match:
         counted.setdefault(("/".join(parts[:depth]), match[1]), set()).add(int(match[2]))
   if all("Block" in kind or max(known) == len(known) - 1 for (_, kind), known in counted.items()):
-    return {name: name for name in names}  # linen's already
+    return {name: name for name in names}
 
   def new(parent, part):
     match = re.fullmatch(r"([A-Z]\w*)_(\d+)", part)
@@ -58,9 +57,9 @@ def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
 
 
 def identify(names: Collection[str], family_name: str | None = None) -> tuple[Family | None, Table | None]:
-  """(family, table) of the source that knows most of the names; (None, None) if none knows half.
+  """(family, table) that match the most names; (None, None) if none matches half of them.
 
-  family_name: of a module's class; where there is a family of this name, it alone is considered.
+  family_name: class name of a module; if a family has this module, only its tables are considered.
   """
   named = [family for family in models.FAMILIES if family.module.__name__ == family_name]
   best, found = len(names) / 2, (None, None)
@@ -73,7 +72,7 @@ def identify(names: Collection[str], family_name: str | None = None) -> tuple[Fa
 
 
 def table_for(family: Family, file_format: str) -> Table | None:
-  """The table by which a family's parameters are written in a format, or None."""
+  """The table for writing a family's parameters in a format, or None."""
   writable = [table for table in _tables(family) if not table.read_only]
   return next((table for table in writable if (table.name == "npz") == (file_format == "npz")), None)
 
@@ -86,7 +85,7 @@ def _tables(family):
 
 
 def _own(family, separator):
-  """Rows for our own names: of the parameters that the family's first variant has, with as few blocks as possible."""
+  """Rows for our own names, from the parameters of the family's first variant with as few blocks as possible."""
   module = models.create(next(iter(family.variants)))
   short = {"depths": (1,) * len(module.depths)} if hasattr(module, "depths") else {"num_blocks": 1}
   images = jax.ShapeDtypeStruct((1, module.size_divisor, module.size_divisor, 3), "float32")

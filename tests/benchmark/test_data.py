@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from benchmarks import pillow, timm_randaugment
-from mlpvision.benchmark import synthetic, usage
+from benchmarks import pillow, synthetic, timm_randaugment
+from mlpvision.benchmark import measure_data, usage
 
 _BENCHMARK = ("-m", "mlpvision.benchmark", "data", "--config=configs/s2mlp_wide.py")
 
@@ -33,6 +33,13 @@ def test_all_loaders_are_measured(command, tmp_path):
   assert "imagenet_shaped" in output
 
 
+def test_our_loader_alone_is_measured_in_this_process(small_config, capsys):
+  found = measure_data.run(small_config, seconds=0.05, num_rounds=2)
+  assert list(found["loaders"]) == ["ours"]
+  assert all(turn["images"] >= 40 and turn["memory"] is None for turn in found["loaders"]["ours"])
+  assert "mnist5k:train: 4,000 images to 28 x 28" in capsys.readouterr().out
+
+
 def test_what_is_missing_is_said_at_once(command):
   code, output = command(*_BENCHMARK)
   assert code == 2
@@ -40,19 +47,20 @@ def test_what_is_missing_is_said_at_once(command):
   assert "mlpvision.prepare imagenet2012" in output
   code, output = command("-m", "mlpvision.benchmark", "--config=configs/s2mlp_wide.py")
   assert code == 2
-  assert "say what to measure" in output
+  assert "data|step|train" in output
 
 
 _PARENT = """
 import os, subprocess, sys
+from benchmarks import contender
 from mlpvision.benchmark import usage
 work = "import time\\nx = b'1' * 50_000_000\\nwhile time.process_time() < 0.4: pass\\nprint(flush=True)\\n"
-cpu, memory = usage.cpu_seconds(os.getpid()), usage.memory_bytes(os.getpid())
+cpu, memory = usage.cpu_seconds(), contender.memory_bytes(os.getpid())
 subprocess.run([sys.executable, "-c", work], check=True, stdout=subprocess.DEVNULL)
 pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 with subprocess.Popen([sys.executable, "-c", work + "input()"], **pipes) as child:
   child.stdout.readline()
-  print(usage.cpu_seconds(os.getpid()) - cpu, usage.memory_bytes(os.getpid()) - memory)
+  print(usage.cpu_seconds() - cpu, contender.memory_bytes(os.getpid()) - memory)
   child.communicate(b"\\n")
 """
 

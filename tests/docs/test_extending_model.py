@@ -87,7 +87,7 @@ def extended(tmp_path_factory):
   )
   add(models, "`tiny.FAMILY` to `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
   row = 'Row("tiny", 224, "", "", "", ""),'
-  add("mlpvision/models/published.py", f"`{row}` to `ROWS`", r"^ROWS = \($", f"\n  {row}")
+  add("docs/tools/published.py", f"`{row}` to `ROWS`", r"^ROWS = \($", f"\n  {row}")
   (row,) = [code for code in python_blocks(_PAGE) if code.startswith('"tiny": Row(')]
   add("tests/families.py", "`tests/families.py`: add a row to `FAMILIES`", r"^FAMILIES = {$", f"\n{row}")
   _run(root, "-m", "mlpvision.cost", "--write=docs/models.md")

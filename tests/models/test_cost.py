@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import pytest
 
-from docs.tools import models_page
+from docs.tools import models_page, published
 from mlpvision import models
-from mlpvision.models import cost, published
+from mlpvision.models import cost
 
 _PARAMETERS = {name: count for row in FAMILIES.values() for name, count in row.parameters.items()}
 _MACS = {name: billions for row in FAMILIES.values() for name, billions in row.macs.items()}

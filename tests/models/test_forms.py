@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import forms, layers, norms
+from mlpvision.models import forms, layers
 
 
 def _random(*shape, seed=0):
@@ -52,15 +52,15 @@ def test_norms_are_those_of_flax():
   x = 3.0 + 0.5 * _random(3, 4, 5, 8)
   params = {"scale": _random(8), "bias": _random(8, seed=1)}
   for ours, plain in (
-    (norms.LayerNorm(epsilon=1e-5), nn.LayerNorm(epsilon=1e-5)),
-    (norms.GroupNorm1(), nn.GroupNorm(1, epsilon=1e-5)),
+    (layers.LayerNorm(epsilon=1e-5), nn.LayerNorm(epsilon=1e-5)),
+    (layers.GroupNorm1(), nn.GroupNorm(1, epsilon=1e-5)),
   ):
     _same(*(lambda p, x, m=m: m.apply({"params": p}, x) for m in (ours, plain)), params, x, tolerance=1e-4)
 
 
 def test_a_large_mean_does_not_spoil_the_norm_of_a_map():
   x = _random(2, 8, 8, 16)
-  model = norms.GroupNorm1()
+  model = layers.GroupNorm1()
   variables = model.init(jax.random.key(0), x)
   np.testing.assert_allclose(model.apply(variables, x + 1000.0), model.apply(variables, x), atol=1e-3)
 
@@ -73,9 +73,9 @@ def test_the_norm_of_a_bfloat16_map_is_as_good_as_its_values():
 
   def run(dtype):
     def value(x):
-      return (norms.GroupNorm1(dtype=dtype).apply(params, x) * towards).sum()
+      return (layers.GroupNorm1(dtype=dtype).apply(params, x) * towards).sum()
 
-    return norms.GroupNorm1(dtype=dtype).apply(params, x.astype(dtype)), jax.grad(value)(x.astype(dtype))
+    return layers.GroupNorm1(dtype=dtype).apply(params, x.astype(dtype)), jax.grad(value)(x.astype(dtype))
 
   for ours, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
     assert ours.dtype == jnp.bfloat16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import layers, norms, s2mlp
+from mlpvision.models import layers, s2mlp
 
 
 def _tiny(**overrides):
@@ -88,7 +88,7 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     assert abs((per_sample[:, 0] == 0).mean() - 0.25) < 0.03
 
 
-@pytest.mark.parametrize("norm", [norms.LayerNorm(), norms.Affine(0.5), s2mlp._norm("none", 0.0, jnp.float32, None)])
+@pytest.mark.parametrize("norm", [layers.LayerNorm(), layers.Affine(0.5), s2mlp._norm("none", 0.0, jnp.float32, None)])
 @pytest.mark.parametrize("rescale", [True, False])
 def test_drop_path_as_a_norms_factor_drops_the_same_samples(norm, rescale):
   x = jnp.asarray(np.random.default_rng(0).standard_normal((32, 2, 3, 16)), jnp.float32)

@@ -22,5 +22,5 @@ def test_position_embedding_follows_the_images():
 
 
 def test_heads_must_divide_the_channels():
-  with pytest.raises(ValueError, match="48 channels cannot be cut into 5 heads"):
+  with pytest.raises(ValueError, match="48 channels .* 5 heads"):
     goldens.shapes(vit.ViT(hidden_dim=48, num_heads=5, num_blocks=1), 32)

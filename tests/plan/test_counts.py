@@ -10,7 +10,7 @@ import pathlib
 
 import pytest
 
-from mlpvision.plan import counts, flops, hlo
+from mlpvision.plan import counts, hlo
 
 _TEXT = (pathlib.Path(__file__).parent / "two_loops.hlo").read_text()
 _FORWARD, _BACKWARD = 6977, 4911  # estimated_cycles of the fusion in each loop
@@ -74,7 +74,7 @@ def test_what_the_compiler_wrote_of_trips_decides():
 
 def test_flops_of_products_in_nested_fusions(module):
   body = "wide.region_0.1_spmd.sunk"
-  assert sum(flops.flops(module, body, op) for op in module.computations[body].values()) == 2 * 256**3
+  assert sum(counts.flops(module, body, op) for op in module.computations[body].values()) == 2 * 256**3
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_flops_by_hand(left, right, result, attributes, multiply_adds):
     f"  %a = {left}{{0}} parameter(0)\n  %b = {right}{{0}} parameter(1)\n"
     f"  ROOT %c = {result}{{0}} {opcode}(%a, %b), {attributes}\n}}\n"
   )
-  assert flops.flops(module, "main", module.computations["main"]["c"]) == 2 * multiply_adds
+  assert counts.flops(module, "main", module.computations["main"]["c"]) == 2 * multiply_adds
 
 
 def test_a_collective_counts_once_however_often_it_is_written(module):

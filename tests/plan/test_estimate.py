@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from mlpvision.plan import chips, estimate, program
+from mlpvision.plan import chips, plans, program
 
 _CHIP = dataclasses.replace(chips.CHIPS["v5e"], tflops=100, bandwidth=1000, clock=1.0)
 _FOUND = dict(
@@ -17,7 +17,7 @@ _RUN = program.Program(
 
 
 def test_by_hand():
-  found = estimate.estimate(_RUN, _CHIP)
+  found = plans.estimate(_RUN, _CHIP)
   assert found.seconds == pytest.approx(0.05)  # 50 M cycles at 1 GHz
   assert found.images_per_second == pytest.approx(3200)
   assert found.hours == pytest.approx(1)  # 72,000 x 0.05 s
@@ -30,7 +30,7 @@ def test_by_hand():
 
 
 def test_without_a_clock_there_is_no_time():
-  found = estimate.estimate(_RUN, dataclasses.replace(_CHIP, clock=None))
+  found = plans.estimate(_RUN, dataclasses.replace(_CHIP, clock=None))
   assert found.seconds is found.images_per_second is found.mfu is found.hours is None
   assert "clock" in found.refused
   assert found.least_hours == pytest.approx(0.6)
@@ -38,7 +38,7 @@ def test_without_a_clock_there_is_no_time():
 
 @pytest.mark.parametrize(("unknown", "is_refused"), [(2_500_000, False), (2_500_001, True)])
 def test_too_much_in_loops_of_unknown_length_is_refused(unknown, is_refused):
-  found = estimate.estimate(dataclasses.replace(_RUN, found=_FOUND | {"unknown_cycles": unknown}), _CHIP)
+  found = plans.estimate(dataclasses.replace(_RUN, found=_FOUND | {"unknown_cycles": unknown}), _CHIP)
   assert bool(found.refused) is is_refused
   assert (found.seconds is None) is is_refused
 

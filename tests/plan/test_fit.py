@@ -80,16 +80,17 @@ def test_a_batch_that_the_config_cuts_stays_divisible(config):
   assert fit.variants(config, _first(18, 10))[0] == {"mesh.fsdp": 8, "mesh.data": -1}
 
 
-def test_the_first_that_fits_ends_the_search(config):
-  first, said, tried = _first(20, 1), [], []
+def test_the_first_that_fits_ends_the_search(config, capsys):
+  first, tried = _first(20, 1), []
 
   def compile_variant(config):
     tried.append(config.accumulation_steps)
     return dataclasses.replace(first, found=first.found if len(tried) < 2 else {"memory": {}})
 
-  found, changes = fit.search(config, first, compile_variant, said.append)
+  found, changes = fit.search(config, first, compile_variant)
   assert (changes, found.is_out_of_memory, tried) == ({"accumulation_steps": 4}, False, [2, 4])
-  assert said == ["  --config.accumulation_steps=2: out of memory", "  --config.accumulation_steps=4: fits"]
+  lines = capsys.readouterr().out.splitlines()
+  assert lines == ["  --config.accumulation_steps=2: out of memory", "  --config.accumulation_steps=4: fits"]
   assert config.accumulation_steps == 1
 
 

@@ -20,13 +20,13 @@ _HAS_CUDA = importlib.util.find_spec("jax_cuda13_plugin") is not None
 @pytest.mark.parametrize(
   ("topology", "message"),
   [
-    ("v5e-16", "no known TPU slice or GPUs. Give one or more of"),
-    ("v9:2x2", "no known TPU slice"),
-    ("v5e:4x4x4", "have 2 dimensions and at most 256 chips. Give one"),
-    ("v5e:32x32", "at most 256 chips"),
-    ("v5p:2x2", "have 3 dimensions"),
-    ("rtx4090:8", "no known TPU slice or GPUs"),
-    ("h100:2x4x8", "have 2 dimensions"),
+    ("v5e-16", r"v5e-16(.|\n)*v5e:4x4"),
+    ("v9:2x2", "v9:2x2"),
+    ("v5e:4x4x4", "2 dimensions .* 256 chips"),
+    ("v5e:32x32", "256 chips"),
+    ("v5p:2x2", "3 dimensions"),
+    ("rtx4090:8", "rtx4090:8"),
+    ("h100:2x4x8", "2 dimensions"),
   ],
 )
 def test_what_is_no_slice_is_refused(topology, message):
@@ -81,7 +81,7 @@ def test_sizes_need_no_dataset(name, split, expected):
 
 def test_sizes_that_are_not_known_have_to_be_given():
   data = ml_collections.ConfigDict({"name": "cifar10", "train_split": "train", "data_dir": "/nowhere"})
-  with pytest.raises(UserError, match="add --images=N --classes=N"):
+  with pytest.raises(UserError, match=r"cifar10.*--images=N --classes=N"):
     images.count(data)
   assert images.count(data, images=50_000, classes=10) == (50_000, 10)
   data.update(name="imagenet2012", train_split="training")
@@ -107,7 +107,7 @@ def test_a_store_keeps_what_was_found(tmp_path):
   program.Store(path).put("key", {"out_of_memory": "too much"})
   assert program.Store(path).programs == {"key": {"out_of_memory": "too much"}}
   path.write_text("[]")
-  with pytest.raises(UserError, match="take another --json"):
+  with pytest.raises(UserError, match=r"plan\.json .*--json"):
     program.Store(path)
 
 
@@ -123,6 +123,9 @@ def test_a_small_model_is_planned_twice_alike_and_an_absurd_batch_does_not_fit(c
     programs.append(json.loads((tmp_path / f"{name}.json").read_text()))
   assert outputs[0] == outputs[1] == outputs[2]
   assert programs[0] == programs[1] == programs[2]
+  (found,) = programs[0]["plans"]
+  assert (found["name"], found["first"]["topology"], found["fitted"]) == ("quickstart", "v5e:2x2", None)
+  assert found["estimate"]["seconds"] == pytest.approx(found["first"]["found"]["cycles"] / 1.5e9)
   for line in ("3,722 in the whole model .* arithmetic", "all-reduce .* compiler", "cycles  .* compiler", "recipe .*"):
     assert_line(outputs[0], line)
   code, output = command(*plan, "--config.data.batch_size=4000000", "--config.duration=100 steps")
@@ -145,7 +148,7 @@ def test_a_small_model_is_planned_for_gpus_and_an_absurd_batch_does_not_fit(comm
     assert_line(output, line)
   code, output = command(*plan, "--config.data.batch_size=8000000", "--config.duration=100 steps")
   assert code == 0, output
-  assert_line(output, r"  \(.*G\) exceeds available memory \(59.33G\): arithmetic on what the compiler says")
+  assert_line(output, r"  \(.*G\) exceeds available memory \(59.33G\)")
   assert "--config.accumulation_steps=N" in output
 
 

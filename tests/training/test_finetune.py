@@ -138,7 +138,7 @@ def test_other_options_and_colours_are_pointed_out(run_config, mixer):
     (28, {"hidden_dim": 24}, r"would fit with --config.model.hidden_dim=16$"),
     (28, {"num_blocks": 2}, r"not in the weights(?s:.*)would fit with --config.model.num_blocks=1$"),
     (56, {}, r"would fit with --config.model.tokens_mlp_dim=32$"),
-    (36, {}, r"data.image_size=36: .* cannot be made into"),
+    (36, {}, r"data.image_size=36: .* cannot be adapted to"),
   ],
 )
 def test_what_does_not_fit_is_listed(run_config, mixer, image_size, model, message):

@@ -27,13 +27,13 @@ def test_empty_missing_and_other_files(tmp_path, suffix):
   path.write_bytes(b"")
   refused(path, "is empty")
   path.write_text("These are not the weights that you are looking for.\n" * 9)
-  refused(path, "is no .npz, .safetensors or .pth file, whatever its name says")
+  refused(path, "not a .npz, .safetensors or .pth file: .* b'These are")
   path.write_text("\n<!DOCTYPE html><html>Sign in</html>")
   refused(path, "is a web page")
   path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n")
   refused(path, "git-lfs pointer")
   path.write_bytes(b"\x80\x02broken")
-  refused(path, "is damaged or no torch.save file")
+  refused(path, "is damaged")
   path.unlink()
   path.mkdir()
   refused(path, "is a directory")
@@ -87,7 +87,7 @@ def test_objects(tmp_path, params):
   params["stem/bias"] = np.array([Evil()], dtype=object)
   path = tmp_path / "objects.npz"
   np.savez(path, **params, allow_pickle=True)
-  refused(path, "its array stem/bias holds Python objects")
+  refused(path, "its array stem/bias contains Python objects")
   assert not (tmp_path / "executed").exists()
 
 
@@ -106,31 +106,31 @@ def test_missing_head(tmp_path, params):
 
 def test_unknown_model(tmp_path):
   save_file({"conv1.weight": np.ones((2, 3, 7, 7), np.float32)}, tmp_path / "resnet.safetensors")
-  refused(tmp_path / "resnet.safetensors", "holds weights of no known model")
+  refused(tmp_path / "resnet.safetensors", "weights of no known model")
   save_file({}, tmp_path / "nothing.safetensors")
-  refused(tmp_path / "nothing.safetensors", "holds no arrays")
+  refused(tmp_path / "nothing.safetensors", "no arrays")
 
 
 def test_strange_and_missing_leaves(tmp_path, params):
   strange = {**params, "MixerBlock_0/gate/kernel": np.ones((2, 2), np.float32)}
-  refused(goldens.write(tmp_path, "mixer_npz", strange), r"arrays that are not of it \(1\)\n  MixerBlock_0/gate/kernel")
+  refused(goldens.write(tmp_path, "mixer_npz", strange), r"unknown arrays \(1\)\n  MixerBlock_0/gate/kernel")
   del params["MixerBlock_1/LayerNorm_0/bias"]
   refused(goldens.write(tmp_path, "mixer_npz", params), r"missing \(1\):\n  MixerBlock_1/LayerNorm_0/bias")
   del params["stem/kernel"]
-  refused(goldens.write(tmp_path, "mixer_npz", params), "lacks what the sizes of MlpMixer are told from.*stem/kernel")
+  refused(goldens.write(tmp_path, "mixer_npz", params), "lacks .* the sizes of MlpMixer.*stem/kernel")
 
 
 def test_wrong_axes(tmp_path):
   _, params, _ = goldens.read("asmlp")
   params["patch_embed.proj.weight"] = params["patch_embed.proj.weight"].reshape(24, -1)
-  refused(goldens.write(tmp_path, "asmlp", params), r"patch_embed.proj.weight has the shape \(24, 48\)")
+  refused(goldens.write(tmp_path, "asmlp", params), r"patch_embed.proj.weight has shape \(24, 48\)")
   _, params, _ = goldens.read("mixer_npz")
   params["MixerBlock_0/token_mixing/Dense_0/kernel"] = np.ones(3, np.float32)
-  refused(goldens.write(tmp_path, "mixer_npz", params), "in another shape")
+  refused(goldens.write(tmp_path, "mixer_npz", params), "MlpMixer, or they have other shapes")
 
 
 @pytest.mark.parametrize("noted", ["[1]", "{", '{"options": 3}', '{"preprocessing": {"mean": 1}}'])
 def test_broken_metadata(tmp_path, noted):
   path = tmp_path / "noted.safetensors"
   save_file(goldens.read("mixer_timm")[1], path, {"mlpvision": noted})
-  refused(path, "its mlpvision metadata is not what save writes")
+  refused(path, "its mlpvision metadata")

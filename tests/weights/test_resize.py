@@ -50,13 +50,13 @@ def test_token_mixing_alone_is_the_old_one_in_each_part(tmp_path):
 def test_mixer_refuses_other_factors(tmp_path):
   path = goldens.write(tmp_path, "mixer_npz")
   for size in (48, 40, 16, (64, 32)):
-    with pytest.raises(ValueError, match="cannot be made into"):
+    with pytest.raises(ValueError, match="cannot be adapted to"):
       weights.load(path, image_size=size)
   with pytest.raises(ValueError, match="cannot take 33x33 images"):
     weights.load(path, image_size=33)
   module, params, _ = weights.load(path, image_size=32)
   assert module.tokens_mlp_dim == 24
-  with pytest.raises(ValueError, match="a grid of 3x4 is not the 16 patches"):
+  with pytest.raises(ValueError, match="grid of 3x4 .* 16 patches"):
     resize.mixer_tokens(module, params, 2, (3, 4))
 
 
@@ -108,7 +108,7 @@ def test_families_of_one_or_any_size(tmp_path):
   for name in ("ff", "resmlp_timm"):
     path = goldens.write(tmp_path, name)
     assert weights.load(path, image_size=32).params
-    with pytest.raises(ValueError, match="for 16 patches cannot be made into some for 8x8"):
+    with pytest.raises(ValueError, match="for 16 patches cannot be adapted to 8x8"):
       weights.load(path, image_size=64)
   path = goldens.write(tmp_path, "asmlp")
   plain, same = weights.load(path), weights.load(path, image_size=96)

@@ -2,24 +2,23 @@
 
 Three releases, each a config: fall11 (fall11_whole.tar), winter21 (winter21_whole.tar.gz), and p
 (imagenet21k_resized.tar.gz: 21K-P, Ridnik et al., arXiv 2104.10972). "winter21_256" is winter21 with the shorter side
-of every image at most 256 pixels; any number will do.
+of every image limited to 256 pixels; any number works.
 
-Splits. fall11 and winter21 have none of their own: an image is in `validation` if the first 8 hexadecimal digits of the
-SHA-256 of its file name, as a number, are below 2^32 x 51,200 / 14,197,122, and otherwise in `train`. So about 51,200
-images of fall11 are held out, as many as big_vision holds out (others, though), and an image is in the same split in
-both releases. 21K-P has its own: its folder val is `validation`. Its small classes are left out, as in the paper.
+Splits. fall11 and winter21 have no splits. An image is in `validation` if the first 8 hexadecimal digits of the SHA-256
+of its file name are below 2^32 x 51,200 / 14,197,122, otherwise in `train`. This holds out about 51,200 images of
+fall11, as many as big_vision does (but other ones), and puts an image into the same split in both releases. 21K-P's
+folder val is `validation`. Its small classes are left out, as in the paper.
 
-Labels. The WordNet ids in the archive, sorted. Listing them is a pass of its own before the first image: quick in the
-plain tar, a whole gunzip in the others. The list is therefore kept in DATA_DIR/imagenet21k/ARCHIVE.classes.txt; in the
-manual directory that file is found too. Each split is one more pass over the archive.
+Labels are the sorted WordNet ids in the archive. Listing them takes a separate pass, which is fast in the plain tar but
+unzips the other archives. The list is therefore stored in DATA_DIR/imagenet21k/ARCHIVE.classes.txt, and also found in
+the manual directory. Each split takes another pass over the archive.
 
-Images. A grey or RGB JPEG is stored byte for byte, unless it is to be resized. Anything else that decodes, such as PNG
-and CMYK, becomes an RGB JPEG of quality 95. What does not decode is skipped. report_SPLIT.txt, beside the dataset's
-files, names every skipped and re-encoded image.
+Images. Gray and RGB JPEGs are stored unchanged, unless they are resized. Other images, such as PNG and CMYK, become RGB
+JPEGs of quality 95. Images that cannot be decoded are skipped. report_SPLIT.txt, next to the dataset's files, lists
+skipped and re-encoded images.
 
-Preparing starts again from the first image when it was interrupted, because tfds writes into a directory
-incomplete.*, which becomes the dataset only at the end. tfds sorts by a hash, for which it needs the dataset's size
-once more on disk.
+If preparing is interrupted, it restarts from the first image: tfds renames its directory incomplete.* only at the end.
+tfds sorts by a hash, which takes the dataset's size once more on disk.
 """
 
 import concurrent.futures
@@ -42,12 +41,12 @@ from mlpvision.prepare.builders import wordnet_tars
 _HELD_OUT = 2**32 * archives.HELD_OUT // archives.FALL11_IMAGES
 _CLASSES = {name: archives.RELEASES[f"imagenet21k/{name}"].classes for name in ("fall11", "winter21", "p")}
 _QUALITY = 95
-_CHUNK = 256  # images that are checked at a time, in threads
+_CHUNK = 256  # images checked at a time, in threads
 
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-  """A release, and the number of pixels of the shorter side to which larger images are resized (None: never)."""
+  """A release, and the shorter side in pixels to which larger images are resized (None: never)."""
 
   release: str
   shorter_side: int | None = None
@@ -57,15 +56,11 @@ _REGISTERED = {name: Config(name=name, release=name) for name in _CLASSES}
 
 
 def config(name: str) -> Config | None:
-  """The Config of "fall11", "winter21", "p", or of the first two with a shorter side, as in "winter21_256".
-
-  Raises:
-    UserError: another name.
-  """
+  """The Config of "fall11", "winter21", "winter21_256" (shorter side) or "p". Raises UserError for other names."""
   match = re.fullmatch(r"(fall11|winter21)(?:_([1-9]\d*))?|p", name)
   if not match:
     raise UserError(f"imagenet21k has no {name!r}; choose fall11, winter21, winter21_256 (shorter side in pixels) or p")
-  # tfds wants its own objects for the registered names.
+  # tfds requires its own objects for the registered names.
   return _REGISTERED.get(name) or Config(name=name, release=match[1], shorter_side=int(match[2]))
 
 
@@ -75,23 +70,23 @@ def is_held_out(file_name: str) -> bool:
 
 
 def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
-  """Checks an encoded image, and re-encodes it where needed.
+  """Checks an encoded image, and re-encodes it if needed.
 
   Args:
     data: encoded image, in any format that Pillow reads.
-    shorter_side: pixels; a larger image is scaled down to it. None: never.
+    shorter_side: maximum in pixels; larger images are resized. None: no maximum.
 
   Returns:
-    The bytes of a grey or RGB JPEG, and why they were re-encoded ("" if they were not, or only resized).
+    The bytes of a gray or RGB JPEG, and the reason for re-encoding ("" if unchanged or only resized).
 
   Raises:
-    Exception: of any kind: the image does not decode.
+    Exception: of any kind: the image cannot be decoded.
   """
   image = Image.open(io.BytesIO(data))
   is_fine = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
   is_small = shorter_side is None or min(image.size) <= shorter_side
   if is_fine and is_small:
-    # Reads all of the file, so that a truncated one raises, but computes only every eighth pixel.
+    # Reads the whole file, so that a truncated one raises, but decodes only every eighth pixel.
     image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
     return data, ""
@@ -118,7 +113,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
       features=tfds.features.FeaturesDict(
         {
           "image": tfds.features.Image(encoding_format="jpeg"),
-          "label": tfds.features.ClassLabel(),  # its names are known when the archive has been listed
+          "label": tfds.features.ClassLabel(),  # names are set after listing the archive
           "file_name": tfds.features.Text(),
         }
       ),
@@ -133,18 +128,17 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
     if len(names) != _CLASSES[release]:
       print(f"{archive} has {len(names):,} classes; the published one has {_CLASSES[release]:,}. Is it complete?")
     self.info.features["label"].names = names
-    if release == "p":
-      return {
-        "train": self._generate_examples(archive, "train", lambda folder, name: folder == "train"),
-        "validation": self._generate_examples(archive, "validation", lambda folder, name: folder == "val"),
-      }
+
+    def is_validation(folder, name):
+      return folder == "val" if release == "p" else is_held_out(name)
+
     return {
-      "train": self._generate_examples(archive, "train", lambda folder, name: not is_held_out(name)),
-      "validation": self._generate_examples(archive, "validation", lambda folder, name: is_held_out(name)),
+      "train": self._generate_examples(archive, "train", lambda *place: not is_validation(*place)),
+      "validation": self._generate_examples(archive, "validation", is_validation),
     }
 
   def _list_classes(self, archive):
-    """The archive's classes, from the list of an earlier pass where its first line names this archive and size."""
+    """The archive's classes, from a stored list if its first line has the archive's name and size."""
     first_line = f"# {archive.name}, {os.path.getsize(archive)} bytes"
     file_name = f"{archive.name}.classes.txt"
     own = epath.Path(self.data_dir_root) / self.name / file_name
@@ -170,7 +164,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
 
       files = wordnet_tars.images(archive, wanted, lambda name, reason: note("skipped", name, reason))
       for wnid, of_class in itertools.groupby(files, key=lambda file: file[0]):
-        seen = set()  # tfds refuses a key that comes twice, but only after the last image
+        seen = set()  # tfds rejects duplicate keys, but only after the last image
         while chunk := list(itertools.islice(of_class, _CHUNK)):
           for (_, name, _), (data, reason) in zip(chunk, pool.map(self._check, chunk), strict=True):
             if data is None or name in seen:
@@ -188,5 +182,5 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
   def _check(self, file):
     try:
       return as_jpeg(file[2], self.builder_config.shorter_side)
-    except Exception as error:  # Of 14 million files, some raise what no list would have; none may end the work.
+    except Exception as error:  # any kind; none of 14 million files may stop it
       return None, " ".join(f"{type(error).__name__}: {error}".split())

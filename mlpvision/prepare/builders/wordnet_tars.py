@@ -1,4 +1,4 @@
-"""ImageNet-21K's archives as streams: nothing is unpacked, and at most one class is in memory."""
+"""Reads ImageNet-21K's archives as streams: nothing is unpacked, and at most one class is in memory."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -11,15 +11,14 @@ import zlib
 
 from mlpvision.errors import UserError
 
-_BUFFER = 128 * 1024  # tarfile copies what is left of its buffer at every read: large ones are slow
+_BUFFER = 128 * 1024  # tarfile copies the rest of its buffer at every read, so that large ones are slow
 _WNID = re.compile(r"n\d{8}")
 
 
 def classes(path: str | os.PathLike) -> list[str]:
-  """The sorted WordNet ids of an archive, from the names of its members alone.
+  """The sorted WordNet ids of an archive, from the names of its members; in 21K-P, of its train and val folders.
 
-  A plain tar is skimmed by seeking: one small read a class, or a file. A gzipped one has to be unzipped as a whole.
-  21K-P's classes are those of its train and val folders.
+  A plain tar takes one small read per member; a gzipped one is unzipped completely.
 
   Raises:
     UserError: the archive is damaged, or has no classes.
@@ -42,8 +41,8 @@ def images(
 
   Args:
     path: the archive.
-    wanted: wanted(folder, file name) says whether to read the file; folder is "train" or "val" in 21K-P, else "".
-    report: report(name, reason) is called for a class whose own tar is damaged; what comes before is kept.
+    wanted: (folder, file name) -> whether to read the file; folder is "train" or "val" in 21K-P, else "".
+    report: called with (name, reason) for a class whose tar is damaged; images before the damage are kept.
 
   Raises:
     UserError: the outer archive is damaged.
@@ -75,14 +74,14 @@ def _class_images(inner, wnid, wanted, report):
 
 
 def _place(member_name):
-  """(folder, WordNet id, file name) by the end of a member's path; the WordNet id is "" for all that is no image."""
+  """(folder, WordNet id, file name) from the end of a member's path; the WordNet id is "" if it is not an image."""
   parts = member_name.split("/")
   stem, extension = os.path.splitext(parts[-1])
   if extension == ".tar" and _WNID.fullmatch(stem):
     return "", stem, parts[-1]
   if len(parts) >= 3 and _WNID.fullmatch(parts[-2]):
     folder = parts[-3].rpartition("_")[2]
-    if folder in ("train", "val"):  # and not small_classes, which 21K-P leaves out
+    if folder in ("train", "val"):  # not small_classes
       return folder, parts[-2], parts[-1]
   return "", "", ""
 
@@ -95,7 +94,7 @@ def _is_gzip(path):
 @contextlib.contextmanager
 def _open(path, *, stream):
   with contextlib.ExitStack() as stack:
-    # gzip itself, and not tarfile's "r|gz", because only this one notices that the end is missing.
+    # gzip.open detects a missing end, tarfile's "r|gz" does not.
     file = stack.enter_context(gzip.open(path) if _is_gzip(path) else open(path, "rb"))
     try:
       mode, options = ("r|", {"bufsize": _BUFFER}) if stream else ("r:", {})
@@ -106,7 +105,7 @@ def _open(path, *, stream):
 
 
 def _members(tar, path):
-  """The files of an outer archive; unlike tarfile, without keeping them, and noticing a missing end."""
+  """The files of an outer archive. Unlike tarfile, it does not keep them, and detects a missing end."""
   last = "its beginning"
   while True:
     try:
@@ -114,7 +113,7 @@ def _members(tar, path):
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
       raise _damaged(path, last, error) from error
     if member is None:
-      # tarfile takes a file that ends without the closing block of zeros for a whole one.
+      # tarfile accepts a file without the final block of zeros.
       if not _is_gzip(path) and os.path.getsize(path) < tar.offset + tarfile.BLOCKSIZE:
         raise _damaged(path, last, "its end is missing")
       return
@@ -132,4 +131,4 @@ def _read(tar, member, path):
 
 
 def _damaged(path, last, reason):
-  return UserError(f"{path} is damaged at or after {last}: {reason}. Fetch it again.")
+  return UserError(f"{path} is damaged at or after {last}: {reason}. Download it again.")

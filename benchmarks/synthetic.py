@@ -1,4 +1,4 @@
-"""A dataset shaped like ImageNet, for those who have none: JPEGs of 500 x 375 and about 110 KB."""
+"""A synthetic dataset with ImageNet's image sizes: JPEGs of 500 x 375 pixels and about 110 KB."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,7 @@ _DISTINCT = 256
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-  """Parts of two photographs of scikit-learn, or 1/f noise where it is not installed, again and again."""
+  """Crops of scikit-learn's two photographs (1/f noise if it is not installed), repeated as often as needed."""
 
   name = "imagenet_shaped"
   VERSION = tfds.core.Version("1.0.0")
@@ -44,7 +44,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
 
 def prepare(data_dir: str | os.PathLike, num_images: int) -> str:
-  """Prepares the dataset below data_dir as array_record; returns its directory, which is a name for data.name."""
+  """Prepares the dataset in data_dir as array_record; returns its directory, for config.data.name."""
   tfds.disable_progress_bar()
   builder = Builder(num_images=num_images, data_dir=data_dir, file_format="array_record")
   with contextlib.redirect_stdout(None):
@@ -53,7 +53,7 @@ def prepare(data_dir: str | os.PathLike, num_images: int) -> str:
 
 
 def make_images(count: int, seed: int = 0) -> list[bytes]:
-  """count encoded JPEGs; the same ones for the same seed."""
+  """Returns count encoded JPEGs, which depend on the seed alone."""
   rng, sources = np.random.default_rng(seed), _sources()
   images = []
   for i in range(count):
@@ -62,7 +62,7 @@ def make_images(count: int, seed: int = 0) -> list[bytes]:
     height = width * _SIZE[1] / _SIZE[0]
     x, y = rng.uniform(0, source.width - width), rng.uniform(0, source.height - height)
     picture = source.resize(_SIZE, Image.Resampling.BICUBIC, (x, y, x + width, y + height))
-    # A sensor's noise, without which an enlarged photograph is too easy to compress.
+    # Sensor noise; without it, an enlarged photograph compresses too well.
     picture = np.asarray(picture) + rng.normal(0, 4, (_SIZE[1], _SIZE[0], 1))
     images.append(_encode(Image.fromarray(picture.clip(0, 255).astype(np.uint8))))
   return images

@@ -1,4 +1,4 @@
-"""What the papers print about each variant, as they print it, with a note where they contradict themselves."""
+"""The papers' figures for each variant, as printed, with notes on contradictions."""
 
 from typing import NamedTuple
 
