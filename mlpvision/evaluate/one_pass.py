@@ -23,7 +23,7 @@ def over(
     split: of the dataset.
     config: task, data and eval are read.
     mesh: to compute on.
-    function: as `jit` compiles it; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
+    function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
       must ignore rows with mask False.
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
