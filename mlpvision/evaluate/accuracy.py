@@ -36,7 +36,7 @@ class Accuracy:
       outputs = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
       return self._task.partial(outputs, batch, config.loss, classes)
 
-    self._sums = jax.jit(sums)
+    self._sums = one_pass.jit(sums, mesh)
 
   def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
     """{metric: value} of the task's METRICS, and "images", the number of images with a label."""

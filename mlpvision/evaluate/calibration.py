@@ -46,7 +46,7 @@ class Calibration:
       bins = jnp.minimum((confidence * 10).astype(int), 9)
       return jnp.zeros(10).at[bins].add(gap), batch["mask"].sum()
 
-    self._sums = jax.jit(sums)
+    self._sums = one_pass.jit(sums, mesh)
 
   def run(self, params: Mapping[str, Any]) -> dict[str, float]:
     """{"ece": float in [0, 1]} of these parameters."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
@@ -62,7 +61,7 @@ class FewShot:
       images = augment.normalize(batch["image"], data.mean, data.std)
       return features.apply({"params": params}, images), batch["label"], batch["mask"]
 
-    self._features = jax.jit(extract, out_shardings=NamedSharding(mesh, P()))  # on every process
+    self._features = one_pass.jit(extract, mesh)
 
   def run(self, params: Mapping[str, Any]) -> dict[str, float]:
     """{"top1_5shot": accuracy on the evaluation split, ...}; the linear probe is "top1_probe"."""
