@@ -236,16 +236,18 @@ def test_evaluation_params_are_the_average_of_the_iterates(name):
   """
   optimizer = optim.make_optimizer(name, lambda step: 0.1, clip_norm=100.0)
   params = {"kernel": jnp.array([1.0, 2.0])}
-  state, z, x, squares = optimizer.init(params), params["kernel"], params["kernel"], 0.0
+  state, x = optimizer.init(params), params["kernel"]
+  y, z, squares = x, x, 0.0
   for step in range(1, 5):
-    grads = {"kernel": 2 * params["kernel"]}
+    grads = {"kernel": 2 * y}
     updates, state = optimizer.update(grads, state, params)
     params = optax.apply_updates(params, updates)
     squares = 0.999 * squares + 0.001 * grads["kernel"] ** 2
     root = jnp.sqrt(squares / (1 - 0.999**step)) if name == "schedule_free_adamw" else 1.0
     z = z - 0.1 * grads["kernel"] / root
     x = (1 - 1 / step) * x + z / step
-  np.testing.assert_allclose(params["kernel"], 0.1 * z + 0.9 * x, rtol=1e-5)
+    y = 0.1 * z + 0.9 * x
+  np.testing.assert_allclose(params["kernel"], y, rtol=1e-5)
   np.testing.assert_allclose(optim.evaluation_params(state, params)["kernel"], x, rtol=1e-5)
   plain = optax.sgd(0.1)
   assert optim.evaluation_params(plain.init(params), params) is params
