@@ -141,3 +141,9 @@ def test_without_what_tells_the_number_of_patches(tmp_path):
   _, params, _ = goldens.read("vit_timm")
   del params["pos_embed"]
   refused(goldens.write(tmp_path, "vit_timm", params), r"missing \(1\):\s+pos_embed", num_heads=4)
+
+
+def test_a_head_of_one_dimension(tmp_path, params):
+  """Named once: the file's name of it is ours."""
+  params["head/kernel"] = params["head/kernel"][0]
+  refused(goldens.write(tmp_path, "mixer_npz", params), r"\(1\):\s+head/kernel: \(10,\) in the file, \(48, 10\)")
