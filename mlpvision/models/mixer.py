@@ -70,13 +70,8 @@ class MlpMixer(layers.Backbone):
 
 def _size(patch_size, num_blocks, hidden_dim):
   # Table 1: D_S = C / 2 and D_C = 4 C in every variant.
-  return dict(
-    patch_size=patch_size,
-    num_blocks=num_blocks,
-    hidden_dim=hidden_dim,
-    tokens_mlp_dim=hidden_dim // 2,
-    channels_mlp_dim=4 * hidden_dim,
-  )
+  sizes = dict(patch_size=patch_size, num_blocks=num_blocks, hidden_dim=hidden_dim)
+  return dict(**sizes, tokens_mlp_dim=hidden_dim // 2, channels_mlp_dim=4 * hidden_dim)
 
 
 VARIANTS = {
