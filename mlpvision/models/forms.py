@@ -177,10 +177,10 @@ def layer_norm(
   mean = saved(wide.mean(-1, keepdims=True))
   square = saved(jnp.square(wide).mean(-1, keepdims=True))
   variance = jnp.maximum(0.0, square - jnp.square(mean))
-  centred, gain = wide - mean, lax.rsqrt(variance + epsilon)
+  centered, gain = wide - mean, lax.rsqrt(variance + epsilon)
   if factor is not None:
     gain, bias = gain * factor, bias * factor
-  return (centred * (gain * scale) + bias).astype(dtype)
+  return (centered * (gain * scale) + bias).astype(dtype)
 
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:

@@ -248,7 +248,7 @@ class Backbone(nn.Module):
     return forms.remat(module, self.remat)(**shared, **options, name=name)
 
   def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
-    """Raises ValueError if the parameters are not for rows x columns patches; patches: as in `Family`."""
+    """Raises ValueError if the parameters are not for rows x columns patches; patches: see `Family`."""
     if self.is_initializing():
       return
     params = flatten_dict(self.variables["params"], sep="/")

@@ -118,12 +118,7 @@ _TIMM = Table(
 _NPZ = Table("npz", separator="/")
 
 # The layout before their release, which big_vision's loader still reads. An MLP is one module with four leaves.
-_OLD_MLP = (
-  Leaf("kernel1", "Dense_0/kernel", squeeze),
-  Leaf("bias1", "Dense_0/bias", squeeze),
-  Leaf("kernel2", "Dense_1/kernel", squeeze),
-  Leaf("bias2", "Dense_1/bias", squeeze),
-)
+_OLD_MLP = tuple(Leaf(f"{leaf}{i + 1}", f"Dense_{i}/{leaf}", squeeze) for i in (0, 1) for leaf in ("kernel", "bias"))
 _OLD_NPZ = Table(
   "old npz",
   (
