@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlpvision import checkpoints, trained as trained_lib
+from mlpvision import trained as trained_lib
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators, run as run_lib
@@ -104,4 +104,4 @@ def test_mistakes_are_refused_before_anything_is_written(config, tmp_path, chang
   change(config)
   with pytest.raises(UserError, match=facts):
     loop.train_and_evaluate(config, tmp_path / "run")
-  assert not checkpoints.is_saved(tmp_path / "run")
+  assert not list((tmp_path / "run").glob("checkpoints/*"))
