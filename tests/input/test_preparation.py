@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import threading
-import time
 
 import pytest
 from tars import encode, photographs, tar, tar_bytes
@@ -35,7 +34,7 @@ def _prepare(command, name, manual_dir, data_dir):
   return command("-m", "mlpvision.prepare", name, f"--manual_dir={manual_dir}", f"--data_dir={data_dir}")
 
 
-def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path):
+def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path, capsys):
   code, output = _prepare(command, "imagenet2012", manual_dir, tmp_path)
   assert code == 0, output
   assert "the published file has 147,897,477,120. Is the download complete?" in output
@@ -49,16 +48,13 @@ def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path):
   expected = imagenet_common.get_validation_labels(str(manual_dir / "ILSVRC2012_img_val.tar"))
   for example in (validation.source[i] for i in range(8)):
     assert validation.class_names[example["label"]] == expected[example["file_name"].decode()]
-  code, output = _prepare(command, "imagenet2012", "/nowhere", tmp_path)
-  assert code == 0
-  assert "imagenet2012 is in" in output
+  preparation.prepare("imagenet2012", "/nowhere", tmp_path)
+  assert "imagenet2012 is in" in capsys.readouterr().out
 
 
-def test_missing_archives_are_named_within_five_seconds(command, manual_dir, tmp_path):
+def test_missing_archives_are_named_first(command, manual_dir, tmp_path):
   shutil.copy(manual_dir / "ILSVRC2012_img_val.tar", tmp_path)
-  started = time.perf_counter()
   code, output = _prepare(command, "imagenet2012", tmp_path, tmp_path / "data")
-  assert time.perf_counter() - started < 5
   assert code == 2
   assert output.startswith(f"error: imagenet2012: ILSVRC2012_img_train.tar not in {tmp_path}.\n")
   assert "https://image-net.org/download-images" in output
@@ -117,12 +113,15 @@ def test_other_names(tmp_path, capsys):
     preparation.prepare("mnist/colour", None, tmp_path)
 
 
-def test_a_copy_as_tfrecord_is_not_taken_for_done(tmp_path):
+def test_a_copy_as_tfrecord_is_refused_with_the_way_to_convert_it(tmp_path):
   from mlpvision.prepare.builders.mnist5k import Mnist5k
 
   Mnist5k(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
   with pytest.raises(UserError, match="tfrecord files"):
     preparation.prepare("mnist5k", None, tmp_path)
+  (tmp_path / "digits").symlink_to(tmp_path / "mnist5k")
+  with pytest.raises(UserError, match=r"(?s)tfrecord files.*mlpvision\.prepare digits --data_dir=OTHER_DIR"):
+    datasets.open_split("digits", "train", str(tmp_path))
 
 
 def test_no_name(command):
@@ -142,11 +141,9 @@ def offline(monkeypatch):
   monkeypatch.delenv("no_proxy", raising=False)
 
 
-def test_a_missing_network_is_noticed_within_seconds(offline, tmp_path):
-  started = time.perf_counter()
+def test_a_missing_network_is_noticed(offline, tmp_path):
   with pytest.raises(UserError) as error:
     preparation.prepare("imagenet_a", None, tmp_path)
-  assert time.perf_counter() - started < 6
   message = str(error.value)
   assert "people.eecs.berkeley.edu cannot be reached" in message
   assert f"put by hand into {tmp_path}/downloads/manual," in message
