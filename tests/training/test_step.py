@@ -138,10 +138,11 @@ def test_label_smoothing_and_losses():
   np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05]], rtol=1e-6)
   logits = jnp.array([[1.0, -2.0, 0.5, 3.0]])
   p = np.exp(logits) / np.exp(logits).sum()
-  np.testing.assert_allclose(classification.softmax_loss(logits, targets), -(targets * np.log(p)).sum(-1), rtol=1e-5)
+  losses = {name: loss(logits, targets) for name, loss in classification.LOSSES.items()}
+  np.testing.assert_allclose(losses["softmax"], -(targets * np.log(p)).sum(-1), rtol=1e-5)
   s = 1 / (1 + np.exp(-logits))
   bce = -(targets * np.log(s) + (1 - targets) * np.log(1 - s)).sum(-1)
-  np.testing.assert_allclose(classification.sigmoid_loss(logits, targets), bce, rtol=1e-5)
+  np.testing.assert_allclose(losses["sigmoid"], bce, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
