@@ -1,5 +1,6 @@
 """Schedules and optimizers against the formulas they stand for."""
 
+import inspect
 import math
 import re
 
@@ -227,16 +228,22 @@ def test_twenty_steps(name, digits, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, whole, restored)
 
 
-def test_evaluation_params_are_the_average_of_the_iterates():
-  """Of z, which SGD moves by the gradient where the parameters y = 0.1 z + 0.9 x are (arXiv 2405.15682, Sec. 1)."""
-  optimizer = optim.make_optimizer("schedule_free_sgd", lambda step: 0.1, clip_norm=100.0)
+@pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
+def test_evaluation_params_are_the_average_of_the_iterates(name):
+  """Of z, which moves by the gradient where the parameters y = 0.1 z + 0.9 x are (arXiv 2405.15682, Sec. 1).
+
+  AdamW divides the gradient by the root of the squares' average, and has no momentum of its own.
+  """
+  optimizer = optim.make_optimizer(name, lambda step: 0.1, clip_norm=100.0)
   params = {"kernel": jnp.array([1.0, 2.0])}
-  state, z, x = optimizer.init(params), params["kernel"], params["kernel"]
+  state, z, x, squares = optimizer.init(params), params["kernel"], params["kernel"], 0.0
   for step in range(1, 5):
     grads = {"kernel": 2 * params["kernel"]}
     updates, state = optimizer.update(grads, state, params)
     params = optax.apply_updates(params, updates)
-    z = z - 0.1 * grads["kernel"]
+    squares = 0.999 * squares + 0.001 * grads["kernel"] ** 2
+    root = jnp.sqrt(squares / (1 - 0.999**step)) if name == "schedule_free_adamw" else 1.0
+    z = z - 0.1 * grads["kernel"] / root
     x = (1 - 1 / step) * x + z / step
   np.testing.assert_allclose(params["kernel"], 0.1 * z + 0.9 * x, rtol=1e-5)
   np.testing.assert_allclose(optim.evaluation_params(state, params)["kernel"], x, rtol=1e-5)
@@ -252,6 +259,15 @@ def test_sophias_hessian_is_exact_where_it_is_diagonal():
   _, state = optimizer.update(grads, state, params, obj_fn=loss)
   updates, _ = optimizer.update({"kernel": 0.1 * grads["kernel"]}, state, params, obj_fn=loss)
   np.testing.assert_allclose(updates["kernel"], [-0.2, 0.4], rtol=1e-5)  # 0.1 gradient / (0.5 curvature)
+
+
+@pytest.mark.parametrize("name", optim.OWN)
+def test_constructors_of_our_own_have_optaxs_defaults(name):
+  own = inspect.signature(optim.OWN[name]).parameters
+  theirs = inspect.signature(getattr(optax, name, None) or getattr(optax.contrib, name)).parameters
+  shared = own.keys() & theirs.keys() - {"learning_rate", "weight_decay"}  # the config's
+  assert len(shared) >= 3
+  assert {key: own[key].default for key in shared} == {key: theirs[key].default for key in shared}
 
 
 def test_schedule_free_takes_no_multipliers(small_config):

@@ -134,3 +134,10 @@ def test_broken_metadata(tmp_path, noted):
   path = tmp_path / "noted.safetensors"
   save_file(goldens.read("mixer_timm")[1], path, {"mlpvision": noted})
   refused(path, "its mlpvision metadata")
+
+
+def test_without_what_tells_the_number_of_patches(tmp_path):
+  """A ViT's position embedding: with a guess in its place, what is missing is still said."""
+  _, params, _ = goldens.read("vit_timm")
+  del params["pos_embed"]
+  refused(goldens.write(tmp_path, "vit_timm", params), r"missing \(1\):\s+pos_embed", num_heads=4)
