@@ -4,12 +4,6 @@ import json
 
 import pytest
 
-<<<<<<< HEAD
-from mlpvision import checkpoints
-=======
-from mlpvision import trained as trained_lib
-from mlpvision.data import datasets
->>>>>>> h3
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators, run as run_lib
 from mlpvision.training import loop

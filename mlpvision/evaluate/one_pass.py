@@ -23,8 +23,8 @@ def over(
   """Yields function(batch), as NumPy arrays, for each batch of the split. Every process must call it.
 
   config: task, data and eval are read.
-  function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and must
-    ignore rows with mask False.
+  function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
+    must ignore rows with mask False.
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
   batches = loader.eval_batches(split, config, device_count=sharding.batch_parts(mesh), **processes)
