@@ -13,7 +13,7 @@ from running import prepare, run
 from mlpvision import tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
-from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training import setup as setup_lib, step as step_lib
 from mlpvision.training.step import accumulate, make_train_step
 
 
@@ -68,7 +68,7 @@ def test_what_a_step_changes_and_reports(config):
   config.augment.flip = 0.0
   model, optimizer = _Toy(10), optax.sgd(0.5)
   step = jax.jit(make_train_step(model, optimizer, config))
-  state = state_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
+  state = step_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
   batch = tasks.random_batch(config, 10)
   batch["replaced"][:3] = True
   new, metrics = step(state, batch)
