@@ -41,12 +41,10 @@ def load(source: str | os.PathLike, *, ema: bool = False) -> Trained:
 
   To compile the model's gradient for a CPU, pass `mlpvision.models.compiler_options()` to jax.jit.
 
-  Args:
-    source: a run's workdir or one of its checkpoints, a weight file, or a name from `list_weights`.
-    ema: load the EMA of the parameters; runs only.
+  source: a run's workdir or one of its checkpoints, a weight file, or a name from `list_weights`.
+  ema: load the EMA of the parameters; runs only.
 
-  Raises:
-    mlpvision.errors.UserError: no model can be loaded from `source`.
+  Raises `mlpvision.errors.UserError`: no model can be loaded from `source`.
   """
   from mlpvision import trained
 

@@ -27,9 +27,7 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
   The rectangle's area is uniform in (0.02, 1/3) of the image's, its aspect ratio (height / width) is log-uniform in
   (0.3, 1/0.3), and the noise is N(0, 1) per pixel and channel. If ten rectangles do not fit, the image is unchanged.
 
-  Args:
-    images: float [B, H, W, C], normalized.
-    probability: of erasing, independent for each image.
+  images: float [B, H, W, C], normalized; probability: independent for each image.
   """
   if probability == 0.0:
     return images
@@ -61,10 +59,8 @@ def mixup_cutmix(
   Images 0 and 1, 2 and 3, ... are partners. Since batches are drawn at random, this is equivalent to reversing the
   batch, but no image moves between devices and the pairs are the same on any mesh.
 
-  Args:
-    images: float [B, H, W, C], B even.
-    targets: float [B, K].
-    mixup, cutmix: alpha of the distribution Beta(alpha, alpha) of lambda; 0 is off.
+  images: float [B, H, W, C], B even; targets: float [B, K]; mixup, cutmix: alpha of the distribution Beta(alpha, alpha)
+    of lambda, 0 is off.
   """
   if not mixup and not cutmix:
     return images, targets

@@ -8,7 +8,6 @@ also contains a checksum per item: a checkpoint that differs from the saved one 
 from collections.abc import Mapping
 import contextlib
 import copy
-import functools
 import os
 from typing import Any
 
@@ -29,22 +28,21 @@ class Checkpoints:
   """Saves and restores the `TrainState` of one run. Every process must call every method, with the same steps."""
 
   def __init__(self, workdir: epath.PathLike, keep: int, best: str = "", direction: str = "max") -> None:
-    """
-    Args:
-      workdir: a local or gs:// directory.
-      keep: number of most recent checkpoints to keep.
-      best: a metric, such as "val/top1"; the checkpoint with its best value is kept as well.
-      direction: "max" if larger values of that metric are better, else "min".
+    """Keeps the `keep` most recent checkpoints of `workdir`, a local or gs:// directory.
+
+    best: a metric, such as "val/top1", whose best checkpoint is also kept; direction: "max" or "min" is better.
     """
     self._directory, self._best = _absolute(workdir) / _FOLDER, best
+    self._damaged = self._directory.parent / f"{_FOLDER}-damaged"
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
+    best_fn = (lambda metrics: metrics[best]) if best else None
     policies = [ocp.checkpoint_managers.LatestN(keep)]
     if best:
-      rank = dict(get_metric_fn=lambda metrics: metrics[best], reverse=direction == "min")
-      policies.append(ocp.checkpoint_managers.BestN(n=1, keep_checkpoints_without_metrics=False, **rank))
+      rank = dict(get_metric_fn=best_fn, reverse=direction == "min", keep_checkpoints_without_metrics=False)
+      policies.append(ocp.checkpoint_managers.BestN(n=1, **rank))
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-      best_fn=(lambda metrics: metrics[best]) if best else None,
+      best_fn=best_fn,
       best_mode=direction,
       cleanup_tmp_directories=True,
       step_prefix=None,
@@ -75,7 +73,7 @@ class Checkpoints:
     """Starts saving a `TrainState`; returns once the arrays are copied. Does nothing if the step is already saved.
 
     meta: a dict of JSON values.
-    metrics: {name: float} of this state if it was evaluated; they determine the best checkpoint.
+    metrics: of this state if it was evaluated; they determine the best checkpoint.
     evaluated: the parameters to evaluate, of an optimizer that trains others; `load_weights` reads these.
 
     Raises UserError if this save or the previous one failed, for example because the disk is full.
@@ -99,7 +97,7 @@ class Checkpoints:
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
-      result = _attempt(functools.partial(self._restore_step, step, abstract))
+      result = _attempt(self._restore_step, step, abstract)
       if not isinstance(result, Exception):
         return result
       _report_damage(self._directory / str(step), result)
@@ -111,18 +109,8 @@ class Checkpoints:
     return None, None
 
   def _restore_step(self, step, abstract):
-    targets = _items(abstract)
-    args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
-    restored = self._manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
-    items = {name: restored[name] for name in targets}
-    _verify(items, restored.meta["checksums"])
-    train = items["train"]
-    state = dict(step=train["step"], params=items["params"], ema=items.get("ema"), opt_state=train["opt_state"])
-    return abstract.replace(**state), restored.meta
-
-  @property
-  def _damaged(self):
-    return self._directory.parent / f"{_FOLDER}-damaged"
+    items, meta = _read(self._manager, step, _items(abstract))
+    return abstract.replace(params=items["params"], ema=items.get("ema"), **items["train"]), meta
 
   def _move_aside(self, step):
     self._manager.close()
@@ -167,7 +155,7 @@ class Checkpoints:
     except jax.errors.JaxRuntimeError:
       raise  # a failure of a device, not of the disk
     except (ValueError, OSError, RuntimeError) as error:
-      intact = [int(path.name) for path in self._directory.glob("*") if path.name.isdigit()]
+      intact = _steps(self._directory)
       kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"
       full = " (disk full)" if "No space left" in str(error) or "quota" in str(error).lower() else ""
       raise UserError(
@@ -181,32 +169,30 @@ class Checkpoints:
     self._manager.close()
 
 
-def is_saved(workdir: epath.PathLike) -> bool:
-  """Whether `workdir` contains checkpoints, including damaged ones."""
-  return bool(_steps(_absolute(workdir) / _FOLDER))
-
-
 def load_weights(
   source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-  """Reads (params, meta, step) without the optimizer state.
+  """Reads (params, meta, step), with the EMA as params if `ema`, without the optimizer state.
 
-  Args:
-    source: a run's workdir (its newest intact checkpoint is read), or one checkpoint (WORKDIR/checkpoints/STEP).
-    sharding: of every array; default: this process's first device.
-    ema: read the EMA instead of the parameters.
+  source: a run's workdir (its newest intact checkpoint is read), or one checkpoint (WORKDIR/checkpoints/STEP).
+  sharding: of every array; default: this process's first device.
 
-  Raises:
-    UserError: no checkpoint, only damaged ones, or no EMA.
+  Raises UserError: no checkpoint, only damaged ones, or no EMA.
   """
   source = _absolute(source)
-  directory, steps = _find(source)
+  if source.name.isdigit() and source.parent.name == _FOLDER and source.is_dir():
+    directory, steps = source.parent, [int(source.name)]
+  else:
+    directory = source if source.name == _FOLDER else source / _FOLDER
+    steps = sorted(_steps(directory), reverse=True)
+  if not steps:
+    raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   item = "ema" if ema else "params"
   options = ocp.CheckpointManagerOptions(create=False)
   with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
     for step in steps:
-      result = _attempt(functools.partial(_load_item, manager, step, item, sharding))
+      result = _attempt(_load_item, manager, step, item, sharding)
       if not isinstance(result, Exception):
         return (*result, step)
       if isinstance(result, UserError):
@@ -217,16 +203,6 @@ def load_weights(
 
 def _absolute(path):
   return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax rejects relative paths
-
-
-def _find(source):
-  if source.name.isdigit() and source.parent.name == _FOLDER and source.is_dir():
-    return source.parent, [int(source.name)]
-  directory = source if source.name == _FOLDER else source / _FOLDER
-  steps = _steps(directory)
-  if not steps:
-    raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
-  return directory, sorted(steps, reverse=True)
 
 
 def _steps(directory):
@@ -240,10 +216,19 @@ def _load_item(manager, step, item, sharding):
   if tree is None:
     raise UserError(f"the checkpoint of step {step} has no {item}")
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-  args = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract), "meta": ocp.args.JsonRestore()})
-  restored = manager.restore(step, args=args)
-  _verify({item: restored[item]}, restored.meta["checksums"])
-  return restored[item], restored.meta
+  items, meta = _read(manager, step, {item: abstract})
+  return items[item], meta
+
+
+def _read(manager, step, targets):
+  """({item: arrays}, meta) of a checkpoint. Raises OSError if it is not what was saved."""
+  args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
+  restored = manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
+  items, saved = {name: restored[name] for name in targets}, restored.meta["checksums"]
+  for name, value in jax.device_get(_checksums(items)).items():
+    if int(value) != saved[name]:
+      raise OSError(f"{name} has the checksum {int(value)}, but {saved[name]} when it was saved")
+  return items, restored.meta
 
 
 def _handlers():
@@ -269,10 +254,10 @@ def _first_line(error):
   return (str(error).splitlines() or [""])[0][:200]
 
 
-def _attempt(restore):
-  """The result or the exception of restore(); it is an exception on all processes if it is one on any of them."""
+def _attempt(restore, *arguments):
+  """What restore(*arguments) returns or raises; it is an exception on all processes if it is one on any of them."""
   try:
-    result = restore()
+    result = restore(*arguments)
   except Exception as error:
     result = error
   if jax.process_count() > 1:
@@ -280,13 +265,6 @@ def _attempt(restore):
     if failed.any() and not isinstance(result, Exception):
       return OSError(f"process {int(failed.argmax())} could not read the checkpoint")
   return result
-
-
-def _verify(items, expected):
-  found = jax.device_get(_checksums(items))
-  for name, value in found.items():
-    if int(value) != expected[name]:
-      raise OSError(f"{name} has the checksum {int(value)}, but {expected[name]} when it was saved")
 
 
 @jax.jit

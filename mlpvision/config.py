@@ -11,9 +11,6 @@ import ml_collections
 from mlpvision.data import datasets, randaugment
 from mlpvision.errors import UserError
 
-# A number and a unit, such as "20 epochs" or "10000 steps".
-_DURATION = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*")
-
 
 def _is_in(*names):
   return lambda x: x in names, f"one of {', '.join(names)}"
@@ -130,11 +127,11 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """Lines "field: old -> new" for the changes that a resumed run must not have; `old` and `new` as from `to_json`."""
   old, new = _flatten(old), _flatten(new)
-  lines = []
+  lines, free = [], tuple(f"{field}." for field in _FREE)
   for field in sorted(old.keys() | new.keys()):
-    is_free = any(field == free or field.startswith(f"{free}.") for free in _FREE)
-    if not is_free and old.get(field, "absent") != new.get(field, "absent"):
-      lines.append(f"{field}: {old.get(field, 'absent')!r} -> {new.get(field, 'absent')!r}")
+    before, after = old.get(field, "absent"), new.get(field, "absent")
+    if before != after and not f"{field}.".startswith(free):
+      lines.append(f"{field}: {before!r} -> {after!r}")
   return lines
 
 
@@ -147,7 +144,7 @@ def _flatten(tree, prefix=""):
 
 def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> int:
   """The number of steps in `duration`, rounded; `field` is the config field that the error names."""
-  match = _DURATION.fullmatch(str(duration))
+  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*", str(duration))
   if not match:
     raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
   number = float(match[1])

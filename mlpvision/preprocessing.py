@@ -20,9 +20,8 @@ class Preprocessing:
   image_size: int | tuple[int, int] = 224
 
   def __str__(self) -> str:
-    numbers = (f"({', '.join(f'{x:g}' for x in channel)})" for channel in (self.mean, self.std))
-    size = f"{self.image_size} pixels, crop ratio {self.crop_ratio:g}, {self.interpolation}"
-    return "{}, mean {}, std {}".format(size, *numbers)
+    mean, std = (f"({', '.join(f'{x:g}' for x in channels)})" for channels in (self.mean, self.std))
+    return f"{self.image_size} pixels, crop ratio {self.crop_ratio:g}, {self.interpolation}, mean {mean}, std {std}"
 
 
 def of_config(config: ml_collections.ConfigDict) -> Preprocessing:

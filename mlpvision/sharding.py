@@ -42,12 +42,9 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequenc
   With several TPU slices, only the data axis crosses slices: the slower network between them then carries nothing but
   the all-reduce of the gradients.
 
-  Args:
-    data, fsdp, model: sizes of the axes; one may be -1, for all remaining devices.
-    devices: default: all devices.
+  data, fsdp, model: sizes of the axes, of which one may be -1, for all remaining devices; devices: default: all.
 
-  Raises:
-    UserError: the product of the axes is not the number of devices, or they do not fit the slices and processes.
+  Raises UserError: the product of the axes is not the number of devices, or they do not fit the slices and processes.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -89,8 +86,7 @@ def tree_shardings(
   `model_axis`, the model families' pairs (`models.Family`), shards its dimensions, and large leaves are also sharded
   over fsdp, along the largest remaining dimension that this axis divides.
 
-  Raises:
-    UserError: a rule names an unknown axis, or one that does not divide the dimension.
+  Raises UserError: a rule names an unknown axis, or one that does not divide the dimension.
   """
 
   def leaf(path, x):

@@ -48,7 +48,7 @@ class Trained:
   @property
   def task(self) -> Any:
     """The module in `tasks`; for a weight file, classification."""
-    return tasks.of(self.config) if self.config else tasks.by_name("classification")
+    return tasks.of(self.config or {})
 
   @property
   def loss(self) -> str:
@@ -71,10 +71,7 @@ class Trained:
     For a classifier, this is a list of up to `top` `tasks.classification.Prediction`s, most probable first.
     Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss.
 
-    pictures: an image, as `preprocess` takes it, or a sequence of images.
-
-    Raises:
-      UserError: some images cannot be read; all of them are listed.
+    pictures: an image, as `preprocess` takes it, or a sequence of them. UserError lists all that cannot be read.
     """
     several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
     found = []
@@ -102,21 +99,20 @@ def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False) 
 
 
 def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False, **overrides: Any) -> Trained:
-  """Loads a trained model from a run or a weight file.
+  """Loads a trained model from a run or a weight file; UserError if there is none.
 
-  Args:
-    source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, which is downloaded
-      once.
-    sharding: of every array; default: this process's first device.
-    ema: load the EMA of the parameters; runs only.
-    **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
-
-  Raises:
-    UserError: no model can be loaded from `source`.
+  source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, downloaded once.
+  sharding: of every array; default: this process's first device.
+  ema: load the EMA of the parameters; runs only.
+  **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
   """
   source = os.fspath(source)
   if os.path.isfile(source) or source in weights.KNOWN:
-    return _from_weights(source, sharding, overrides)
+    model, params, info = weights.load(source, **overrides)
+    count = model.num_classes or 0
+    names = imagenet.head_classes(count) if info.entry else None
+    names = names or info.class_names or tuple(str(i) for i in range(count))
+    return Trained(model, jax.device_put(params, sharding), info.preprocessing, names, info.model_name, info=info)
   if "://" not in source and not os.path.isdir(source):
     near = difflib.get_close_matches(source, weights.KNOWN, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -126,11 +122,3 @@ def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = 
   model = tasks.make_model(config, len(meta["class_names"]))
   view = preprocessing_lib.of_config(config)
   return Trained(model, params, view, tuple(meta["class_names"]), config.model.name, config=config, step=step)
-
-
-def _from_weights(source, sharding, overrides):
-  model, params, info = weights.load(source, **overrides)
-  count = model.num_classes or 0
-  names = imagenet.head_classes(count) if info.entry else None
-  names = names or info.class_names or tuple(str(i) for i in range(count))
-  return Trained(model, jax.device_put(params, sharding), info.preprocessing, names, info.model_name, info=info)

@@ -1,6 +1,6 @@
-"""What the tests know of each model family; those of the contract, of sizes and of weight files run over this table.
+"""The table of model families for the tests of the contract, of sizes and of weight files.
 
-A new family needs a row here: `tests/models/test_contract.py` fails without it.
+A new family needs a row; without it, `tests/models/test_contract.py` fails.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from typing import Any
 class Row:
   """One family.
 
-  small: {variant: attributes that make it small}, the first of which stands for the family; two blocks at least.
-  parameters: {variant: how many, with a head of 1,000 classes}, from the papers' tables and the original code, exactly.
-  macs: {variant: multiply-accumulates in billions}, from arithmetic that is independent of this code.
-  image: (height, width) that the small ones take.
-  goldens: {file in tests/data: (suffix that its original is published with, attributes that no file tells)}.
+  small: {variant: attributes that make it small, with at least two blocks}; the first one represents the family.
+  parameters: {variant: exact number, with a head of 1,000 classes}, from the papers' tables and the original code.
+  macs: {variant: multiply-accumulates in billions}, from independent arithmetic.
+  image: (height, width) for the small variants.
+  goldens: {file in tests/data: (suffix of the published original, attributes that a file does not determine)}.
   """
 
   small: Mapping[str, Mapping[str, Any]]

@@ -1,7 +1,9 @@
-"""The golden files, which the original implementations computed: read, and written as a user would have them."""
+"""Golden files, computed by the original implementations: reads them, and writes them in their published formats."""
 
+import functools
 import json
 from pathlib import Path
+import tempfile
 
 from families import GOLDENS
 from flax.traverse_util import unflatten_dict
@@ -11,6 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 import torch_files
 
+from mlpvision import weights
 from mlpvision.weights import tables
 
 DATA = Path(__file__).parent / "data"
@@ -26,7 +29,7 @@ def read(name):
 
 
 def write(directory, name, params=None):
-  """The path of a golden file's parameters in the format that they are published in."""
+  """The path of a golden file's parameters, written in their published format."""
   suffix, _ = GOLDENS[name]
   params = read(name)[1] if params is None else params
   path = directory / f"{name}{suffix}"
@@ -39,8 +42,15 @@ def write(directory, name, params=None):
   return path
 
 
+@functools.cache
+def loaded(name):
+  """(module, parameters, info) of a golden file; tests must not change them."""
+  with tempfile.TemporaryDirectory() as directory:
+    return weights.load(write(Path(directory), name), **GOLDENS[name][1])
+
+
 def ours(state):
-  """Parameters in the original's naming, {name: array}, as ours."""
+  """Our parameters, from {the original's name: array}."""
   _, table = tables.identify(list(state))
   found = {name: table.ours(name) for name in state if not table.skips(name)}
   return unflatten_dict(
@@ -63,6 +73,6 @@ def relative_error(actual, expected):
 
 
 def shapes(model, height, width=None):
-  """The shapes of the parameters that the model makes for images of this size; computes nothing."""
+  """The shapes of the model's parameters for images of this size; computes nothing."""
   images = jax.ShapeDtypeStruct((1, height, width or height, 3), jnp.float32)
   return jax.tree.map(lambda x: x.shape, jax.eval_shape(model.init, jax.random.key(0), images)["params"])

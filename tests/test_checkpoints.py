@@ -14,7 +14,7 @@ import pytest
 from mlpvision import sharding
 from mlpvision.checkpoints import Checkpoints, load_weights
 from mlpvision.errors import UserError
-from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training import setup as setup_lib, step as step_lib
 
 # TensorStore reports a damaged file once more when its reader is thrown away.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -44,7 +44,7 @@ def _state(config, offset=0):
   """(a state, its shapes and shardings)."""
   setup, key = _setup(config), (config.to_json(), offset)
   if key not in _MADE:
-    state = _state(config)[0] if offset else state_lib.create(setup.init, setup.abstract, config.seed)
+    state = _state(config)[0] if offset else step_lib.create_state(setup.init, setup.abstract, config.seed)
     moved = jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
     _MADE[key] = jax.device_put(moved, jax.tree.map(lambda x: x.sharding, setup.abstract))
   return _MADE[key], setup.abstract
@@ -89,9 +89,9 @@ def test_saved_on_any_number_of_devices_restored_on_any_other(run):
   config, workdir = run
   setup = _setup(config)
   meshes = {n: sharding.make_mesh(fsdp=n, devices=jax.devices()[:n]) for n in (1, 4, 8)}
-  abstract = {n: state_lib.abstract_state(setup.init, mesh) for n, mesh in meshes.items()}
+  abstract = {n: step_lib.abstract_state(setup.init, mesh) for n, mesh in meshes.items()}
   for saved, targets in abstract.items():
-    state = state_lib.create(setup.init, targets, seed=saved)
+    state = step_lib.create_state(setup.init, targets, seed=saved)
     checkpoints = Checkpoints(workdir / str(saved), keep=1)
     checkpoints.save(1, state, _META)
     checkpoints.wait()

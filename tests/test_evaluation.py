@@ -73,7 +73,7 @@ def test_two_classes_have_no_top_5():
 
 
 def test_classes_are_matched_by_name():
-  from mlpvision.evaluate.classes import match
+  from mlpvision.evaluate.evaluators import match_classes as match
 
   names = dict(weights="w", dataset="d")
   assert match("abc", "abc", **names) == (None, None)

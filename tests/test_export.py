@@ -24,8 +24,10 @@ _IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
 def _trained(name, folder):
-  model = models.create(name, num_classes=6, **_SMALL[name])
-  params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  """A model with random parameters, from a file; drawn by NumPy, because compiling `init` takes longer."""
+  model, rng = models.create(name, num_classes=6, **_SMALL[name]), np.random.default_rng(0)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
   weights.save(folder / "weights.safetensors", model, params, _VIEW)
   return mlpvision.load(folder / "weights.safetensors")
 
@@ -40,8 +42,9 @@ def test_stablehlo(name, tmp_path):
   trained = _trained(name, tmp_path)
   formats.to_stablehlo(trained, tmp_path / "model")
   call = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call
-  for count in (1, 3):
-    np.testing.assert_allclose(call(_IMAGES[:count]), _logits(trained)[:count], rtol=1e-5, atol=1e-6)
+  expected = _logits(trained)
+  for count in (1, 3) if name == "mixer_b16" else (3,):
+    np.testing.assert_allclose(call(_IMAGES[:count]), expected[:count], rtol=1e-5, atol=1e-6)
   assert json.loads((tmp_path / "model.json").read_text())["class_names"] == list("012345")
 
 
@@ -55,5 +58,6 @@ def test_the_command_writes_weights_that_load_again(command, tmp_path):
   code, output = command("-m", "mlpvision.export", *flags)
   assert code == 0, output
   again = mlpvision.load(tmp_path / "new.safetensors")
-  np.testing.assert_array_equal(_logits(again), _logits(trained))
+  jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)
+  assert again.model == trained.model
   assert (again.preprocessing, again.class_names) == (trained.preprocessing, trained.class_names)

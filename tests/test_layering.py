@@ -47,8 +47,7 @@ _ROOMS = {
   # Training.
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
-  "training.state": ("models sharding", _HEAVY),
-  "training.step": ("augment models tasks", _HEAVY),
+  "training.step": ("augment models sharding tasks", _HEAVY),
   "training.setup": (
     "config evaluate tasks trained training " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
@@ -68,7 +67,7 @@ _ROOMS = {
   "cost": ("config models tasks training.setup", _HEAVY),
   "plan": ("config models.cost prepare.archives training.setup data errors", _HEAVY | {"optax", "libtpu"}),
   "benchmark": (
-    "augment commands config plan.chips prepare.archives tasks weights training.setup training.state "
+    "augment commands config plan.chips prepare.archives tasks weights training.setup training.step "
     + " ".join(_PARTS),
     {"clu", "flax", "orbax", "optax"},
   ),

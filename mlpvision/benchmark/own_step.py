@@ -14,7 +14,7 @@ import numpy as np
 from mlpvision import augment, sharding, tasks
 from mlpvision.models import cost
 from mlpvision.prepare import archives
-from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training import setup as setup_lib, step as step_lib
 
 NUM_CLASSES = 1000
 _TURN = 0.3  # seconds of a turn, if a call takes less
@@ -49,7 +49,7 @@ class Step:
     images = dict(num_images=archives.RELEASES["imagenet2012"].splits["train"], num_classes=NUM_CLASSES)
     self.setup = setup_lib.make_parts(config, **images, devices=jax.devices()[:1])
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
-    self.state = state_lib.create(self.setup.init, self.setup.abstract, config.seed)
+    self.state = step_lib.create_state(self.setup.init, self.setup.abstract, config.seed)
     self.batch = sharding.put_batch(tasks.random_batch(config, NUM_CLASSES), self.setup.mesh)
 
   def __call__(self) -> dict[str, jax.Array]:

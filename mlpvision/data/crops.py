@@ -15,8 +15,6 @@ from PIL import Image
 
 from mlpvision.data.transforms import decode_jpeg, jpeg_size, open_image
 
-INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
 # Equals Pillow's antialiased bicubic, which the recipes used, to 1/255 per pixel, in a fifth of the time.
 _BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
@@ -135,11 +133,11 @@ def _matrix(shape, affine, size):
 def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolation: str) -> np.ndarray:
   """Resizes the shorter side to size / crop_ratio (antialiased), then crops the center: uint8 [size, size, 3].
 
-  image: in mode RGB; crop_ratio: in (0, 1]; interpolation: a key of INTERPOLATIONS.
+  image: in mode RGB; crop_ratio: in (0, 1]; interpolation: "bicubic" or "bilinear".
   """
   short = math.floor(size / crop_ratio)
   resized = [int(short * side / min(image.size)) for side in image.size]  # torchvision's rounding
   if list(image.size) != resized:
-    image = image.resize(resized, INTERPOLATIONS[interpolation])
+    image = image.resize(resized, Image.Resampling[interpolation.upper()])
   left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
   return np.asarray(image.crop((left, top, left + size, top + size)))

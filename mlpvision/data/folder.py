@@ -45,17 +45,15 @@ class Images:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     index = range(len(self))[index]
-    file_name = f"{self.class_names[self.labels[index]]}/{self._name(index)}"
+    start = self.ends[index - 1] if index else 0
+    name = os.fsdecode(self.names[start : self.ends[index]].tobytes())
+    file_name = f"{self.class_names[self.labels[index]]}/{name}"
     path = epath.Path(self.directory) / file_name
     try:
       data = path.read_bytes()
     except OSError as error:
       raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     return {"image": data, "label": int(self.labels[index]), "file_name": file_name}
-
-  def _name(self, index):
-    start = self.ends[index - 1] if index else 0
-    return os.fsdecode(self.names[start : self.ends[index]].tobytes())
 
 
 def check(name: str) -> None:

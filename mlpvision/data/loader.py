@@ -89,8 +89,7 @@ def eval_batches(
   label. The batch size is rounded up to a multiple of device_count, the number of devices of all hosts. If the split
   has several labels per image, classification's "label" is bool [b, classes]. Other arguments as `train_batches`.
 
-  Raises:
-    UserError: an image cannot be read; the message has its split, index and file name.
+  Raises UserError: an image cannot be read; the message has its split, index and file name.
   """
   count = -(-config.eval.batch_size // device_count) * device_count // process_count
   num_batches = -(-len(split) // (count * process_count))
@@ -165,5 +164,4 @@ def _iterate(dataset, config):
 
 def _ignore_interrupts(worker_index, worker_count):
   """Leaves Ctrl-C, which a terminal sends to all processes, to the main process."""
-  del worker_index, worker_count
   signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -162,16 +162,14 @@ class RandAugment:
 def parse(spec: str, fill: tuple[int, int, int]) -> RandAugment:
   """A RandAugment from timm's or big_vision's notation.
 
-  Args:
-    spec: "rand" with any of "-m9" (magnitude, 0 to 10; default 10), "-n2" (layers; 2), "-p0.5" (probability; 0.5),
-      "-mstd0.5" (standard deviation of the level; 0) and "-inc1" (every operation gets stronger with the level; 0),
-      with the meaning and the defaults of timm 1.0 (older versions read inc0 as inc1); or "randaug(2,15)": layers, and
-      a magnitude of 0 to 20.
-    fill: color of pixels outside the image, RGB in 0 to 255. timm's recipes use the dataset's mean; for big_vision's
-      notation it is always gray 128.
+  spec: "rand" with any of "-m9" (magnitude, 0 to 10; default 10), "-n2" (layers; 2), "-p0.5" (probability; 0.5),
+    "-mstd0.5" (standard deviation of the level; 0) and "-inc1" (every operation gets stronger with the level; 0), with
+    the meaning and the defaults of timm 1.0 (older versions read inc0 as inc1); or "randaug(2,15)": layers, and a
+    magnitude of 0 to 20.
+  fill: color of pixels outside the image, RGB in 0 to 255. timm's recipes use the dataset's mean; for big_vision's
+    notation it is always gray 128.
 
-  Raises:
-    UserError: the notation is invalid, or a value is out of range.
+  Raises UserError: the notation is invalid, or a value is out of range.
   """
   if match := re.fullmatch(r"randaug\((\d+),(\d+)\)", spec):
     layers, magnitude, limit = int(match[1]), int(match[2]), 20  # above 20, Posterize would need more than 8 bits

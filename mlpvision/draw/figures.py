@@ -28,26 +28,22 @@ def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
   return figure
 
 
-def shifts(picture: np.ndarray, directions: str = "four", border: str = "keep", steps: int = 3) -> Figure:
-  """The image in each channel group after 0 to `steps` of S²-MLP's shifts.
+def shifts(picture: np.ndarray, directions: str) -> Figure:
+  """The image in each channel group after 0 to 3 of S²-MLP's shifts.
 
-  Args:
-    picture: float [H, W, 3] in [0, 1], small, e.g. 14 x 14.
-    directions, border: see `shift.spatial_shift`.
+  picture: float [H, W, 3] in [0, 1], small, e.g. 14 x 14; directions: see `shift.spatial_shift`.
   """
   offsets = shift.resolve_directions(directions)
-  maps_ = np.tile(picture, (1, 1, len(offsets)))[None]
-  figure, panels = _grid(len(offsets) * (steps + 1), columns=steps + 1, side=1.9)
-  rows = []
-  for _ in range(steps + 1):
-    rows.append(np.split(np.asarray(maps_[0]), len(offsets), axis=-1))
-    maps_ = shift.spatial_shift(maps_, directions, border)
-  for group, offset in enumerate(offsets):
-    for step in range(steps + 1):
-      axes = panels[group * (steps + 1) + step]
-      axes.imshow(rows[step][group], interpolation="nearest")
-      axes.set_title(f"channel group {group + 1}" if step == 0 else f"{step} x {offset}", fontsize=9)
-  figure.suptitle(f"spatial shift, directions {directions!r} as (dy, dx), border {border!r}")
+  features = np.tile(picture, (1, 1, len(offsets)))[None]
+  figure, panels = _grid(len(offsets) * 4, columns=4, side=1.9)
+  for step in range(4):
+    groups = np.split(np.asarray(features[0]), len(offsets), axis=-1)
+    for i, (group, offset) in enumerate(zip(groups, offsets, strict=True)):
+      axes = panels[4 * i + step]
+      axes.imshow(group, interpolation="nearest")
+      axes.set_title(f"{step} x {offset}" if step else f"channel group {i + 1}", fontsize=9)
+    features = shift.spatial_shift(features, directions)
+  figure.suptitle(f"spatial shift, directions {directions!r} as (dy, dx)")
   return figure
 
 

@@ -4,22 +4,21 @@ To add one, write a class such as `calibration.Calibration`, and add it to EVALU
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+import os
 import re
 from typing import Any
 
 from flax import linen as nn
 import jax
 import ml_collections
+import numpy as np
 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.evaluate import classes
 from mlpvision.evaluate.accuracy import Accuracy
 from mlpvision.evaluate.calibration import Calibration
 from mlpvision.fewshot import linear_probe
 from mlpvision.fewshot.linear_probe import FewShot
-
-NEVER = "never"
 
 # Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(params)` -> their values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
@@ -32,7 +31,7 @@ def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
       raise UserError(f"evals.{name}.type={entry.get('type')!r}: must be one of {', '.join(EVALUATORS)}")
   # A ConfigDict is in alphabetical order; the task's own metrics come first.
   ordered = sorted(config.evals.items(), key=lambda item: item[1].type != "accuracy")
-  return {name: entry for name, entry in ordered if entry.get("every") != NEVER}
+  return {name: entry for name, entry in ordered if entry.get("every") != "never"}
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -65,16 +64,12 @@ def make(
 ) -> tuple[Any, datasets.Split, str | None]:
   """(evaluator, its split, a note on how classes were matched or None) of an entry of config.evals.
 
-  Args:
-    entry: {"type": a key of EVALUATORS, ...}, see config.evals.
-    model, class_names: with its head.
-    config: task, loss, data, eval and seed are read; data is the default for the dataset.
-    mesh: to compute on.
-    weights: name of the parameters in messages.
-    opened: splits that are already open.
+  entry: {"type": a key of EVALUATORS, ...}, see config.evals.
+  config: task, loss, data, eval and seed are read; data is the default for the dataset.
+  weights: name of the parameters in messages.
+  opened: splits that are already open.
 
-  Raises:
-    UserError: no such dataset, or it has classes that the model does not have.
+  Raises UserError: no such dataset, or it has classes that the model does not have.
   """
   name = entry.get("name") or config.data.name
 
@@ -86,8 +81,39 @@ def make(
   if kind is FewShot:  # fits its own head, so classes need not match
     train_split = open_split(entry.get("train_split") or config.data.train_split)
     return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None
-  chosen, note = classes.match(class_names, split.class_names, weights=weights, dataset=split.name)
+  chosen, note = match_classes(class_names, split.class_names, weights=weights, dataset=split.name)
   return kind(model, split, config, mesh, chosen), split, note
+
+
+def match_classes(
+  model_names: Sequence[str], dataset_names: Sequence[str], *, weights: str | os.PathLike, dataset: str
+) -> tuple[np.ndarray | None, str | None]:
+  """(classes, note): int [k], the model's class for each class of the dataset, and how they were matched.
+
+  Both are None if the classes are the same, in the same order. Raises UserError if the dataset has other classes.
+
+  model_names: in the order of the logits; "0", "1", ... for weights without class names.
+  dataset_names: in the order of the labels.
+  weights, dataset: names for messages.
+  """
+  model_names, dataset_names = tuple(model_names), tuple(dataset_names)
+  if model_names == dataset_names:
+    return None, None
+  numbers = {name: i for i, name in enumerate(model_names)}
+  unknown = [name for name in dataset_names if name not in numbers]
+  if not unknown:
+    classes = np.array([numbers[name] for name in dataset_names], np.int32)
+    if len(classes) == len(model_names):
+      return classes, "the dataset has the weights' classes in another order; they are matched by name"
+    return classes, f"the dataset has {len(classes):,} of the weights' {len(model_names):,} classes; scored over these"
+  if len(model_names) == len(dataset_names):
+    for side, names in (("weights have", model_names), ("dataset has", dataset_names)):
+      if names == tuple(str(i) for i in range(len(names))):
+        return None, f"the {side} numbers instead of class names: assuming the same order"
+  raise UserError(
+    f"{dataset} has {len(dataset_names):,} classes, {weights} has {len(model_names):,}; {len(unknown):,} classes of the"
+    f" dataset are not in the weights: {', '.join(unknown[:5])}{', ...' if unknown[5:] else ''}"
+  )
 
 
 def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, Any]:

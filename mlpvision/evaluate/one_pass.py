@@ -1,14 +1,17 @@
 """One pass over a split, on any mesh and any number of hosts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flax import linen as nn
 import jax
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
+import numpy as np
 
-from mlpvision import sharding
+from mlpvision import augment, sharding
 from mlpvision.data import datasets, loader
+from mlpvision.errors import UserError
 
 
 def over(
@@ -19,12 +22,9 @@ def over(
 ) -> Iterator[Any]:
   """Yields function(batch), as NumPy arrays, for each batch of the split. Every process must call it.
 
-  Args:
-    split: of the dataset.
-    config: task, data and eval are read.
-    mesh: to compute on.
-    function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
-      must ignore rows with mask False.
+  config: task, data and eval are read.
+  function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
+    must ignore rows with mask False.
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
   batches = loader.eval_batches(split, config, device_count=sharding.batch_parts(mesh), **processes)
@@ -35,3 +35,39 @@ def over(
 def jit(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
   """jax.jit with a replicated result, which every process can read."""
   return jax.jit(function, out_shardings=NamedSharding(mesh, P()))
+
+
+class Sums:
+  """Base class of evaluators that add up their `partial(outputs, batch)`: sums over a batch's rows with mask True."""
+
+  multi_label = False  # whether images may have several labels
+
+  def __init__(
+    self,
+    model: nn.Module,
+    split: datasets.Split,
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    classes: Sequence[int] | np.ndarray | None = None,
+  ) -> None:
+    """classes: int [k], the model's class for each label, see `evaluators.match_classes`; None if they are equal."""
+    if split.multi_label and not self.multi_label:
+      raise UserError(f"{type(self).__name__.lower()}: {split.name} has several labels per image")
+    self.split, self.config, self.mesh, self.classes = split, config, mesh, classes
+
+    def sums(params, batch):
+      outputs = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
+      return self.partial(outputs, batch)
+
+    self._sums = jit(sums, mesh)
+
+  def totals(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The sums over the split, exact for any batch size."""
+    total = None
+    for sums in over(self.split, self.config, self.mesh, lambda batch: self._sums(params, batch)):
+      # In float64 or int64, so that the sum over all batches is exact.
+      sums = jax.tree.map(
+        lambda x: np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64), sums
+      )
+      total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return total

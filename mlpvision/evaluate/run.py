@@ -26,25 +26,25 @@ def evaluate(
 
   Classes are matched by name; if a dataset has only some of the weights' classes, the other logits are ignored.
 
-  Args:
-    source, ema: see `trained.load`.
-    config: names the dataset, split, batch size and mesh; default: the run's own.
-    evals: names in config.evals, or types in `evaluators.EVALUATORS`.
+  source, ema: see `trained.load`.
+  config: names the dataset, split, batch size and mesh; default: the run's own.
+  evals: names in config.evals, or types in `evaluators.EVALUATORS`.
 
-  Returns:
-    {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}. Notes
-    are sentences on how classes were matched and on images without a label, which "images" does not include.
+  Returns {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}.
+  Notes are sentences on how classes were matched and on images without a label, which "images" does not include.
 
-  Raises:
-    UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
+  Raises UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
   merged = with_dataset(trained, config)
   found, notes, dataset = {}, [], ""
+  own = merged.get("evals", {})
   for name in evals:
-    entry = _entry(name, merged)
-    common = (trained.model, trained.class_names, merged, mesh)
+    if name not in own and name not in evaluators.EVALUATORS:
+      known = dict.fromkeys((*own, *evaluators.EVALUATORS))
+      raise UserError(f"--evals={name}: must be one of {', '.join(known)}")
+    entry, common = own.get(name, {"type": name}), (trained.model, trained.class_names, merged, mesh)
     evaluator, split, note = evaluators.make(entry, *common, weights=str(source))
     results = evaluator.run(trained.params)
     found |= results
@@ -55,15 +55,6 @@ def evaluate(
       notes.append(f"{missing:,} of {len(split):,} images have no label and are ignored")
   about = dict(weights=str(source), step=trained.step, dataset=dataset, preprocessing=str(trained.preprocessing))
   return {**about, **found, "notes": notes}
-
-
-def _entry(name, config):
-  if name in config.get("evals", ()):
-    return config.evals[name]
-  if name not in evaluators.EVALUATORS:
-    known = dict.fromkeys((*config.get("evals", ()), *evaluators.EVALUATORS))
-    raise UserError(f"--evals={name}: must be one of {', '.join(known)}")
-  return {"type": name}
 
 
 def with_dataset(

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
 
 from mlpvision import augment, weights
 from mlpvision.trained import Trained
-
-PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
@@ -26,12 +25,10 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
   def outputs(images):
     return trained.model.apply({"params": trained.params}, augment.normalize(images, view.mean, view.std))
 
-  exported = jax.export.export(jax.jit(outputs), platforms=PLATFORMS)(images)
-  with open(path, "wb") as file:
-    file.write(exported.serialize())
-  with open(f"{path}.json", "w") as file:
-    about = {**dataclasses.asdict(view), "class_names": trained.class_names, "loss": trained.loss}
-    json.dump(about, file, indent=1)
+  exported = jax.export.export(jax.jit(outputs), platforms=("cpu", "cuda", "tpu"))(images)
+  pathlib.Path(path).write_bytes(exported.serialize())
+  about = {**dataclasses.asdict(view), "class_names": trained.class_names, "loss": trained.loss}
+  pathlib.Path(f"{path}.json").write_text(json.dumps(about, indent=1))
 
 
 def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:

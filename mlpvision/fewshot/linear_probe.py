@@ -40,16 +40,12 @@ class FewShot:
     mesh: jax.sharding.Mesh,
     shots: Sequence[int],
   ) -> None:
-    """
-    Args:
-      model: a classifier; its head is not used.
-      train_split, eval_split: with the same classes, and one label per image.
-      config: task, data, eval and seed are read.
-      mesh: to compute on.
-      shots: training images per class, drawn with config.seed; 0 uses all, for the linear probe.
+    """model: a classifier; its head is not used.
 
-    Raises:
-      UserError: different classes, or too few images of a class.
+    config: task, data, eval and seed are read.
+    shots: training images per class, drawn with config.seed; 0 uses all, for the linear probe.
+
+    Raises UserError: different classes, several labels per image, or too few images of a class.
     """
     if train_split.multi_label or eval_split.multi_label or train_split.class_names != eval_split.class_names:
       raise UserError(f"few-shot: {train_split.name} and {eval_split.name} need the same classes, one per image")

@@ -177,10 +177,10 @@ def layer_norm(
   mean = saved(wide.mean(-1, keepdims=True))
   square = saved(jnp.square(wide).mean(-1, keepdims=True))
   variance = jnp.maximum(0.0, square - jnp.square(mean))
-  centred, gain = wide - mean, lax.rsqrt(variance + epsilon)
+  centered, gain = wide - mean, lax.rsqrt(variance + epsilon)
   if factor is not None:
     gain, bias = gain * factor, bias * factor
-  return (centred * (gain * scale) + bias).astype(dtype)
+  return (centered * (gain * scale) + bias).astype(dtype)
 
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:
@@ -224,10 +224,6 @@ def shift(x: jax.Array, groups: Groups, fill: str, definition: Callable[..., jax
   return _lowered(x, groups, fill, definition)
 
 
-def _shift_fwd(x, groups, fill, definition):
-  return _lowered(x, groups, fill, definition), None
-
-
 def _shift_bwd(groups, fill, definition, _, g):
   # The adjoint of a shift is the shift by the opposite offset; a kept border adds its gradient.
   back = tuple(((-dy, -dx), width) for (dy, dx), width in groups)
@@ -235,7 +231,7 @@ def _shift_bwd(groups, fill, definition, _, g):
   return (moved + jnp.where(has_source(g.shape, groups), jnp.zeros_like(g), g) if fill == "keep" else moved,)
 
 
-shift.defvjp(_shift_fwd, _shift_bwd)
+shift.defvjp(lambda *arguments: (_lowered(*arguments), None), _shift_bwd)
 
 
 def _lowered(x, groups, fill, definition):

@@ -9,12 +9,14 @@ from typing import Any
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 import jax
+from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
 from mlpvision.models import forms
 
 # PyTorch's default for linear and convolution layers, kernels and biases: uniform within +-1 / sqrt(fan_in).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_ZEROS = nn.initializers.zeros_init()
 
 
 def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
@@ -69,7 +71,7 @@ class Mlp(nn.Module):
   dropout: float = 0.0
   approximate: bool = False
   kernel_init: Any = nn.linear.default_kernel_init
-  bias_init: Any = lambda fan_in: nn.initializers.zeros_init()
+  bias_init: Any = lambda fan_in: _ZEROS
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -160,7 +162,7 @@ class Affine(nn.Module):
 
 def _scale_and_bias(module, channels, init_value=1.0):
   scale = module.param("scale", nn.initializers.constant(init_value), (channels,))
-  return scale, module.param("bias", nn.initializers.zeros_init(), (channels,))
+  return scale, module.param("bias", _ZEROS, (channels,))
 
 
 class DropPath(nn.Module):
@@ -246,7 +248,7 @@ class Backbone(nn.Module):
     return forms.remat(module, self.remat)(**shared, **options, name=name)
 
   def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
-    """Raises ValueError if the parameters are not for rows x columns patches; patches: as in `Family`."""
+    """Raises ValueError if the parameters are not for rows x columns patches; patches: see `Family`."""
     if self.is_initializing():
       return
     params = flatten_dict(self.variables["params"], sep="/")
@@ -266,8 +268,8 @@ def patch_embed(
   patch_size: int,
   features: int,
   *,
-  kernel_init: jax.nn.initializers.Initializer = torch_kernel_init,
-  bias_init: jax.nn.initializers.Initializer | None = None,
+  kernel_init: Initializer = torch_kernel_init,
+  bias_init: Initializer | None = None,
   dtype: Any = jnp.float32,
 ) -> jax.Array:
   """Projects non-overlapping patches with the layer `stem`: images [B, H, W, 3] -> [B, H/p, W/p, features].
@@ -283,11 +285,7 @@ def patch_embed(
 
 
 def classify(
-  x: jax.Array,
-  num_classes: int | None,
-  *,
-  kernel_init: jax.nn.initializers.Initializer,
-  bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros_init(),  # noqa: B008
+  x: jax.Array, num_classes: int | None, *, kernel_init: Initializer, bias_init: Initializer = _ZEROS
 ) -> jax.Array:
   """Applies the layer `head` to pooled features: [B, C] -> float32 [B, num_classes]; [B, C] if num_classes is None."""
   x = x.astype(jnp.float32)

@@ -70,13 +70,8 @@ class MlpMixer(layers.Backbone):
 
 def _size(patch_size, num_blocks, hidden_dim):
   # Table 1: D_S = C / 2 and D_C = 4 C in every variant.
-  return dict(
-    patch_size=patch_size,
-    num_blocks=num_blocks,
-    hidden_dim=hidden_dim,
-    tokens_mlp_dim=hidden_dim // 2,
-    channels_mlp_dim=4 * hidden_dim,
-  )
+  sizes = dict(patch_size=patch_size, num_blocks=num_blocks, hidden_dim=hidden_dim)
+  return dict(**sizes, tokens_mlp_dim=hidden_dim // 2, channels_mlp_dim=4 * hidden_dim)
 
 
 VARIANTS = {
@@ -123,12 +118,7 @@ _TIMM = Table(
 _NPZ = Table("npz", separator="/")
 
 # The layout before their release, which big_vision's loader still reads. An MLP is one module with four leaves.
-_OLD_MLP = (
-  Leaf("kernel1", "Dense_0/kernel", squeeze),
-  Leaf("bias1", "Dense_0/bias", squeeze),
-  Leaf("kernel2", "Dense_1/kernel", squeeze),
-  Leaf("bias2", "Dense_1/bias", squeeze),
-)
+_OLD_MLP = tuple(Leaf(f"{leaf}{i + 1}", f"Dense_{i}/{leaf}", squeeze) for i in (0, 1) for leaf in ("kernel", "bias"))
 _OLD_NPZ = Table(
   "old npz",
   (

@@ -24,26 +24,10 @@ class Leaf:
   save: Callable[[Any], Any] = lambda array: array
 
 
-def _transpose(array):
-  return array.T
-
-
-def _conv_in(array):
-  return array.transpose(2, 3, 1, 0)
-
-
-def _conv_out(array):
-  return array.transpose(3, 2, 0, 1)
-
-
-def _flat(array):
-  return array.reshape(-1)
-
-
 _BIAS = Leaf("bias", "bias")
 # PyTorch's layers: linear (out, in), convolution (out, in, height, width).
-DENSE = (Leaf("weight", "kernel", _transpose, _transpose), _BIAS)
-CONV = (Leaf("weight", "kernel", _conv_in, _conv_out), _BIAS)
+DENSE = (Leaf("weight", "kernel", lambda a: a.T, lambda a: a.T), _BIAS)
+CONV = (Leaf("weight", "kernel", lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)), _BIAS)
 CONV1X1 = (Leaf("weight", "kernel", lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]), _BIAS)
 NORM = (Leaf("weight", "scale"), _BIAS)
 # `layers.Mlp`, as two linear layers or 1x1 convolutions.
@@ -58,8 +42,8 @@ MLP, MLP_CONV1X1 = (
 # Affine maps per channel, as vectors (DeiT's repository) or with shape [1, 1, C] (timm).
 AFFINE = (Leaf("alpha", "scale"), Leaf("beta", "bias"))
 AFFINE_3D = (
-  Leaf("alpha", "scale", _flat, lambda a: a[None, None]),
-  Leaf("beta", "bias", _flat, lambda a: a[None, None]),
+  Leaf("alpha", "scale", lambda a: a.reshape(-1), lambda a: a[None, None]),
+  Leaf("beta", "bias", lambda a: a.reshape(-1), lambda a: a[None, None]),
 )
 # Flax's own names.
 KERNEL = (Leaf("kernel", "kernel"), _BIAS)
@@ -107,15 +91,16 @@ class Table:
 
   @functools.cached_property
   def _leaves(self):
+    """[(template of a name in a file, template of our path, leaf), ...]."""
     return [
-      (_join(theirs, self.separator, leaf.theirs), _join(ours, "/", leaf.ours), leaf)
+      (_join(self.separator, theirs, leaf.theirs), _join("/", ours, leaf.ours), leaf)
       for theirs, ours, leaves in self.rows
       for leaf in leaves
     ]
 
 
-def _join(module, separator, leaf):
-  return separator.join(part for part in (module, leaf) if part)
+def _join(separator, module, leaf):
+  return f"{module}{separator}{leaf}" if module else leaf
 
 
 def _translate(name, source, target):

@@ -1,4 +1,4 @@
-"""S2-MLP (Yu et al., arXiv 2106.07477; WACV 2022). No official code or weights were ever released."""
+"""S2-MLP (Yu et al., arXiv 2106.07477; WACV 2022). No official code or weights were released."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
 """The parameter-free shifts of S2-MLP and AS-MLP.
 
-Both cut the channels of x [B, H, W, C] into contiguous groups and move each group as a whole over the map. `by_roll` is
-the definition: `jnp.roll`, and a mask of channels and of positions that have a source inside the map. `forms.shift`
-gives the same bits, in value and gradient, in the form that a compiler does best with; `shifted_product` does so for a
-shift and the product behind it.
+Both divide the channels of x [B, H, W, C] into contiguous groups and shift each group over the map. `by_roll` is the
+definition: `jnp.roll`, and a mask of the channels and of the positions whose source is inside the map. `forms.shift`
+compiles to faster code and is bit-identical in value and gradient. `shifted_product` combines a shift and the product
+after it.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 
 from mlpvision.models import forms
 
-# A direction is (dy, dx), the way features move: (1, 0) is down, (0, 1) is right.
+# A direction (dy, dx) is where features move: (1, 0) is down, (0, 1) is right.
 UP, DOWN, LEFT, RIGHT = (-1, 0), (1, 0), (0, -1), (0, 1)
 
-# The sets of S2-MLP's Table 7 (its letter beside each). The order of "four" is that of Algorithm 1.
+# The sets in S2-MLP's Table 7, with their letters. "four" is in the order of Algorithm 1.
 DIRECTIONS = {
   "four": (RIGHT, LEFT, DOWN, UP),  # a, the paper's default
   "eight": (RIGHT, LEFT, DOWN, UP, (1, 1), (1, -1), (-1, 1), (-1, -1)),  # b
@@ -42,12 +42,12 @@ def spatial_shift(
 
   Args:
     x: [B, H, W, C], any dtype; C divisible by the number of directions.
-    directions: a name in `DIRECTIONS`, or a sequence of (dy, dx), one per equal channel group.
-    border: what a position gets whose source lies outside the map. "keep": its own value, as Algorithm 1
-      does (it overwrites the interior only). "zero": 0, as the paper's depthwise-convolution reading implies.
+    directions: a name in `DIRECTIONS`, or a sequence of (dy, dx); one equal group of channels for each.
+    border: the value at a position whose source is outside the map. "keep": its own value, as in Algorithm 1, which
+      only overwrites the interior. "zero": 0, as in the depthwise convolution that the paper describes.
 
   Returns:
-    [B, H, W, C]: at (y, x) a group of direction (dy, dx) has the value of (y - dy, x - dx).
+    [B, H, W, C]. At (y, x), a group with direction (dy, dx) has the value of (y - dy, x - dx).
 
   Raises:
     ValueError: unknown name, or C not divisible by the number of directions.
@@ -56,15 +56,13 @@ def spatial_shift(
     raise ValueError(f"unknown border {border!r}; one of {', '.join(BORDERS)}")
   offsets = resolve_directions(directions)
   if x.shape[-1] % len(offsets):
-    raise ValueError(
-      f"{x.shape[-1]} channels cannot be cut into {len(offsets)} equal groups (directions={directions!r})"
-    )
+    raise ValueError(f"{x.shape[-1]} channels are not divisible into {len(offsets)} equal groups ({directions=})")
   width = x.shape[-1] // len(offsets)
   return _shift(x, tuple((offset, width) for offset in offsets), border)
 
 
 def resolve_directions(directions: str | Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-  """A tuple of (dy, dx) for a name in `DIRECTIONS` or for a sequence of integer pairs."""
+  """((dy, dx), ...) of a name in `DIRECTIONS` or a sequence of integer pairs."""
   if isinstance(directions, str):
     if directions not in DIRECTIONS:
       raise ValueError(f"unknown directions {directions!r}; one of {', '.join(DIRECTIONS)}, or (dy, dx) pairs")
@@ -73,18 +71,15 @@ def resolve_directions(directions: str | Sequence[tuple[int, int]]) -> tuple[tup
 
 
 def axial_shift(x: jax.Array, size: int, axis: int, padding: str = "zero", dilation: int = 1) -> jax.Array:
-  """AS-MLP's axial shift along one axis (arXiv 2107.08391, Sec. 3.2; official code: zero padding, dilation 1).
+  """AS-MLP's axial shift along one axis (arXiv 2107.08391, Sec. 3.2), -> [B, H, W, C].
 
   Args:
     x: [B, H, W, C], any dtype.
-    size: odd; the channels are cut into groups of ceil(C / size), the last one possibly smaller, and group g
-      moves by (g - size // 2) * dilation positions. Small C gives fewer groups than size, as in the original.
+    size: odd. Groups have ceil(C / size) channels, the last one possibly fewer, and group g moves by
+      (g - size // 2) * dilation positions. If C is small, there are fewer groups than size, as in the original.
     axis: 1 shifts vertically (over H), 2 horizontally (over W).
-    padding: what comes in from outside: "zero", "circular", "reflect" or "replicate" (the paper's Table 3).
-    dilation: positive; the factor on every offset.
-
-  Returns:
-    [B, H, W, C].
+    padding: the values from outside the map: "zero", "circular", "reflect" or "replicate" (the paper's Table 3).
+    dilation: positive; multiplies every offset.
 
   Raises:
     ValueError: even size, unknown padding or axis, or a reflection wider than the map.
@@ -104,47 +99,38 @@ def axial_shift(x: jax.Array, size: int, axis: int, padding: str = "zero", dilat
   return _shift(x, groups, padding)
 
 
-def axial_groups(channels: int, size: int, axis: int, dilation: int) -> tuple[tuple[tuple[int, int], int], ...]:
+def axial_groups(channels: int, size: int, axis: int, dilation: int) -> forms.Groups:
   """((dy, dx), number of channels) of each group of `axial_shift`, in the order of the channels."""
   width = math.ceil(channels / size)
   steps = [(g - size // 2) * dilation for g in range(math.ceil(channels / width))]
-  return tuple(
-    ((step, 0) if axis == 1 else (0, step), min(width, channels - g * width)) for g, step in enumerate(steps)
-  )
+  offsets = [(step, 0) if axis == 1 else (0, step) for step in steps]
+  return tuple((offset, min(width, channels - g * width)) for g, offset in enumerate(offsets))
 
 
 def _shift(x, groups, fill):
-  """Moves each channel group."""
   if all(offset == (0, 0) for offset, _ in groups):
     return x
-  if fill in ("reflect", "replicate"):  # ablations only: plain autodiff of the definition
+  if fill in ("reflect", "replicate"):  # only for ablations: plain autodiff
     return by_roll(x, groups, fill)
   return forms.shift(x, groups, fill, by_roll)
 
 
 def by_roll(x: jax.Array, groups: forms.Groups, fill: str) -> jax.Array:
-  """The definition: roll the whole map, keep the group's channels where the source is inside the map.
+  """The definition: rolls the map for each group, and uses the group's channels where the source is inside the map.
 
-  fill: what else there is, a name of `PADDINGS` or "keep".
+  fill: the other values, a name in `PADDINGS` or "keep".
   """
   out = x if fill == "keep" else jnp.zeros_like(x)
   for offset, in_group in forms.group_masks(x.shape, groups):
     moved = jnp.roll(x, offset, (1, 2))
     inside = forms.inside(x.shape, offset)
+    axis, step = (1, offset[0]) if offset[0] else (2, offset[1])
     if fill == "replicate":
-      edge = _edge(x, offset)
+      edge = jax.lax.index_in_dim(x, 0 if step > 0 else -1, axis)
       moved = jnp.where(inside, moved, edge)
     elif fill == "reflect":
-      axis, step = (1, offset[0]) if offset[0] else (2, offset[1])
       mirrored = jnp.roll(jnp.flip(x, axis), step + (step > 0) - (step < 0), axis)
       moved = jnp.where(inside, moved, mirrored)
     take = in_group & inside if fill in ("keep", "zero") else in_group
     out = jnp.where(take, moved, out)
   return out
-
-
-def _edge(x, offset):
-  (dy, dx) = offset
-  if dy:
-    return x[:, :1] if dy > 0 else x[:, -1:]
-  return x[:, :, :1] if dx > 0 else x[:, :, -1:]

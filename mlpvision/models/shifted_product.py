@@ -1,8 +1,8 @@
-"""A matrix product behind an axial shift, on TPU as one convolution where that is estimated to cost less.
+"""An axial shift and the matrix product after it; on TPU, one convolution if the compiler estimates that it is faster.
 
-A group of channels that moves by d positions and is then multiplied by its rows of a kernel is a convolution along that
-axis, whose tap for d holds these rows and zeros elsewhere. The zeros cost `size` times the multiply-adds, which the
-matrix units do while the vector units, the bottleneck of narrow maps, are spared a read of the map for each group.
+Shifting a group of channels by d positions and multiplying it by its rows of a kernel is a convolution along the axis:
+the tap for d contains these rows, and zeros elsewhere. The convolution needs `size` times the multiply-adds, but they
+run on the matrix units. The vector units, the bottleneck of narrow maps, no longer read the map once per group.
 """
 
 import functools
@@ -13,25 +13,27 @@ import jax.numpy as jnp
 
 from mlpvision.models import forms, shift
 
-# Of the TPU compiler's estimates for one block of AS-MLP, v5e, 64 images: 16.35 M cycles against 19.11 M with 96
-# channels, 3.98 M against 4.27 M with 512, 2.01 M against 1.83 M with 768.
-_WIDEST = 512
+# The TPU compiler's estimates for one block of AS-MLP, v5e, 64 images, with and without the convolution: 16.35 and
+# 19.11 M cycles for 96 channels, 3.98 and 4.27 M for 512, 2.01 and 1.83 M for 768.
+_MAX_CHANNELS = 512
 
 
 def shifted_product(
   x: jax.Array, kernel: jax.Array, size: int, axis: int, padding: str = "zero", dilation: int = 1
 ) -> jax.Array:
-  """`shift.axial_shift(x, size, axis, padding, dilation) @ kernel`, in the form that the platform is fastest with.
+  """`shift.axial_shift(x, size, axis, padding, dilation) @ kernel`, in the fastest form for the platform.
+
+  The forms add the same products, possibly in another order.
 
   Args:
     x: [B, H, W, C].
     kernel: [C, F], x's dtype.
-    size, axis, padding, dilation: of the shift, which raises ValueError for what it does not know.
+    size, axis, padding, dilation: of the shift, which raises ValueError for invalid ones.
 
   Returns:
-    [B, H, W, F]; the two forms add the same products, not always in the same order.
+    [B, H, W, F].
   """
-  if padding != "zero" or size == 1 or x.shape[-1] > _WIDEST:
+  if padding != "zero" or size == 1 or x.shape[-1] > _MAX_CHANNELS:
     return forms.product(shift.axial_shift(x, size, axis, padding, dilation), kernel)
   return _product(x, kernel, size, axis, dilation)
 
@@ -50,7 +52,7 @@ def _forward(x, kernel, size, axis, dilation):
     tpu=lambda x, _, kernel: _convolution(x, kernel, size, axis, dilation),
     default=lambda _, shifted, kernel: forms.product(shifted, kernel),
   )
-  # On TPU `shifted` is never stored: XLA makes it part of the one product that reads it, the kernel's gradient.
+  # XLA on TPU never stores `shifted`: it is fused into the product that reads it, the kernel's gradient.
   return value, (shifted, kernel)
 
 
@@ -77,7 +79,7 @@ def _pull_back(linear, like, g):
 def _convolution(x, kernel, size, axis, dilation):
   (_, width), *_ = shift.axial_groups(x.shape[-1], size, axis, dilation)
   group = jnp.arange(x.shape[-1]) // width
-  # Tap t reads (t - size // 2) * dilation positions further on; group g wants (g - size // 2) * dilation back.
+  # Tap t reads the value at +(t - size // 2) * dilation positions; group g needs -(g - size // 2) * dilation.
   own = jnp.arange(size)[:, None] + group == size - 1
   taps = jnp.where(own[..., None], kernel, jnp.zeros_like(kernel))
   reach = size // 2 * dilation

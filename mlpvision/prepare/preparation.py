@@ -42,11 +42,6 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
     return flags
   manual_dir = epath.Path(manual_dir or data_dir / "downloads" / "manual").expanduser()
   release = archives.find(name)
-  if name.partition("/")[0] == "imagenet21k" and release is None:
-    releases = ", ".join(key for key in archives.RELEASES if key.startswith("imagenet21k/"))
-    raise UserError(
-      f"{name}: choose one of {releases}, or limit the shorter side in pixels, as in imagenet21k/winter21_256"
-    )
   if release is not None:
     for warning in archives.check(name, manual_dir):
       print(f"warning: {warning}", flush=True)

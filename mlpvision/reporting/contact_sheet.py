@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import math
 
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
 
@@ -17,7 +16,6 @@ def draw(path: epath.PathLike, images: np.ndarray, captions: Sequence[str], *, t
   """Writes the sheet as a PNG. images: float [B, H, W, 3], clipped to [0, 1]; captions: one for each image."""
   rows = math.ceil(len(images) / _COLUMNS)
   figure = Figure(figsize=(_COLUMNS * 1.7, rows * 2.05 + 0.6), layout="constrained")
-  FigureCanvasAgg(figure)
   figure.suptitle(title, fontsize=11)
   for i, axes in enumerate(figure.subplots(rows, _COLUMNS, squeeze=False).flat):
     axes.set_axis_off()

@@ -4,7 +4,6 @@ import io
 import sys
 
 from etils import epath
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mlpvision.reporting import metrics
@@ -20,7 +19,6 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
   if not rows:
     return None
   figure = Figure(figsize=(13, 3.8), layout="constrained")
-  FigureCanvasAgg(figure)
   panels = _panels(rows)
   for axes, (metric, series) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
     factor = 1 if metric in ("loss", "learning_rate") else 100

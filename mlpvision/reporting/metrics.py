@@ -1,5 +1,6 @@
 """Writes metrics to WORKDIR/metrics.jsonl, one JSON object per line, and to TensorBoard."""
 
+import contextlib
 import errno
 import json
 import os
@@ -48,8 +49,6 @@ def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
   path = epath.Path(workdir) / FILE
   rows = []
   for line in path.read_text().splitlines() if path.exists() else []:
-    try:
+    with contextlib.suppress(json.JSONDecodeError):
       rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
   return rows

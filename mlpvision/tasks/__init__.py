@@ -18,6 +18,7 @@ predictions(probabilities, class_names, top): the prediction for one image; `as_
 caption(target, class_names): one target as text, for a contact sheet.
 """
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -32,13 +33,9 @@ from mlpvision.tasks import classification
 TASKS = {"classification": classification}
 
 
-def of(config: ml_collections.ConfigDict) -> ModuleType:
-  """The task in config.task. Raises UserError for an unknown name."""
-  return by_name(config.get("task", "classification"))
-
-
-def by_name(name: str) -> ModuleType:
-  """The task of this name. Raises UserError for an unknown name."""
+def of(config: Mapping[str, Any]) -> ModuleType:
+  """The task in config.task, by default classification. Raises UserError for an unknown name."""
+  name = config.get("task", "classification")
   if name not in TASKS:
     raise UserError(f"task={name!r}: must be one of {', '.join(TASKS)}")
   return TASKS[name]

@@ -17,18 +17,12 @@ from mlpvision.errors import UserError
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
 
 
-def softmax_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Softmax cross-entropy."""
-  return optax.softmax_cross_entropy(logits, targets)
-
-
-def sigmoid_loss(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Binary cross-entropy, summed over the classes (as in the JAX recipe of Mixer)."""
-  return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
-
-
-# float32 logits [B, K] and targets [B, K] that sum to 1 -> float32 [B].
-LOSSES = {"softmax": softmax_loss, "sigmoid": sigmoid_loss}
+# float32 logits [B, K] and targets [B, K] that sum to 1 -> float32 [B]. The sigmoid loss is the binary cross-entropy,
+# summed over the classes (as in the JAX recipe of Mixer).
+LOSSES = {
+  "softmax": optax.softmax_cross_entropy,
+  "sigmoid": lambda logits, targets: optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1),
+}
 
 
 def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
@@ -88,11 +82,8 @@ def partial(
 
   If several classes of an image are correct, any of them counts, and the target of the loss is uniform over them.
 
-  Args:
-    logits: float32 [b, K].
-    batch: {"label": int32 [b] or bool [b, k], "mask": bool [b]}.
-    loss_name: a key of LOSSES.
-    classes: int [k], the model's class for each label; None if they are the same.
+  logits: float32 [b, K]; batch: {"label": int32 [b] or bool [b, k], "mask": bool [b]}; loss_name: a key of LOSSES;
+    classes: int [k], the model's class for each label, None if they are the same.
   """
   if classes is not None:
     logits = logits[:, jnp.asarray(classes)]

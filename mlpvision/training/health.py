@@ -25,13 +25,11 @@ class Health:
     last_checkpoint: Callable[[], int | None],
     is_main: bool = True,
   ) -> None:
-    """
-    Args:
-      policy: "stop" ends the run at the first non-finite step, "skip" after ten in a row.
-      workdir: nonfinite.json, with the step and its images, is written here.
-      image_indices: step -> indices of its images in the training split.
-      last_checkpoint: waits for pending saves, and returns the step of the newest checkpoint or None.
-      is_main: whether this process writes files.
+    """policy: "stop" ends the run at the first non-finite step, "skip" after ten in a row.
+
+    workdir: nonfinite.json, with the step and its images, is written here, by the process with `is_main`.
+    image_indices: step -> indices of its images in the training split.
+    last_checkpoint: waits for pending saves, and returns the step of the newest checkpoint or None.
     """
     self._policy, self._workdir, self._is_main = policy, workdir, is_main
     self._image_indices, self._last_checkpoint = image_indices, last_checkpoint

@@ -5,6 +5,7 @@ import time
 
 from etils import epath
 import jax
+from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
@@ -16,7 +17,7 @@ from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import optim, state as state_lib, warm_start
+from mlpvision.training import optim, step as step_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
@@ -30,21 +31,18 @@ class Result:
 
   step: int
   finished: bool  # False if a signal stopped the run; the same call resumes it
-  state: state_lib.TrainState
+  state: step_lib.TrainState
   metrics: dict[str, float]  # of the last evaluation in this call
   summary: str  # the metrics as text
   is_main: bool  # whether this process reports
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
-  """Trains for config.duration, or resumes the run in `workdir`, and evaluates.
+  """Trains for config.duration, or resumes the run in `workdir`, and evaluates. Configs are in configs/default.py.
 
-  Args:
-    config: see configs/default.py.
-    workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
+  workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
 
-  Raises:
-    UserError: the input is invalid (before the first step), the loss is not finite, or a checkpoint cannot be saved.
+  Raises UserError: invalid input (before the first step), a loss that is not finite, or a checkpoint cannot be saved.
   """
   config_lib.check(config)
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
@@ -56,12 +54,19 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   saved = checkpoints.read_meta()
   if saved:
     config = warm_start.with_model_options(config, saved["from_weights"])
-    _check_same_run(saved["config"], config_lib.to_json(config), workdir)
+    if differences := config_lib.differences(saved["config"], config_lib.to_json(config)):
+      listed = "\n  ".join(differences)
+      raise UserError(
+        f"{workdir} holds a run of another config (old -> new):\n  {listed}\n"
+        "Use the old config to resume that run, or a new --workdir."
+      )
   setup = set_up(config, warm=bool(config.init_from) and saved is None)
-  from_weights = saved["from_weights"] if saved else _options_from_weights(config, setup.config)
+  class_names, as_json = setup.train_split.class_names, config_lib.to_json(setup.config)
+  # The model options that the config does not have were taken from the weights.
+  options = {name: value for name, value in as_json["model"].items() if name not in config.model}
+  from_weights = saved["from_weights"] if saved else options
   config = setup.config
-  class_names = setup.train_split.class_names
-  meta = dict(config=config_lib.to_json(config), class_names=class_names, from_weights=from_weights)
+  meta = dict(config=as_json, class_names=class_names, from_weights=from_weights)
   # The first state is this run's newest intact checkpoint, or has the parameters of config.init_from or random ones.
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -72,18 +77,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
       loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, class_names)
     if from_weights:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
-    state = state_lib.create(setup.init, setup.abstract, config.seed, loaded)
+    state = step_lib.create_state(setup.init, setup.abstract, config.seed, loaded)
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
-  progress = Progress(
-    start_step=start_step,
-    total_steps=setup.total_steps,
-    steps_per_epoch=setup.steps_per_epoch,
-    batch_size=config.data.batch_size,
-    quiet=not is_main,
-  )
-  evaluations = _make_evaluations(setup)
+  lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
+  progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, quiet=not is_main)
+  common, opened = (setup.model, class_names, config, setup.mesh), (setup.train_split, setup.eval_split)
+  entries = evaluators.entries(config).items()
+  evaluations = {name: evaluators.make(entry, *common, opened=opened)[0] for name, entry in entries}
 
   def write(step, scalars):
     if writer and step > start_step:  # earlier metrics are on disk
@@ -139,7 +141,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     # The order matters: a step's metrics must be on disk before its checkpoint.
     with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog, profile:
       while step < setup.total_steps and not stopped:
-        with progress.waiting(), profile.part("wait for data"):
+        with progress.waiting(), TraceAnnotation("wait for data"):
           batch = next(batches)
         with profile.step(step + 1), jax.transfer_guard("disallow"):
           state, metrics = train_step(state, batch)
@@ -156,14 +158,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         if due:
           health.settle()
         if "log" in due:
-          with profile.part("log"):
+          with TraceAnnotation("log"):
             log(step, jax.device_get(pending))
             pending = []
-        with profile.part("evaluate"):
+        with TraceAnnotation("evaluate"):
           scores = evaluate(step, state, [name for name in evaluations if name in due])
         results |= scores
         if "checkpoint" in due:
-          with profile.part("save"):
+          with TraceAnnotation("save"):
             pending = [{name: float(value) for name, value in m.items()} for m in jax.device_get(pending)]
             params = optim.evaluation_params(state.opt_state, state.params)
             evaluated = None if params is state.params else params
@@ -186,14 +188,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   return Result(step, step == setup.total_steps, state, results, summary, is_main)
 
 
-def _make_evaluations(setup):
-  """{name: evaluator} of config.evals."""
-  common = (setup.model, setup.train_split.class_names, setup.config, setup.mesh)
-  opened = (setup.train_split, setup.eval_split)
-  entries = evaluators.entries(setup.config)
-  return {name: evaluators.make(entry, *common, opened=opened)[0] for name, entry in entries.items()}
-
-
 def _say_overview(setup, origin, workdir, progress):
   split = setup.train_split
   progress.say(f"{setup.config.model.name} on {split.name}: {len(split):,} images, {len(split.class_names)} classes")
@@ -206,12 +200,6 @@ def _say_overview(setup, origin, workdir, progress):
     progress.say(origin)
 
 
-def _options_from_weights(config, completed):
-  """The fields of completed.model that config.model does not have, as JSON values."""
-  model = config_lib.to_json(completed)["model"]
-  return {name: value for name, value in model.items() if name not in config.model}
-
-
 def _make_writable(workdir):
   workdir = epath.Path(workdir)
   try:
@@ -221,13 +209,3 @@ def _make_writable(workdir):
     probe.unlink()
   except OSError as error:
     raise UserError(f"cannot write to the workdir {workdir}: {error}") from error
-
-
-def _check_same_run(saved, config, workdir):
-  differences = config_lib.differences(saved, config)
-  if differences:
-    listed = "\n  ".join(differences)
-    raise UserError(
-      f"{workdir} holds a run of another config (old -> new):\n  {listed}\n"
-      "Use the old config to resume that run, or a new --workdir."
-    )

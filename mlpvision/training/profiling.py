@@ -1,7 +1,7 @@
 """Profiles some steps, for TensorBoard's profile plugin and xprof."""
 
 import contextlib
-from typing import Any, Self
+from typing import Any
 
 from etils import epath
 import jax
@@ -9,15 +9,12 @@ import jax
 FOLDER = "profile"
 
 
-class Profile:
+class Profile(contextlib.AbstractContextManager):
   """A context that traces some steps of a run into WORKDIR/profile. Every process writes its own trace."""
 
   def __init__(self, steps: tuple[int, int] | None, workdir: epath.PathLike) -> None:
     """steps: (first, last) to trace, counted from 1; None for no trace."""
     self._steps, self._directory, self._is_tracing = steps, str(epath.Path(workdir) / FOLDER), False
-
-  def __enter__(self) -> Self:
-    return self
 
   def __exit__(self, *_: object) -> None:
     self._stop()
@@ -34,10 +31,6 @@ class Profile:
     if self._is_tracing and number >= self._steps[1]:
       jax.block_until_ready(metrics)
       self._stop()
-
-  def part(self, name: str) -> contextlib.AbstractContextManager:
-    """A context for a part of the loop, which appears in the trace with this name."""
-    return jax.profiler.TraceAnnotation(name)
 
   def _stop(self):
     if self._is_tracing:

@@ -15,8 +15,7 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.training import lr_multipliers, optim, state as state_lib, warm_start
-from mlpvision.training.step import make_train_step
+from mlpvision.training import lr_multipliers, optim, step as step_lib, warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Parts:
   model: nn.Module
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
-  init: Callable[..., state_lib.TrainState]  # see `state.make_init`
-  abstract: state_lib.TrainState  # of shapes, dtypes and shardings
+  init: Callable[..., step_lib.TrainState]  # see `step.make_init`
+  abstract: step_lib.TrainState  # of shapes, dtypes and shardings
   total_steps: int
   steps_per_epoch: float
   every: dict[str, int]
@@ -56,8 +55,7 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
   warm: open config.init_from for a warm start. This may be a download, so all other checks come first. Model options
     that the config does not have are then taken from the source; `Setup.config` has them all.
 
-  Raises:
-    UserError: an invalid dataset, mesh, batch size, duration, optimizer, model or source of a warm start.
+  Raises UserError: an invalid dataset, mesh, batch size, duration, optimizer, model or source of a warm start.
   """
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
@@ -79,8 +77,7 @@ def make_parts(
 
   devices: the devices of the mesh, or their descriptions; default: all devices.
 
-  Raises:
-    UserError: an invalid mesh, batch size, duration, optimizer or model.
+  Raises UserError: an invalid mesh, batch size, duration, optimizer or model.
   """
   return _with_model(config, _basis(config, num_images, devices), num_classes)
 
@@ -117,9 +114,9 @@ def _with_model(config, basis, num_classes):
   """`Parts` from the result of `_basis`."""
   model = tasks.make_model(config, num_classes)
   image_size = config.data.image_size
-  init = state_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
+  init = step_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
   try:
-    abstract = state_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
+    abstract = step_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={image_size}: {error}") from error
   lr_multipliers.check(abstract.params, config.optim.lr_multipliers)
@@ -136,24 +133,12 @@ def make_optimizer(
     f"{name}_steps": config_lib.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
     for name in ("warmup", "every", "delay")
   }
-  schedule = optim.make_schedule(
-    config.schedule.name,
-    peak=config.learning_rate,
-    total_steps=total_steps,
-    **steps,
-    start=config.schedule.start,
-    end=config.schedule.end,
-    clock=config.schedule.clock,
-  )
-  optimizer = optim.make_optimizer(
-    config.name,
-    schedule,
-    weight_decay=config.weight_decay,
-    decay_mask=config.decay_mask,
-    clip_norm=config.clip_norm,
-    kwargs=config.kwargs,
-    skip_nonfinite=config.nonfinite == "skip",
-  )
+  ends = {name: config.schedule[name] for name in ("start", "end", "clock")}
+  lengths = dict(total_steps=total_steps, **steps)
+  schedule = optim.make_schedule(config.schedule.name, peak=config.learning_rate, **lengths, **ends)
+  options = {name: config[name] for name in ("weight_decay", "decay_mask", "clip_norm", "kwargs")}
+  skip = config.nonfinite == "skip"
+  optimizer = optim.make_optimizer(config.name, schedule, **options, skip_nonfinite=skip)
   if config.name.startswith("schedule_free") and (config.lr_multipliers or config.layer_decay != 1):
     raise UserError(f"optim.name={config.name!r} averages its steps: it takes no optim.lr_multipliers or layer_decay")
   return lr_multipliers.scaled(optimizer, config.lr_multipliers, config.layer_decay), schedule
@@ -166,7 +151,7 @@ def lower_step(parts: Parts) -> jax.stages.Lowered:
     name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
     for name, (shape, dtype) in tasks.batch_spec(parts.config).items()
   }
-  step = make_train_step(parts.model, parts.optimizer, parts.config)
+  step = step_lib.make_train_step(parts.model, parts.optimizer, parts.config)
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
 

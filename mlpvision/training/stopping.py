@@ -1,5 +1,6 @@
 """Saving on signals and by time. Ctrl-C and SIGTERM stop after the current step; a second signal stops at once."""
 
+import contextlib
 import os
 import signal
 import time
@@ -18,28 +19,22 @@ class StopRequest:
   """
 
   def __init__(self) -> None:
-    self.signal_name = None
-    self._previous = {}
+    self.signal_name, self._previous = None, contextlib.ExitStack()
 
   def __enter__(self) -> Self:
-    self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
-    if jax.process_count() == 1:
-      self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
+    for number in (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else (signal.SIGINT,):
+      self._previous.callback(signal.signal, number, signal.signal(number, self._handle))
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._restore()
-
-  def _restore(self):
-    for number, handler in self._previous.items():
-      signal.signal(number, handler)
+    self._previous.close()
 
   def _handle(self, number, frame):
     del frame
     self.signal_name = signal.Signals(number).name
     # print is not reentrant, and the signal may have interrupted one.
     os.write(2, f"\n{self.signal_name}: saving after this step; send it again to end the run at once\n".encode())
-    self._restore()
+    self._previous.close()  # the next signal has its usual effect
     if jax.process_count() > 1:
       os.kill(os.getpid(), signal.SIGTERM)
 

@@ -22,13 +22,9 @@ def open_source(
 ) -> trained_lib.Trained:
   """Loads the `trained.Trained` in config.init_from, with its parameters in host memory.
 
-  Args:
-    config: init_from, model and task are read.
-    mesh: of the new run.
-    class_names: of the new run; a weight file with another number of classes is loaded without its head.
+  mesh, class_names: of the new run; a weight file with another number of classes is loaded without its head.
 
-  Raises:
-    UserError: no model can be loaded from init_from, or it is of another family.
+  Raises UserError: no model can be loaded from init_from, or it is of another family.
   """
   # Replicated arrays can be read by every process, on any mesh.
   options = dict(sharding=NamedSharding(mesh, P()), num_classes=len(class_names))
@@ -51,14 +47,9 @@ def completed(config: ml_collections.ConfigDict, source: trained_lib.Trained) ->
   A config that only names a family can therefore use weights of any size. Raises UserError if the weights cannot be
   adapted to data.image_size.
   """
-  own = _options(tasks.make_model(config, 1))
   model, _ = _fit(config, source)
-  options = {
-    name: value
-    for name, value in _options(model).items()
-    if name not in config.model and _as_tuple(value) != _as_tuple(own[name])
-  }
-  return with_model_options(config, options)
+  options = _other_options(config, model)
+  return with_model_options(config, {name: value for name, value in options.items() if name not in config.model})
 
 
 def with_model_options(config: ml_collections.ConfigDict, options: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -73,21 +64,15 @@ def with_model_options(config: ml_collections.ConfigDict, options: dict[str, Any
 def parameters(
   config: ml_collections.ConfigDict, source: trained_lib.Trained, abstract: Any, class_names: tuple
 ) -> tuple[dict[str, np.ndarray], str]:
-  """The parameters of `source` that the new run starts from.
+  """The parameters of `source` that the new run starts from: ({"path/of/leaf": float32 array}, text for the log).
 
   These are all parameters, except for the head if the classes differ. Position embeddings and token-mixing MLPs are
   adapted to the image size by `weights.resize`.
 
-  Args:
-    config: of the new run, from `completed`.
-    source: from `open_source`.
-    abstract, class_names: shapes of the parameters, and classes, of the new run.
+  config: of the new run, from `completed`.
+  abstract, class_names: shapes of the parameters, and classes, of the new run.
 
-  Returns:
-    ({"path/of/leaf": float32 NumPy array}, text for the log).
-
-  Raises:
-    UserError: the parameters do not fit the model.
+  Raises UserError: the parameters do not fit the model.
   """
   before = {path: np.asarray(array) for path, array in flatten_dict(source.params, sep="/").items()}
   model, params = _fit(config, source)
@@ -120,6 +105,12 @@ def _options(module):
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
 
 
+def _other_options(config, module):
+  """The `_options` of a module that differ from those of the config's model."""
+  own = _options(tasks.make_model(config, 1))
+  return {name: value for name, value in _options(module).items() if _as_tuple(value) != _as_tuple(own[name])}
+
+
 def _check_shapes(config, model, loaded, expected):
   """Raises UserError with the first leaves that do not fit, and the config fields that would make them fit."""
   problems = [f"{path}: not in the weights" for path in expected if path not in loaded]
@@ -131,12 +122,7 @@ def _check_shapes(config, model, loaded, expected):
   ]
   if not problems:
     return
-  own = _options(tasks.make_model(config, 1))
-  fields = [
-    f"--config.model.{name}={_as_tuple(value)}"
-    for name, value in _options(model).items()
-    if _as_tuple(value) != _as_tuple(own[name])
-  ]
+  fields = [f"--config.model.{name}={_as_tuple(value)}" for name, value in _other_options(config, model).items()]
   advice = f"These weights would fit with {' '.join(fields)}" if fields else "Use weights of the same model."
   what = f"init_from={config.init_from} does not fit {config.model.name} ({len(problems)} arrays)"
   raise UserError(f"{what}:\n{listing(problems)}\n{advice}")

@@ -12,8 +12,6 @@ import jax
 
 from mlpvision.errors import UserError
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h, so that a launcher restarts the process
-
 
 class Watchdog:
   """A context that ends the process if `beat` is not called for `seconds`.
@@ -52,15 +50,13 @@ class Watchdog:
   def _watch(self):
     while not self._done.wait(min(1.0, self._seconds / 4)):
       if time.monotonic() - self._last > self._seconds:
-        self._end()
-
-  def _end(self):
-    faulthandler.dump_traceback()
-    others = " Another process is probably dead or hangs." if jax.process_count() > 1 else ""
-    _exit(f"no progress for {self._seconds:.0f} s (hang_timeout) after {self._what}; stack traces are above.{others}")
+        faulthandler.dump_traceback()
+        others = " Another process is probably dead or hangs." if jax.process_count() > 1 else ""
+        what = f"no progress for {self._seconds:.0f} s (hang_timeout) after {self._what}"
+        _exit(f"{what}; stack traces are above.{others}")
 
 
 def _exit(what):
   where = f"process {jax.process_index()} of {jax.process_count()}"
   print(f"error: {where}: {what}\nThe same command resumes from the newest checkpoint.", file=sys.stderr, flush=True)
-  os._exit(EXIT_CODE)
+  os._exit(os.EX_TEMPFAIL)  # 75 of sysexits.h, so that a launcher restarts the process

@@ -15,18 +15,14 @@ from mlpvision.weights.known import Known
 _TIMEOUT = 8  # seconds without data
 
 
-def cache_dir() -> pathlib.Path:
-  """$MLPVISION_CACHE, or ~/.cache/mlpvision."""
-  return pathlib.Path(os.environ.get("MLPVISION_CACHE") or pathlib.Path.home() / ".cache" / "mlpvision")
-
-
 def fetch(entry: Known) -> str:
-  """The path of an entry's file in the cache, downloaded first if necessary.
+  """The path of an entry's file in $MLPVISION_CACHE or ~/.cache/mlpvision, downloaded first if necessary.
 
   Raises:
     WeightsError: the file must be downloaded manually, or the download failed; the message explains where to save it.
   """
-  path = cache_dir() / f"{entry.name}{entry.suffix}"
+  cache = pathlib.Path(os.environ.get("MLPVISION_CACHE") or pathlib.Path.home() / ".cache" / "mlpvision")
+  path = cache / f"{entry.name}{entry.suffix}"
   if path.exists():
     return str(path)
   if entry.url is None:

@@ -55,20 +55,11 @@ def _google():
       )
 
 
-def _timm(name, model, top1, *, crop_ratio, num_classes=1000, image_size=224, normalized=_IMAGENET, note=""):
+def _timm(name, model, top1, *, num_classes=1000, normalized=_IMAGENET, note="", **view):
   """A conversion on the Hugging Face hub, with timm's name and timm's measurement of top1."""
-  return Known(
-    name=name,
-    model=model,
-    url=f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors",
-    page=f"https://huggingface.co/timm/{name}",
-    suffix=".safetensors",
-    preprocessing=Preprocessing(**normalized, crop_ratio=crop_ratio, image_size=image_size),
-    top1=top1,
-    source="timm, results/results-imagenet.csv",
-    num_classes=num_classes,
-    note=note,
-  )
+  page, view = f"https://huggingface.co/timm/{name}", Preprocessing(**normalized, **view)
+  url, source = f"{page}/resolve/main/model.safetensors", "timm, results/results-imagenet.csv"
+  return Known(name, model, url, page, ".safetensors", view, top1, source, num_classes, note=note)
 
 
 _MISLABELED = "Despite the name, the accuracy is that of training from scratch on ImageNet-1k."

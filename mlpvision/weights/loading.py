@@ -193,13 +193,11 @@ def _options(file, family, table, params, saved, model_name):
   """The attributes from the file; the sizes are those of the model, if one is given."""
   noted = saved["options"]
   if model_name is not None:
-    if model_name not in models.MODELS:
-      models.create(model_name)  # raises, with the nearest names
-    wanted, sizes = models.MODELS[model_name]
+    wanted = type(models.create(model_name))  # ValueError for an unknown name
     if wanted is not family.module:
       found = f"{family.module.__name__} in {table.name} naming"
       raise WeightsError(file.path, f"contains weights of {found}, not of {model_name} ({wanted.__name__})")
-    return {**table.options, **noted, **sizes}
+    return {**table.options, **noted, **family.variants[model_name]}
   try:
     sizes = family.arguments(_shapes(params))
   except (LookupError, ValueError, ZeroDivisionError) as error:

@@ -31,7 +31,7 @@ _DTYPES = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
-# Options, schedules and NumPy scalars in checkpoints, whose content is ignored.
+# Options, schedules and NumPy scalars in checkpoints. Their content is ignored.
 _INERT = {
   ("argparse", "Namespace"),
   ("types", "SimpleNamespace"),

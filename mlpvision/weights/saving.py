@@ -46,18 +46,14 @@ def save(
   table = tables.table_for(models.family_of(module), file_format)
   if table is None:
     raise WeightsError(path, f"{type(module).__name__} has no .npz layout", "Use the suffix .safetensors.")
-  arrays, strangers = {}, []
-  for ours, array in flatten_dict(params, sep="/").items():
-    translated = table.theirs(ours)
-    if translated is None:
-      strangers.append(ours)
-    else:
-      name, transform = translated
-      arrays[name] = transform(array)
+  flat = flatten_dict(params, sep="/")
+  translated = {ours: table.theirs(ours) for ours in flat}
+  strangers = [ours for ours, found in translated.items() if found is None]
   if class_names is not None and len(class_names) != module.num_classes:
     raise WeightsError(path, f"{len(class_names)} class names for a head of {module.num_classes}")
-  if strangers or not arrays:
+  if strangers or not flat:
     raise WeightsError(path, f"these parameters are not of {type(module).__name__}", listing(strangers))
+  arrays = {name: transform(flat[ours]) for ours, (name, transform) in translated.items()}
   write(path, arrays, _metadata(module, preprocessing, class_names) if file_format == "safetensors" else None)
 
 

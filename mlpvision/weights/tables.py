@@ -14,6 +14,7 @@ from mlpvision.models.naming import Leaf, Table, numbers
 
 # From data-parallel and compiled PyTorch modules, and from Flax training states.
 PREFIXES = ("module.", "_orig_mod.", "opt/target/", "params/")
+_NUMBERED = re.compile(r"(?<![^/])([A-Z]\w*)_(\d+)(?![^/])")  # a part of a path, such as LayerNorm_0
 
 
 def strip_prefixes(names: Collection[str]) -> dict[str, str]:
@@ -31,29 +32,18 @@ def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:
   Before linen, Flax numbered all unnamed submodules of a module in one sequence (LayerNorm_0, Dense_1); linen numbers
   each class from 0. All blocks are renumbered by the same offset, so that a missing block can still be detected.
   """
-  counted = {}
+  counted = {}  # {(path of the parent, class): numbers}
   for name in names:
-    parts = name.split("/")
-    for depth, part in enumerate(parts):
-      match = re.fullmatch(r"([A-Z]\w*)_(\d+)", part)
-      if match:
-        counted.setdefault(("/".join(parts[:depth]), match[1]), set()).add(int(match[2]))
-  if all("Block" in kind or max(known) == len(known) - 1 for (_, kind), known in counted.items()):
+    for match in _NUMBERED.finditer(name):
+      counted.setdefault((name[: match.start()], match[1]), set()).add(int(match[2]))
+  if all("Block" in kind or max(found) == len(found) - 1 for (_, kind), found in counted.items()):
     return {name: name for name in names}
 
-  def new(parent, part):
-    match = re.fullmatch(r"([A-Z]\w*)_(\d+)", part)
-    if not match:
-      return part
-    known = sorted(counted[parent, match[1]])
-    number = int(match[2])
-    return f"{match[1]}_{number - known[0] if 'Block' in match[1] else known.index(number)}"
+  def in_linen(match):
+    found, number = sorted(counted[match.string[: match.start()], match[1]]), int(match[2])
+    return f"{match[1]}_{number - found[0] if 'Block' in match[1] else found.index(number)}"
 
-  renamed = {}
-  for name in names:
-    parts = name.split("/")
-    renamed[name] = "/".join(new("/".join(parts[:depth]), part) for depth, part in enumerate(parts))
-  return renamed
+  return {name: _NUMBERED.sub(in_linen, name) for name in names}
 
 
 def identify(names: Collection[str], family_name: str | None = None) -> tuple[Family | None, Table | None]:

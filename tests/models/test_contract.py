@@ -1,4 +1,4 @@
-"""What docs/design.md promises of every family, on small models: calls, names of parameters, training, remat, sizes."""
+"""The contract of docs/design.md for small models of every family: calls, parameter names, training, remat, sizes."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def _create(name, **options):
 
 @functools.cache
 def _params(name):
-  """Random everywhere, so that no parameter hides behind a zero or a one."""
+  """All values are random, because a parameter of zeros or ones could go unnoticed."""
   random = np.random.default_rng(1)
 
   def leaf(path, shape):
@@ -54,7 +54,7 @@ def _loss(name, params, **options):
 
 @functools.cache
 def _results(name):
-  """All that the tests look at, from one compilation for each model."""
+  """The results for all tests, from one compilation per model."""
 
   def run(params):
     apply = functools.partial(_apply, name, params)
@@ -135,7 +135,7 @@ def test_every_parameter_is_trained(name):
 @pytest.mark.parametrize("name", ["s2mlp_wide", "swin_tiny"])
 @pytest.mark.parametrize("remat", ["block", "preactivations"])
 def test_remat_changes_nothing(name, remat):
-  """Of a plain stack and of a pyramid, with what is random in them; the next test is on all."""
+  """For a plain stack and a pyramid, with drop path and dropout; the next test covers all families."""
   found = jax.jit(jax.grad(lambda p: _loss(name, p, drop_path=0.2, dropout=0.1, remat=remat)[0]))(_params(name))
   expected = _results(name)["gradient"]
   assert max(jax.tree.leaves(jax.tree.map(goldens.relative_error, found, expected))) < 1e-4
@@ -143,7 +143,7 @@ def test_remat_changes_nothing(name, remat):
 
 @pytest.mark.parametrize("name", _SMALL)
 def test_remat_keeps_preactivations_and_repeats_no_product(name):
-  """The products in the gradient's jaxpr: a block computed again adds its own, preactivations add none."""
+  """Counts the products in the gradient's jaxpr: "block" adds those of the block, "preactivations" adds none."""
 
   def products_and_kept(remat):
     def run(params):
@@ -154,7 +154,7 @@ def test_remat_keeps_preactivations_and_repeats_no_product(name):
     return cost.macs(cost.products(jaxpr.jaxpr)), sum(x.size for x in jax.tree.leaves(pull_back))
 
   (products, kept), (block, _), (pre, kept_pre) = map(products_and_kept, ("none", "block", "preactivations"))
-  attention = "vit" in name or "swin" in name  # whose products of activations are computed again
+  attention = "vit" in name or "swin" in name  # the products of activations are recomputed
   assert products < block
   assert products <= pre < block if attention else pre == products
   assert kept_pre < kept
@@ -162,7 +162,7 @@ def test_remat_keeps_preactivations_and_repeats_no_product(name):
 
 @pytest.mark.parametrize("name", _SMALL)
 def test_names_of_parameters(name):
-  """Stem, head and blocks where layer-wise learning rates and fine-tuning look for them; kernels are what decays."""
+  """Layer-wise learning rates and fine-tuning find stem, head and blocks; weight decay applies only to kernels."""
   params, model = _params(name), _create(name)
   assert params["stem"]["kernel"].shape == (model.patch_size, model.patch_size, 3, model.hidden_dim)
   assert params["head"].keys() == {"kernel", "bias"}
@@ -180,7 +180,7 @@ def test_names_of_parameters(name):
 
 @pytest.mark.parametrize("name", [next(iter(row.small)) for row in FAMILIES.values()])
 def test_the_model_axis_cuts_the_channel_mlps(name):
-  """Of each block the first layer by columns with its bias, the second by rows; nothing else."""
+  """The first layer of each block by columns, with its bias; the second by rows; nothing else."""
   mesh = sharding.make_mesh(data=4, model=2)
   (family,) = [family for family in models.FAMILIES if name in family.variants]
   shardings = flatten_dict(sharding.tree_shardings(_params(name), mesh, model_axis=family.model_axis), sep="/")
@@ -210,7 +210,7 @@ def test_images_that_do_not_fit_are_refused(name):
 
 @pytest.mark.parametrize("name", _SMALL)
 def test_shapes_tell_the_sizes(name):
-  """All attributes that the family says its parameters tell, but those that it leaves open."""
+  """Checks all attributes that the family derives from shapes, except ambiguous ones."""
   model = _create(name)
   told = models.family_of(model).arguments({path: array.shape for path, array in _paths(name).items()})
   assert {key: value for key, value in told.items() if value is not None and value != getattr(model, key)} == {}

@@ -1,4 +1,4 @@
-"""Counts against the papers' arithmetic, for every variant."""
+"""Counts of every variant, compared with the papers' arithmetic."""
 
 import pathlib
 import re

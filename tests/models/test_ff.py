@@ -1,4 +1,4 @@
-"""FF's grid of patches; its numbers are in tests/weights, its sizes and promises in the tests of the contract."""
+"""FF's grid of patches. Its values are tested in tests/weights, its sizes and its contract in test_contract.py."""
 
 import goldens
 import jax

@@ -1,4 +1,4 @@
-"""Products, GELU and norms, whose forms or gradients are our own, against the plain ones."""
+"""Products, GELU and norms with their own forms or gradients, compared with the plain ones."""
 
 from flax import linen as nn
 import jax
@@ -66,25 +66,25 @@ def test_a_large_mean_does_not_spoil_the_norm_of_a_map():
 
 
 def test_the_norm_of_a_bfloat16_map_is_as_good_as_its_values():
-  """In value and gradient, at a mean of ten standard deviations, beside the norm of the same values in float32."""
+  """In value and gradient, at a mean of ten standard deviations, compared with the norm of these values in float32."""
   x = (10 + _random(2, 7, 7, 24)).astype(jnp.bfloat16)
   params = {"params": {"scale": 1 + 0.1 * _random(24, seed=1), "bias": _random(24, seed=2)}}
   towards = _random(2, 7, 7, 24, seed=3)
 
-  def run(dtype):
+  def run(x):
     def value(x):
-      return (layers.GroupNorm1(dtype=dtype).apply(params, x) * towards).sum()
+      return (layers.GroupNorm1(dtype=x.dtype).apply(params, x) * towards).sum()
 
-    return layers.GroupNorm1(dtype=dtype).apply(params, x.astype(dtype)), jax.grad(value)(x.astype(dtype))
+    return layers.GroupNorm1(dtype=x.dtype).apply(params, x), jax.grad(value)(x)
 
-  for ours, exact in zip(run(jnp.bfloat16), run(jnp.float32), strict=True):
+  for ours, exact in zip(*(jax.jit(run)(x.astype(dtype)) for dtype in (jnp.bfloat16, jnp.float32)), strict=True):
     assert ours.dtype == jnp.bfloat16
     np.testing.assert_allclose(ours, exact, rtol=0.01, atol=0.02)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA on CPU")
 def test_the_compiler_options_keep_the_barriers_between_blocks():
-  """Without them, the backward pass computes parts of it again and again: it reads and writes more."""
+  """Without them, the backward pass recomputes parts of itself, and reads and writes more bytes."""
   sizes = dict(patch_size=8, num_blocks=5, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16)
   model = models.create("mixer_b16", num_classes=2, **sizes)
   images = jnp.zeros((2, 32, 32, 3))

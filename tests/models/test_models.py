@@ -1,4 +1,4 @@
-"""S2-MLP's formula and options, drop path, and what `create` and the modules refuse."""
+"""S2-MLP's formula and options, drop path, and the errors of `create` and the modules."""
 
 from flax import linen as nn
 import jax
@@ -11,9 +11,9 @@ from mlpvision.models import layers, s2mlp
 
 
 def _tiny(**overrides):
-  """(S2-MLP, random parameters, images); random everywhere, so that no leaf hides behind a zero or a one."""
+  """(S2-MLP, parameters, images); all values are random, because a parameter of zeros or ones could go unnoticed."""
   sizes = dict(patch_size=4, num_blocks=2, hidden_dim=16, num_classes=5)
-  model = models.create("s2mlp_wide", **sizes, **overrides)
+  model = models.create("s2mlp_wide", **sizes | overrides)
   images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
   shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
   random = np.random.default_rng(7)
@@ -30,7 +30,7 @@ def _layer_norm(x, scale, bias):
 
 
 def test_s2mlp_equals_its_formula_in_numpy():
-  """Fig. 1 and Algorithm 1 written out; there is no original to compare with."""
+  """Fig. 1 and Algorithm 1 in NumPy, because there is no original to compare with."""
   from math import erf
 
   model, params, images = _tiny()
@@ -62,7 +62,7 @@ def test_s2mlp_equals_its_formula_in_numpy():
 
 def test_s2mlp_options_change_the_result():
   options = dict(norm_position="pre", border="zero", norm="none", stem_norm="none", directions="eight")
-  model, params, images = _tiny()
+  model, params, images = _tiny(num_blocks=1)
   others = [model.clone(**{name: value}) for name, value in options.items()]
   plain, *changed = jax.jit(lambda p, x: [m.apply({"params": p}, x) for m in (model, *others)])(params, images)
   for name, logits in zip(options, changed, strict=True):
@@ -70,11 +70,11 @@ def test_s2mlp_options_change_the_result():
 
 
 def test_without_shifts_no_patch_sees_another():
-  """Table 7's last row: the output of one patch then depends on that patch alone."""
+  """Table 7's last row: the output of a patch then depends only on this patch."""
   for directions, alone in (("none", True), ("four", False)):
     model, params, images = _tiny(directions=directions)
-    (before,) = _apply(model, params, images, method="features")
-    (after,) = _apply(model, params, images.at[:, :4, :4].add(1.0), method="features")
+    images = jnp.concatenate([images, images.at[:, :4, :4].add(1.0)])
+    before, after = jnp.split(_apply(model, params, images, method="features")[0], 2)
     assert bool((before[:, 0, 1] == after[:, 0, 1]).all()) == alone
 
 
@@ -128,7 +128,7 @@ def test_wrong_names_are_corrected(name, options, message):
   [
     ("s2mlp_wide", {}, 30, "patches of 16x16"),
     ("mixer_b16", {}, 100, "patches of 16x16"),
-    ("asmlp_tiny", {}, 48, "divisible by 32"),
+    ("asmlp_tiny", {"depths": (1, 1, 1, 1)}, 48, "divisible by 32"),
     ("asmlp_tiny", {"connection": "both"}, 64, "connection"),
     ("asmlp_tiny", {"shift_size": 2}, 64, "odd"),
     ("s2mlp_wide", {"norm": "batch"}, 32, "unknown norm"),

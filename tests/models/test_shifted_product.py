@@ -1,4 +1,4 @@
-"""The convolution that TPUs get is the shift and the product that others get, in value and gradient."""
+"""The convolution on TPU equals the shift and product on other platforms, in value and gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def _value_and_gradients(function, x, kernel, g):
 @pytest.mark.parametrize(("channels", "size"), [(24, 5), (40, 7), (5, 7), (16, 3)])
 @pytest.mark.parametrize("axis", [1, 2])
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_both_forms_equal_the_product_behind_the_shift(channels, size, axis, dilation):
+def test_both_forms_equal_the_product_after_the_shift(channels, size, axis, dilation):
   random = np.random.default_rng(0)
   x, kernel = random.standard_normal((2, 6, 9, channels)), random.standard_normal((channels, 8))
   g = random.standard_normal((2, 6, 9, 8))
@@ -34,7 +34,7 @@ def test_both_forms_equal_the_product_behind_the_shift(channels, size, axis, dil
   def run(*arguments):
     return [_value_and_gradients(function, *arguments) for function in (plain, as_used, convolution)]
 
-  with jax.enable_x64(True):  # so that the order in which products are added does not count
+  with jax.enable_x64(True):  # so that the order of additions does not matter
     expected, *found = jax.jit(run)(x, kernel, g)
   for results in found:
     for result, right in zip(results, expected, strict=True):

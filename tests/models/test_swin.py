@@ -1,4 +1,4 @@
-"""What Swin has of its own: windows that are padded or shrunk, against timm's numbers."""
+"""Swin's padded and shrunk windows, compared with timm's values."""
 
 import goldens
 import jax
@@ -9,9 +9,9 @@ from mlpvision.models import swin
 
 
 def test_maps_that_windows_do_not_divide():
-  """Maps of 18x11, 9x6 and 5x3 under windows of 4x4: padded, and in the last stage shrunk along one axis."""
+  """Maps of 18x11, 9x6 and 5x3 with windows of 4x4: padded, and in the last stage shrunk along one axis."""
   meta, state, arrays = goldens.read("swin_timm_odd")
-  for block in range(2):  # timm's table for 4x3 windows, into the middle of one for 4x4
+  for block in range(2):  # pads timm's table for 4x3 windows to one for 4x4
     name = f"layers.2.blocks.{block}.attn.relative_position_bias_table"
     state[name] = np.pad(state[name].reshape(7, 5, 4), ((0, 0), (1, 1), (0, 0))).reshape(49, 4)
   sizes = dict(depths=tuple(meta["depths"]), num_heads=tuple(meta["num_heads"]), window_size=meta["window_size"])

@@ -1,4 +1,4 @@
-"""What the TPU compiler makes of one block of each family: v5e, bfloat16, forward and gradient, no TPU needed."""
+"""The TPU compiler's estimates for one block of three families: v5e, bfloat16, forward and gradient; needs no TPU."""
 
 import re
 
@@ -21,7 +21,7 @@ def compile_block(monkeypatch):
   pytest.importorskip("libtpu")
   from jax.experimental import topologies
 
-  monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # another process may have loaded it
+  monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # another process may have loaded libtpu
   topology = dict(topology_name="v5e:1x1", chips_per_host_bounds=(1, 1, 1))
   device = topologies.get_topology_desc(platform="tpu", **topology).devices[0]
 

@@ -1,4 +1,4 @@
-"""What ViT has of its own: class token and position embedding."""
+"""ViT's class token and position embedding."""
 
 import goldens
 import pytest

@@ -8,13 +8,13 @@ import ml_collections
 import numpy as np
 
 from mlpvision import config as config_lib, sharding, tasks
-from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training import setup as setup_lib, step as step_lib
 
 
 def run(config, steps):
   """(loss of each step, final state): the batches depend on the step alone, the state on the config."""
   setup, compiled = prepare(config)
-  state = state_lib.create(setup.init, setup.abstract, config.seed)
+  state = step_lib.create_state(setup.init, setup.abstract, config.seed)
   losses = []
   for i in range(steps):
     batch = sharding.put_batch(tasks.random_batch(config, 10, seed=i), setup.mesh)

@@ -16,7 +16,7 @@ from configs import default, recipes
 from mlpvision import config as config_lib, models, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
-from mlpvision.training import optim, setup as setup_lib, state as state_lib
+from mlpvision.training import optim, setup as setup_lib, step as step_lib
 
 _ALL = dict(peak=1e-3, warmup_steps=10, total_steps=110, start=1e-6, end=1e-5)
 
@@ -218,9 +218,9 @@ def test_twenty_steps(name, digits, tmp_path):
   assert float(loss(optim.evaluation_params(state, params))) < first - 0.03
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state)))
 
-  init = state_lib.make_init(model, optimizer, image_size=28, ema=False)
-  abstract = state_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
-  whole = state_lib.TrainState(jnp.asarray(20, jnp.int32), params, None, state)
+  init = step_lib.make_init(model, optimizer, image_size=28, ema=False)
+  abstract = step_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
+  whole = step_lib.TrainState(jnp.asarray(20, jnp.int32), params, None, state)
   checkpoints = Checkpoints(tmp_path, keep=1)
   checkpoints.save(20, jax.device_put(whole, jax.tree.map(lambda x: x.sharding, abstract)), {})
   checkpoints.close()

@@ -13,7 +13,7 @@ from running import prepare, run
 from mlpvision import tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
-from mlpvision.training import setup as setup_lib, state as state_lib
+from mlpvision.training import setup as setup_lib, step as step_lib
 from mlpvision.training.step import accumulate, make_train_step
 
 
@@ -68,7 +68,7 @@ def test_what_a_step_changes_and_reports(config):
   config.augment.flip = 0.0
   model, optimizer = _Toy(10), optax.sgd(0.5)
   step = jax.jit(make_train_step(model, optimizer, config))
-  state = state_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
+  state = step_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
   batch = tasks.random_batch(config, 10)
   batch["replaced"][:3] = True
   new, metrics = step(state, batch)
@@ -138,10 +138,11 @@ def test_label_smoothing_and_losses():
   np.testing.assert_allclose(targets, [[0.05, 0.05, 0.85, 0.05]], rtol=1e-6)
   logits = jnp.array([[1.0, -2.0, 0.5, 3.0]])
   p = np.exp(logits) / np.exp(logits).sum()
-  np.testing.assert_allclose(classification.softmax_loss(logits, targets), -(targets * np.log(p)).sum(-1), rtol=1e-5)
+  losses = {name: loss(logits, targets) for name, loss in classification.LOSSES.items()}
+  np.testing.assert_allclose(losses["softmax"], -(targets * np.log(p)).sum(-1), rtol=1e-5)
   s = 1 / (1 + np.exp(-logits))
   bce = -(targets * np.log(s) + (1 - targets) * np.log(1 - s)).sum(-1)
-  np.testing.assert_allclose(classification.sigmoid_loss(logits, targets), bce, rtol=1e-5)
+  np.testing.assert_allclose(losses["sigmoid"], bce, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Loading by name: the cache, downloads, and what is said where there is no network."""
+"""Loading by name: the cache, downloads, and errors without a network."""
 
 import dataclasses
 import functools

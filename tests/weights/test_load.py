@@ -1,4 +1,4 @@
-"""Weights in: the originals' numbers through the loader, the Mixer's layouts, sizes from shapes, heads."""
+"""Loading weights: the originals' values, the Mixer's layouts, sizes from shapes, heads."""
 
 import logging
 
@@ -12,9 +12,9 @@ from mlpvision import models, weights
 
 
 @pytest.mark.parametrize("name", goldens.GOLDENS)
-def test_golden_file_gives_the_originals_numbers(tmp_path, name):
+def test_golden_file_gives_the_originals_numbers(name):
   meta, _, arrays = goldens.read(name)
-  module, params, info = weights.load(goldens.write(tmp_path, name), **goldens.GOLDENS[name][1])
+  module, params, info = goldens.loaded(name)
   assert module == models.create(info.model_name, num_classes=meta["num_classes"], **info.overrides)
   assert info.head == "file"
   logits, maps = goldens.logits_and_maps(module, params, arrays["input"])
@@ -22,7 +22,7 @@ def test_golden_file_gives_the_originals_numbers(tmp_path, name):
   for key, expected in arrays.items():
     if key.startswith("out/stage"):
       assert goldens.relative_error(maps[int(key.removeprefix("out/stage"))], expected) < 1e-5
-    elif key == "out/features":  # with the class token first where there is one
+    elif key == "out/features":  # may start with the class token
       actual = np.asarray(maps[0]).reshape(len(expected), -1, expected.shape[-1])
       assert goldens.relative_error(actual, expected[:, -actual.shape[1] :]) < 1e-5
 
@@ -47,7 +47,7 @@ def test_layouts_of_the_mixers_npz(tmp_path, layout):
 
 
 def _old_layout(params):
-  """As before the release: both layers of an MLP in one module, with axes of length 1; numbered over all classes."""
+  """The layout before the release: an MLP is one module, with axes of length 1; all classes share one numbering."""
   for name, array in params.items():
     name = name.replace("stem", "embedding").replace("pre_head_layer_norm", "Mixer/encoder_norm")
     name = name.replace("MixerBlock_", "Mixer/encoderblock_").replace("LayerNorm_1", "LayerNorm_2")
@@ -59,7 +59,7 @@ def _old_layout(params):
 
 
 def _pre_linen(params):
-  """One sequence of numbers over all submodules, as Flax had it before linen."""
+  """One sequence of numbers for all submodules, as in Flax before linen."""
   for name, array in params.items():
     name = name.replace("LayerNorm_1", "LayerNorm_2").replace("MixerBlock_1", "MixerBlock_2")
     yield name.replace("MixerBlock_0", "MixerBlock_1"), array
@@ -87,7 +87,7 @@ def test_official_names_of_resmlp_and_swin(tmp_path):
   _, loaded, info = weights.load(tmp_path / "swin.safetensors")
   assert info.naming == "official"
   jax.tree.map(np.testing.assert_array_equal, loaded, goldens.ours(params))
-  # Without the head, whose name differs too: the official downsampling of stage 0 would be timm's of a stage before it.
+  # Also without the head, which has another name too: timm has no downsampling at the end of stage 0.
   body = {name: array for name, array in official.items() if not name.startswith("head")}
   save_file(body, tmp_path / "body.safetensors")
   assert weights.load(tmp_path / "body.safetensors", num_classes=None).info.naming == "official"
@@ -133,7 +133,7 @@ def test_a_missing_block_is_missing(tmp_path):
 @pytest.mark.parametrize("name", goldens.GOLDENS)
 def test_another_number_of_classes_makes_a_new_head(tmp_path, caplog, name):
   path, options = goldens.write(tmp_path, name), goldens.GOLDENS[name][1]
-  _, original, _ = weights.load(path, **options)
+  _, original, _ = goldens.loaded(name)
   with caplog.at_level(logging.WARNING, logger="absl"):
     module, params, info = weights.load(path, num_classes=7, **options)
   assert "has a head of 10 classes; the head of 7 classes" in caplog.text
@@ -152,9 +152,8 @@ def test_no_classes_gives_features(tmp_path):
   assert jax.eval_shape(module.apply, {"params": params}, arrays["input"]).shape == (2, 192)
 
 
-def test_loaded_arrays_do_not_depend_on_the_file(tmp_path):
-  path = goldens.write(tmp_path, "asmlp")
-  _, params, _ = weights.load(path)
+def test_loaded_arrays_do_not_depend_on_the_file():
+  _, params, _ = goldens.loaded("asmlp")
   for array in jax.tree.leaves(params):
     assert array.dtype == np.float32
     assert array.flags.owndata

@@ -13,8 +13,8 @@ import torch_files
 
 from mlpvision import models, weights
 
-# In a process of its own: the peak covers the interpreter, JAX and the file's pages too. Not by getrusage, whose
-# maximum a process inherits from the one that started it.
+# Runs in a separate process, so that the peak includes the interpreter, JAX and the file's pages. Does not use
+# getrusage, because a process inherits its parent's maximum.
 _LOAD = """
 import json, pathlib, re, sys, time
 from mlpvision import weights

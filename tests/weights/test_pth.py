@@ -1,4 +1,4 @@
-"""Files of torch.save, read without torch; see tests/data/torch/README.md."""
+"""torch.save files, read without torch; see tests/data/torch/README.md."""
 
 import io
 import os
@@ -76,7 +76,7 @@ def test_runs_no_code(tmp_path, legacy):
   assert not proof.exists()
 
 
-# Ways to reach a function through names that are allowed, or through the pickle machine itself.
+# Attempts to reach a function through allowed names, or through the pickle machine.
 GADGETS = {
   "getattr of a class": b"cbuiltins\ngetattr\n.",
   "dotted name": b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.",
@@ -110,7 +110,7 @@ def rewritten(path, change, **entries):
 
 
 def test_refuses_windows_beyond_the_storage(tmp_path):
-  # The last shape is head.bias': (3,), which becomes (200,) of a storage of 3.
+  # Changes the last shape, that of head.bias, from (3,) to (200,), with a storage of 3.
   def enlarge(data):
     return data.replace(b"K\x03\x85", b"K\xc8\x85")
 

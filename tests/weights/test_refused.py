@@ -1,4 +1,4 @@
-"""Files that are no usable weights: each is refused with its name, what is wrong, and what to do."""
+"""Files that are not usable weights. Each error names the file, the problem and a remedy."""
 
 import goldens
 import numpy as np

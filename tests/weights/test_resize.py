@@ -1,4 +1,4 @@
-"""Weights for one image size made into weights for another."""
+"""Adapting weights to another image size."""
 
 import goldens
 import jax
@@ -12,25 +12,23 @@ from mlpvision.weights import resize
 
 @pytest.mark.parametrize(("rows", "columns", "factor"), [(4, 4, 2), (2, 8, 2), (8, 2, 3)])
 def test_mixer_treats_each_part_of_the_map_as_before(tmp_path, rows, columns, factor):
-  """The paper's initialisation: at K times the resolution, K x K images side by side do not see each other."""
-  module, params, _ = weights.load(goldens.write(tmp_path, "mixer_npz"))
+  """The paper's initialization: at K times the resolution, K x K images side by side do not affect each other."""
+  module, params, _ = goldens.loaded("mixer_npz")
   parts = np.random.default_rng(0).normal(size=(factor, factor, rows * 8, columns * 8, 3)).astype(np.float32)
   image = parts.swapaxes(1, 2).reshape(1, factor * rows * 8, factor * columns * 8, 3)
   large, grown, info = weights.load(goldens.write(tmp_path, "mixer_npz"), image_size=image.shape[1:3])
   assert large.tokens_mlp_dim == factor**2 * module.tokens_mlp_dim
   assert info.overrides["tokens_mlp_dim"] == large.tokens_mlp_dim
 
-  expected = goldens.apply(module, params, parts.reshape(-1, rows * 8, columns * 8, 3), method="features")[0]
-  (actual,) = goldens.apply(large, grown, image, method="features")
+  means, (expected,) = goldens.logits_and_maps(module, params, parts.reshape(-1, rows * 8, columns * 8, 3))
+  logits, (actual,) = goldens.logits_and_maps(large, grown, image)
   actual = actual.reshape(factor, rows, factor, columns, -1).swapaxes(1, 2).reshape(expected.shape)
   assert goldens.relative_error(actual, expected) < 1e-6
-  logits = goldens.apply(large, grown, image)
-  means = goldens.apply(module, params, parts.reshape(-1, rows * 8, columns * 8, 3)).mean(0, keepdims=True)
-  assert goldens.relative_error(logits, means) < 1e-5
+  assert goldens.relative_error(logits, means.mean(0, keepdims=True)) < 1e-5
 
 
-def test_token_mixing_alone_is_the_old_one_in_each_part(tmp_path):
-  module, params, _ = weights.load(goldens.write(tmp_path, "mixer_npz"))
+def test_token_mixing_alone_is_the_old_one_in_each_part():
+  module, params, _ = goldens.loaded("mixer_npz")
   large, grown = resize.mixer_tokens(module, params, 2)
   tokens = np.random.default_rng(0).normal(size=(1, 48, 8, 8)).astype(np.float32)
 
@@ -81,9 +79,9 @@ def test_bicubic_is_torchs():
 
 def test_vit_positions(tmp_path):
   path = goldens.write(tmp_path, "vit_timm")
-  _, params, _ = weights.load(path, num_heads=4)
+  _, params, _ = goldens.loaded("vit_timm")
   module, grown, _ = weights.load(path, num_heads=4, image_size=(48, 40))
-  assert goldens.apply(module, grown, np.zeros((1, 48, 40, 3), np.float32)).shape == (1, 10)
+  assert jax.eval_shape(module.apply, {"params": grown}, np.zeros((1, 48, 40, 3), np.float32)).shape == (1, 10)
   old, new = params["pos_embedding"], grown["pos_embedding"]
   np.testing.assert_array_equal(new[:, 0], old[:, 0])
   expected = resize._resample(old[0, 1:].reshape(4, 4, 48), (6, 5), True)
@@ -94,14 +92,14 @@ def test_vit_positions(tmp_path):
 
 def test_swin_windows(tmp_path):
   path = goldens.write(tmp_path, "swin_timm")
-  _, params, _ = weights.load(path)
+  _, params, _ = goldens.loaded("swin_timm")
   module, grown, info = weights.load(path, window_size=6)
   assert module.window_size == info.overrides["window_size"] == 6
   for block in ("stage_0_block_0", "stage_1_block_1"):
     old, new = params[block]["relative_position_bias"], grown[block]["relative_position_bias"]
     np.testing.assert_array_equal(new, resize._resample(old, (11, 11), False))
     np.testing.assert_allclose(new[5, 5], old[3, 3], rtol=1e-6)  # the middle stays the middle
-  assert goldens.apply(module, grown, np.zeros((1, 96, 96, 3), np.float32)).shape == (1, 10)
+  assert jax.eval_shape(module.apply, {"params": grown}, np.zeros((1, 96, 96, 3), np.float32)).shape == (1, 10)
 
 
 def test_families_of_one_or_any_size(tmp_path):
@@ -111,12 +109,12 @@ def test_families_of_one_or_any_size(tmp_path):
     with pytest.raises(ValueError, match="for 16 patches cannot be adapted to 8x8"):
       weights.load(path, image_size=64)
   path = goldens.write(tmp_path, "asmlp")
-  plain, same = weights.load(path), weights.load(path, image_size=96)
+  plain, same = goldens.loaded("asmlp"), weights.load(path, image_size=96)
   jax.tree.map(np.testing.assert_array_equal, plain.params, same.params)
   with pytest.raises(ValueError, match="cannot take 48x48"):
     weights.load(path, image_size=48)
   swin = goldens.write(tmp_path, "swin_timm")
-  plain, same = weights.load(swin), weights.load(swin, image_size=(36, 44))  # whose maps are padded where they are odd
+  plain, same = goldens.loaded("swin_timm"), weights.load(swin, image_size=(36, 44))  # odd maps are padded
   jax.tree.map(np.testing.assert_array_equal, plain.params, same.params)
   for height, width in ((36, 30), (30, 36)):
     with pytest.raises(ValueError, match=f"cannot take {height}x{width}"):

@@ -59,7 +59,10 @@ def config(name: str) -> Config | None:
   """The Config of "fall11", "winter21", "winter21_256" (shorter side) or "p". Raises UserError for other names."""
   match = re.fullmatch(r"(fall11|winter21)(?:_([1-9]\d*))?|p", name)
   if not match:
-    raise UserError(f"imagenet21k has no {name!r}; choose fall11, winter21, winter21_256 (shorter side in pixels) or p")
+    names = ", ".join(f"imagenet21k/{release}" for release in _CLASSES)
+    raise UserError(
+      f"imagenet21k has no {name!r}: choose {names}, or limit the shorter side, as in imagenet21k/winter21_256"
+    )
   # tfds requires its own objects for the registered names.
   return _REGISTERED.get(name) or Config(name=name, release=match[1], shorter_side=int(match[2]))
 
