@@ -207,6 +207,6 @@ def test_batches_from_a_folder(tmp_path, small_config):
 def test_a_folder_needs_no_preparation(tmp_path, capsys):
   root = _write(tmp_path, {"a": 2, "b": 2})
   assert preparation.prepare(f"folder:{root}") == f"--config.data.name=folder:{root}"
-  assert "nothing to prepare" in capsys.readouterr().out
+  assert "no preparation" in capsys.readouterr().out
   with pytest.raises(UserError, match=f"for a folder of images, write folder:{root}"):
     datasets.check(str(root), None)

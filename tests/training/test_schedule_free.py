@@ -20,6 +20,5 @@ def test_a_checkpoint_gives_the_parameters_that_were_evaluated(small_config, tmp
   assert not np.array_equal(params["head"]["kernel"], trained["head"]["kernel"])
   found = run_lib.evaluate(tmp_path)
   assert found["loss"] == pytest.approx(result.metrics["val/loss"], rel=1e-4)
-  small_config.duration = "10 steps"
   again = loop.train_and_evaluate(small_config, tmp_path)  # restores what is trained
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(again.state.params), trained)

@@ -42,7 +42,7 @@ def test_only_the_gradients_travel(config):
 
 def test_accumulation_saves_memory_and_remat_computes_again(config):
   """What remat saves shows on accelerators: XLA's schedule for CPUs computes the blocks again, but early."""
-  config.data.batch_size, config.model.num_blocks, config.model.hidden_dim = 160, 4, 64
+  config.data.batch_size, config.model.num_blocks, config.model.hidden_dim = 160, 2, 64
 
   def cost(parts, remat):
     config.accumulation_steps, config.model.remat = parts, remat
