@@ -197,7 +197,7 @@ def _options(file, family, table, params, saved, model_name):
     if wanted is not family.module:
       found = f"{family.module.__name__} in {table.name} naming"
       raise WeightsError(file.path, f"contains weights of {found}, not of {model_name} ({wanted.__name__})")
-    return {**table.options, **noted, **family.variants[model_name]}
+    return {**table.options, **noted, **models.MODELS[model_name][1]}
   try:
     sizes = family.arguments(_shapes(params))
   except (LookupError, ValueError, ZeroDivisionError) as error:
