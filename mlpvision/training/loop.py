@@ -53,7 +53,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   # a warm start, which may be a download.
   saved = checkpoints.read_meta()
   if saved:
-    config = warm_start.with_model_options(config, saved["from_weights"])
+    config = warm_start.with_model_options(config, saved.get("from_weights", {}))
     if differences := config_lib.differences(saved["config"], config_lib.to_json(config)):
       listed = "\n  ".join(differences)
       raise UserError(
@@ -67,17 +67,17 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   from_weights = saved["from_weights"] if saved else options
   config = setup.config
   meta = dict(config=as_json, class_names=class_names, from_weights=from_weights)
-  # The first state is this run's newest intact checkpoint, or has the parameters of config.init_from or random ones.
+  # Where the run starts, in this order: 1. at its own newest intact checkpoint,
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
   origin = f"resuming from step {start_step}" if start_step else ""
   if state is None:
     loaded = None
-    if setup.source:
+    if setup.source:  # 2. from the parameters in config.init_from,
       loaded, origin = warm_start.parameters(config, setup.source, setup.abstract.params, class_names)
     if from_weights:
       origin += f"\nmodel as in the weights: {', '.join(f'{name}={value}' for name, value in from_weights.items())}"
-    state = step_lib.create_state(setup.init, setup.abstract, config.seed, loaded)
+    state = step_lib.create_state(setup.init, setup.abstract, config.seed, loaded)  # 3. or from random ones
 
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
