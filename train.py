@@ -22,11 +22,12 @@ def main(argv):
   config = commands.read_config(_CONFIG)
   config_lib.check(config)
   from mlpvision import sharding
-  from mlpvision.training import loop
+  from mlpvision.training import loop, stopping
 
-  sharding.initialize_processes()
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem}"
-  result = loop.train_and_evaluate(config, workdir)
+  with stopping.StopRequest(of_command=True) as stop:
+    stop.is_alone = not sharding.initialize_processes(config_lib.to_seconds(config.hang_timeout))
+    result = loop.train_and_evaluate(config, workdir, stop)
   if not result.is_main:
     return
   if result.finished:

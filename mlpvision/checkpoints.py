@@ -124,10 +124,6 @@ class Checkpoints:
       multihost_utils.sync_global_devices(f"moved {step}")
     self._manager = self._open()
 
-  def reached_preemption(self, step: int) -> bool:
-    """Whether the cluster asked a process to stop; all processes agree on the step. Call it at every step."""
-    return self._manager.reached_preemption(step)
-
   def check_for_errors(self) -> None:
     """Raises UserError if an earlier save has failed. Call it at every step."""
     # The manager's own check does not work here: its thread has consumed the exception, and only waiting raises it.

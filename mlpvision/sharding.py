@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import os
 import re
+import sys
+import threading
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 from mlpvision.errors import UserError
 
 BATCH = P(("data", "fsdp"))  # the first dimension of every batch
+_MAX_CONNECT_SECONDS = 300.0
 _MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth an all-gather
 
 # Set by launchers that start several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
@@ -26,14 +29,50 @@ _CLUSTER_SIGNS = {
 }
 
 
-def initialize_processes() -> None:
-  """Connects the processes if a launcher started several. Call it before anything else of JAX.
+def initialize_processes(seconds: float | None = None) -> bool:
+  """Connects the processes if a launcher started several; returns whether. Call it before anything else of JAX.
 
   Without a launcher that JAX supports, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  seconds: ends the process with a message if the others do not connect for this long; at most five minutes, the
+    default.
+
+  Raises UserError: JAX_NUM_PROCESSES or JAX_PROCESS_ID is invalid.
   """
-  if any(name in os.environ and sign(os.environ[name]) for name, sign in _CLUSTER_SIGNS.items()):
-    given = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-    jax.distributed.initialize(**{key: int(os.environ[name]) for key, name in given.items() if name in os.environ})
+  if not any(name in os.environ and sign(os.environ[name]) for name, sign in _CLUSTER_SIGNS.items()):
+    return False
+  names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+  given = {key: os.environ[name] for key, name in names.items() if name in os.environ}
+  try:
+    numbers = {key: int(value) for key, value in given.items()}
+    if numbers and not 0 <= numbers.get("process_id", 0) < numbers.get("num_processes", sys.maxsize):
+      raise ValueError
+  except ValueError:
+    shown = ", ".join(f"{names[key]}={value}" for key, value in given.items())
+    raise UserError(f"{shown}: must be integers with 0 <= JAX_PROCESS_ID < JAX_NUM_PROCESSES") from None
+  limit = min(seconds or _MAX_CONNECT_SECONDS, _MAX_CONNECT_SECONDS)
+  # JAX would abort with a stack trace.
+  timer = threading.Timer(limit, _give_up, (limit, numbers))
+  timer.daemon = True
+  timer.start()
+  try:
+    jax.distributed.initialize(**numbers, initialization_timeout=int(limit) + 60)
+  except RuntimeError as error:
+    raise UserError(f"the processes cannot be connected: {str(error).splitlines()[0]}") from error
+  finally:
+    timer.cancel()
+  return True
+
+
+def _give_up(seconds, numbers):
+  who = f" (this is process {numbers['process_id']} of {numbers['num_processes']})" if len(numbers) == 2 else ""
+  print(
+    f"error: not all processes connected within {seconds:.0f} s{who}. Start the same command on every host, with the"
+    f" same coordinator ({os.environ.get('JAX_COORDINATOR_ADDRESS', 'found by JAX')}), which all of them must reach",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(os.EX_TEMPFAIL)
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:

@@ -7,15 +7,13 @@ images of a step do not depend on the number of hosts or workers.
 from collections.abc import Iterator
 import functools
 import os
-import signal
 import sys
 
-from absl import flags
 import grain
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, rows, transforms
+from mlpvision.data import datasets, rows, transforms, workers
 from mlpvision.errors import UserError
 
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
@@ -150,18 +148,8 @@ def num_workers(config: ml_collections.ConfigDict) -> int:
 
 
 def _iterate(dataset, config):
-  ahead, workers = max(1, config.data.prefetch), num_workers(config)
-  if not workers:
-    # Each thread reads a whole batch; more threads than cores would only use more memory.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead)))
-  if not flags.FLAGS.is_parsed():
-    flags.FLAGS.mark_as_parsed()  # grain reads a flag, and flags are not parsed outside of commands
-  # The workers share the prefetched batches; each buffers at least one.
-  options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, ahead // workers))
-  batches = dataset.to_iter_dataset(grain.ReadOptions(1, 1))
-  return iter(batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts))
-
-
-def _ignore_interrupts(worker_index, worker_count):
-  """Leaves Ctrl-C, which a terminal sends to all processes, to the main process."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  ahead, count = max(1, config.data.prefetch), num_workers(config)
+  if count:
+    return workers.iterate(dataset, count, ahead)
+  # Each thread reads a whole batch; more threads than cores would only use more memory.
+  return iter(dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead)))

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, sharding
+from mlpvision import augment, heartbeat, sharding
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 
@@ -28,8 +28,9 @@ def over(
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
   batches = loader.eval_batches(split, config, device_count=sharding.batch_parts(mesh), **processes)
-  for batch in sharding.put_batches(batches, mesh):
+  for number, batch in enumerate(sharding.put_batches(batches, mesh), 1):
     yield jax.device_get(function(batch))
+    heartbeat.beat(f"batch {number} of {split.name}")
 
 
 def jit(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """The training loop: from a config to a trained model."""
 
+import contextlib
 import dataclasses
 import time
 
@@ -9,7 +10,7 @@ from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, sharding
+from mlpvision import config as config_lib, heartbeat, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
@@ -37,14 +38,22 @@ class Result:
   is_main: bool  # whether this process reports
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> Result:
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: epath.PathLike, stop: StopRequest | None = None
+) -> Result:
   """Trains for config.duration, or resumes the run in `workdir`, and evaluates. Configs are in configs/default.py.
 
   workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
+  stop: the entered context of a command; by default, signals stop the run from its first step on.
 
   Raises UserError: invalid input (before the first step), a loss that is not finite, or a checkpoint cannot be saved.
   """
   config_lib.check(config)
+  with Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog:
+    return _run(config, workdir, stop, watchdog)
+
+
+def _run(config, workdir, stop, watchdog):
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   _make_writable(workdir)
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
@@ -60,7 +69,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         f"{workdir} holds a run of another config (old -> new):\n  {listed}\n"
         "Use the old config to resume that run, or a new --workdir."
       )
-  setup = set_up(config, warm=bool(config.init_from) and saved is None)
+  with watchdog.paused():
+    setup = set_up(config, warm=bool(config.init_from) and saved is None)
   class_names, as_json = setup.train_split.class_names, config_lib.to_json(setup.config)
   # The model options that the config does not have were taken from the weights.
   options = {name: value for name, value in as_json["model"].items() if name not in config.model}
@@ -122,7 +132,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   step, stopped, results = start_step, False, {}
   pending = saved["pending"] if saved else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
-    train_step, seconds = compile_step(setup)
+    with watchdog.paused():
+      train_step, seconds = compile_step(setup)
     progress.say(f"compiled in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
@@ -139,7 +150,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
     progress.restart()
 
     # The order matters: a step's metrics must be on disk before its checkpoint.
-    with StopRequest() as stop, Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog, profile:
+    with contextlib.nullcontext(stop) if stop else StopRequest() as stop, profile:
+      stop.running = True
       while step < setup.total_steps and not stopped:
         with progress.waiting(), TraceAnnotation("wait for data"):
           batch = next(batches)
@@ -151,7 +163,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
         health.watch(step, metrics)  # waits for the previous step, so the loop is one step ahead of the device
 
         is_last = step == setup.total_steps
-        stopped = checkpoints.reached_preemption(step) or stop.signal_name is not None
+        stopped = stop.is_due(step)
         due = {name for name, interval in setup.every.items() if is_last or step % interval == 0}
         if is_last or stopped or ("log" in due and save_clock.is_due()):
           due.add("checkpoint")
@@ -171,7 +183,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
             evaluated = None if params is state.params else params
             checkpoints.save(step, state, meta | {"pending": pending}, scores, evaluated)
         checkpoints.check_for_errors()
-        watchdog.beat(f"step {step}")
+        heartbeat.beat(f"step {step}")
   else:
     results = evaluate(step, state, evaluations)
 
