@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+import traceback
 import types
 from typing import Any
 
@@ -43,8 +44,21 @@ def run(main: Callable[[list[str]], None]) -> None:
       _exit(f"{error}. Free some space there; the same command resumes a run")
     except KeyboardInterrupt:
       _exit("interrupted", 130)
+    except (RuntimeError, AssertionError) as error:
+      if not _is_missing_accelerator(error):
+        raise
+      detail = f": {str(error).splitlines()[0]}" if str(error) else ""
+      _exit(f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}, but JAX finds no such device here{detail}")
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _is_missing_accelerator(error):
+  """Whether JAX could not start the platforms of JAX_PLATFORMS; its exceptions have no class of their own."""
+  frames = traceback.extract_tb(error.__traceback__)
+  return bool(os.environ.get("JAX_PLATFORMS")) and frames[-1].filename.endswith(
+    os.path.join("jax", "_src", "xla_bridge.py")
+  )
 
 
 class _Output(io.FileIO):

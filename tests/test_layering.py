@@ -27,6 +27,7 @@ _ROOMS = {
   # The whole package: what a user of the library imports.
   "mlpvision": ("models trained weights", _HEAVY | _TREES),
   "errors": ("", _HEAVY | _TREES),
+  "heartbeat": ("", _HEAVY | _TREES),
   "commands": ("errors", _HEAVY | _TREES),
   "config": ("data errors evaluate tasks", {"jax", "flax", "optax", "orbax"}),
   "preprocessing": ("", _HEAVY | _TREES),
@@ -53,11 +54,12 @@ _ROOMS = {
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
   ),
   "training": (
-    "augment checkpoints config evaluate fewshot reporting tasks trained training weights " + " ".join(_PARTS),
+    "augment checkpoints config evaluate fewshot heartbeat reporting tasks trained training weights "
+    + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),
   # What is done with a trained model.
-  "evaluate": ("augment config fewshot preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
+  "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment preprocessing tasks trained weights", _HEAVY),
   "predict": ("data tasks trained", _HEAVY),

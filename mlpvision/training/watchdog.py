@@ -24,7 +24,7 @@ class Watchdog:
 
   A collective that waits for another process cannot be interrupted, except by ending the process. A thread does this,
   because it runs while the main thread waits for the device. A single process waits for no other one: there, computing
-  counts as progress too, such as an evaluation that compiles. Time during which the process is suspended does not count.
+  counts as progress too, such as compiling an evaluation. Time during which the process is suspended does not count.
   """
 
   def __init__(self, seconds: float | None) -> None:
