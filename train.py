@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from mlpvision import commands, config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A config file, see configs/.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; default: runs/NAME_OF_THE_CONFIG.")
+_WORKDIR = commands.define_path("workdir", None, "The run's directory; default: runs/NAME_OF_THE_CONFIG.")
 
 
 def main(argv):

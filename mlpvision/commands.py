@@ -17,6 +17,8 @@ from absl import app, flags, logging
 
 from mlpvision.errors import UserError
 
+flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
+
 # From glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -89,6 +91,19 @@ def _open_output():
     raw = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
     options = dict(line_buffering=like.line_buffering or name == "stderr", write_through=like.write_through)
     setattr(sys, name, io.TextIOWrapper(raw, like.encoding, "backslashreplace", **options))
+
+
+def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHolder:
+  """A flag for a file or directory; ~ is the home directory, which shells do not expand after "--name="."""
+  return flags.DEFINE(_PathParser(), name, default, help_text)
+
+
+class _PathParser(flags.ArgumentParser):
+  def parse(self, argument: str) -> str:
+    return os.path.expanduser(argument)
+
+  def flag_type(self) -> str:
+    return "path"
 
 
 def read_config(holder: flags.FlagHolder) -> Any:

@@ -13,7 +13,7 @@ from mlpvision import commands
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The config whose model is counted.")
 _CLASSES = flags.DEFINE_integer("classes", 1000, "Number of classes of the head.")
-_WRITE = flags.DEFINE_string("write", None, "Write the page of all variants to this file; in the repository only.")
+_WRITE = commands.define_path("write", None, "Write the page of all variants to this file; in the repository only.")
 
 
 def main(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ from mlpvision import commands, config as config_lib
 from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A config file, see configs/.", lock_config=True)
-_OUTPUT = flags.DEFINE_string("output", "preview.png", "The file to write.")
+_OUTPUT = commands.define_path("output", "preview.png", "The file to write.")
 _IMAGES = flags.DEFINE_integer("images", 48, "Number of training images to show; must be even.", lower_bound=2)
 _STEP = flags.DEFINE_integer("step", 0, "The training step whose batch is shown.", lower_bound=0)
 

@@ -17,8 +17,8 @@ from mlpvision import commands
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A paper's setting; default: small models on digits.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Number of runs per setting.", lower_bound=1)
 _DURATION = flags.DEFINE_string("duration", None, 'Duration of a run, e.g. "2 epochs"; default: the config\'s.')
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs; default: runs/studies/NAME.")
-_OUTPUT = flags.DEFINE_string("output", "docs/studies", "Directory of the table, the figure and the JSON file.")
+_WORKDIR = commands.define_path("workdir", None, "Directory of the runs; default: runs/studies/NAME.")
+_OUTPUT = commands.define_path("output", "docs/studies", "Directory of the table, the figure and the JSON file.")
 
 
 def main(argv: list[str]) -> None:

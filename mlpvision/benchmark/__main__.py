@@ -36,7 +36,7 @@ _PEERS = flags.DEFINE_bool(
 _SECONDS = flags.DEFINE_float("seconds", 3, "data, train: duration of each stage and each round.", lower_bound=0.1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "step, train: images per step, on one device.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of rounds; in each, everything is measured once.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "Also write all results to this file.")
+_JSON = commands.define_path("json", None, "Also write all results to this file.")
 
 
 def main(argv: list[str]) -> None:

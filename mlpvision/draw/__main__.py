@@ -18,9 +18,9 @@ from mlpvision import commands
 from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="receptive_field: an untrained model.")
-_WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
 _DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name in mlpvision.models.shift.DIRECTIONS.")
-_OUTPUT = flags.DEFINE_string("output", None, "The PNG to write.")
+_OUTPUT = commands.define_path("output", None, "The PNG to write.")
 
 
 def main(argv: list[str]) -> None:

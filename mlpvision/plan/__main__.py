@@ -30,8 +30,8 @@ _FIT = flags.DEFINE_bool("fit", False, "If a step is out of memory, search for f
 _KERNELS = flags.DEFINE_integer("kernels", 0, "Also list this many of the most expensive kernels.", lower_bound=0)
 _IMAGES = flags.DEFINE_integer("images", None, "Training images of a dataset that is not prepared.", lower_bound=1)
 _CLASSES = flags.DEFINE_integer("classes", None, "Classes of that dataset.", lower_bound=1)
-_JSON = flags.DEFINE_string("json", None, "Write all results to this file, and reuse those that it contains.")
-_WRITE = flags.DEFINE_string("write", None, "Write the table between the markers of this Markdown page.")
+_JSON = commands.define_path("json", None, "Write all results to this file, and reuse those that it contains.")
+_WRITE = commands.define_path("write", None, "Write the table between the markers of this Markdown page.")
 
 
 def main(argv: list[str]) -> None:

@@ -7,15 +7,14 @@ Download the archives of imagenet2012 and imagenet21k/{fall11,winter21,p} by han
 first. tfds downloads its other datasets itself.
 """
 
-from absl import flags
 
 from mlpvision import commands
 from mlpvision.errors import UserError
 
-_MANUAL_DIR = flags.DEFINE_string(
+_MANUAL_DIR = commands.define_path(
   "manual_dir", None, "The directory of archives downloaded by hand; default: DATA_DIR/downloads/manual."
 )
-_DATA_DIR = flags.DEFINE_string(
+_DATA_DIR = commands.define_path(
   "data_dir", None, "The directory of datasets; default: $TFDS_DATA_DIR, or ~/tensorflow_datasets."
 )
 
