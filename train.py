@@ -5,6 +5,7 @@ The same command runs on a single device, and on a TPU pod if started on every h
 
 import pathlib
 import shlex
+import signal
 import sys
 
 from absl import flags
@@ -19,6 +20,8 @@ _WORKDIR = commands.define_path("workdir", None, "The run's directory; default: 
 def main(argv):
   """Checks everything that needs no accelerator before starting JAX."""
   del argv
+  # Until `StopRequest`: Python's KeyboardInterrupt would be lost in some imports.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   config = commands.read_config(_CONFIG)
   config_lib.check(config)
   from mlpvision import sharding
