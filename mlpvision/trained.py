@@ -91,7 +91,7 @@ class Trained:
 
 
 def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None) -> Trained:
-  """Like `open_source`; also raises UserError if the preprocessing is unknown, or not for images that the model takes."""
+  """Like `open_source`; also raises UserError if the preprocessing is unknown, or the model rejects its image size."""
   trained = open_source(source, sharding=sharding, ema=ema)
   if trained.preprocessing is None:
     raise UserError(

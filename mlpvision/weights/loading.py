@@ -136,7 +136,10 @@ def _read(file, family_name):
   """(family, table, {our path: array}) of a file; family_name: from its metadata, or None."""
   names = tables.strip_prefixes(file.names)
   renumbered = tables.renumber_pre_linen(names)
-  names = {renumbered[short]: name for short, name in names.items()}
+  original, names = names, {}
+  for short, name in original.items():
+    if (other := names.setdefault(renumbered[short], name)) != name:
+      raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
   family, table = tables.identify(list(names), family_name)
   if family is None:
     advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"

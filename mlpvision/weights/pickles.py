@@ -55,7 +55,7 @@ class Machine:
     raise ValueError("it refers to data elsewhere")
 
   def run(self) -> tuple[Any, int]:
-    """(content, position after the pickle). Raises ValueError, IndexError, KeyError, TypeError or struct.error."""
+    """(content, position after the pickle). Raises ValueError, IndexError, TypeError or struct.error."""
     while True:
       self._spend(1)
       (code,) = self._take(1)
@@ -209,6 +209,11 @@ class Machine:
   def _remember(self, index):
     self._memo[index] = self._stack[-1]
 
+  def _recall(self, index):
+    if index not in self._memo:
+      raise ValueError("its pickle uses an object before it is there")
+    self._push(self._memo[index])
+
 
 def _put(target, key, value):
   """Sets an item of a dict. Keys that no state dict has are left out: hashing or comparing them can take any time."""
@@ -284,8 +289,8 @@ _OPERATIONS: Mapping[int, Any] = {
     b"q": lambda m: m._remember(m._integer("<B")),  # BINPUT
     b"r": lambda m: m._remember(m._integer("<I")),  # LONG_BINPUT
     b"\x94": lambda m: m._remember(len(m._memo)),  # MEMOIZE
-    b"g": lambda m: m._push(m._memo[int(m._line())]),  # GET
-    b"h": lambda m: m._push(m._memo[m._integer("<B")]),  # BINGET
-    b"j": lambda m: m._push(m._memo[m._integer("<I")]),  # LONG_BINGET
+    b"g": lambda m: m._recall(int(m._line())),  # GET
+    b"h": lambda m: m._recall(m._integer("<B")),  # BINGET
+    b"j": lambda m: m._recall(m._integer("<I")),  # LONG_BINGET
   }.items()
 }

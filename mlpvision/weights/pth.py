@@ -188,7 +188,10 @@ def _read_zip(path):
       raise WeightsError(path, "was written on a big-endian machine", "Save it again on a little-endian one.")
 
   def storage(key, dtype, count):
-    member = members[f"{root}data/{key}"]
+    name = f"{root}data/{key}"
+    if name not in members:
+      raise ValueError(f"{name} is missing")
+    member = members[name]
     if not member.is_stored:
       raise ValueError(f"{member.name} is compressed")
     if count * dtype.itemsize > member.size:
