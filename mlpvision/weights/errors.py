@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 import os
-import re
 from typing import Any
 
 from mlpvision.errors import UserError
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class WeightsError(UserError, ValueError):
   """A weight file that cannot be used; the message has the file, the problem and a remedy.
 
-  Text of the file may be in the message: long lines are cut, and control characters escaped.
+  Text of the file may be in the message: long lines are cut, and what is not printable is escaped.
   """
 
   def __init__(self, source: str | os.PathLike, problem: str, advice: str = "") -> None:
@@ -32,4 +29,4 @@ def shortened(value: Any, limit: int = 200) -> str:
   """The text of a value from a file, for a message: in one line, printable, and of limited length."""
   text = str(value)
   text = text if len(text) <= limit else f"{text[: limit - 3]}..."
-  return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+  return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
