@@ -1,13 +1,19 @@
 """The preprocessing that weights expect; it is stored with runs and weight files."""
 
 import dataclasses
+import numbers
+from typing import Any
 
 import ml_collections
+
+_MAX_IMAGE_SIZE = 8192
+# {field: (smallest, largest)}; mean and std are of pixels in [0, 1], and (value * 255 - 0) / 1 has a std of 1 / 255.
+_RANGES = {"mean": (0, 1), "std": (1e-4, 10), "crop_ratio": (0.01, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """How evaluation prepares an image.
+  """How evaluation prepares an image. ValueError for values with which no image can be prepared.
 
   The shorter side is resized to image_size / crop_ratio, the central square of image_size is cropped, and values in
   [0, 1] are normalized by mean and std (red, green, blue).
@@ -19,13 +25,37 @@ class Preprocessing:
   interpolation: str = "bicubic"
   image_size: int | tuple[int, int] = 224
 
+  def __post_init__(self) -> None:
+    for name, (low, high) in _RANGES.items():
+      value = getattr(self, name)
+      if name != "crop_ratio" and not (isinstance(value, tuple | list) and len(value) == 3):
+        raise ValueError(f"{name}={_text(value)}: must be three numbers")
+      if not all(_is_between(x, low, high) for x in (value if name != "crop_ratio" else [value])):
+        raise ValueError(f"{name}={_text(value)}: must be in [{low}, {high}]")
+    if self.interpolation not in ("bicubic", "bilinear"):
+      raise ValueError(f"interpolation={_text(self.interpolation)}: must be bicubic or bilinear")
+    sides = self.image_size if isinstance(self.image_size, tuple | list) else (self.image_size,) * 2
+    if len(sides) != 2 or not all(
+      isinstance(n, numbers.Integral) and _is_between(n, 1, _MAX_IMAGE_SIZE) for n in sides
+    ):
+      raise ValueError(f"image_size={_text(self.image_size)}: must be in pixels, from 1 to {_MAX_IMAGE_SIZE}")
+
   def __str__(self) -> str:
     mean, std = (f"({', '.join(f'{x:g}' for x in channels)})" for channels in (self.mean, self.std))
     return f"{self.image_size} pixels, crop ratio {self.crop_ratio:g}, {self.interpolation}, mean {mean}, std {std}"
 
 
+def _is_between(value: Any, low, high):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= value <= high
+
+
+def _text(value):
+  text = repr(value)
+  return text if len(text) < 60 else f"{text[:57]}..."
+
+
 def of_config(config: ml_collections.ConfigDict) -> Preprocessing:
-  """The preprocessing of a run's evaluation, from config.data and config.eval."""
+  """The preprocessing of a run's evaluation, from config.data and config.eval. ValueError if no image can be."""
   data, view = config.data, config.eval
   return Preprocessing(tuple(data.mean), tuple(data.std), view.crop_ratio, view.interpolation, data.image_size)
 

@@ -8,14 +8,17 @@ import os
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 import jax
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, checkpoints, preprocessing as preprocessing_lib, tasks, weights
+from mlpvision import augment, checkpoints, models, preprocessing as preprocessing_lib, tasks, weights
 from mlpvision.data import crops, imagenet, transforms
 from mlpvision.errors import UserError
 from mlpvision.preprocessing import Preprocessing
+from mlpvision.weights import noted, shapes
+from mlpvision.weights.errors import shortened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,28 +90,36 @@ class Trained:
     )
 
 
-def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False) -> Trained:
-  """Like `open_source`, but raises UserError if a weight file does not specify its preprocessing."""
+def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None) -> Trained:
+  """Like `open_source`; also raises UserError if the preprocessing is unknown, or the model rejects its image size."""
   trained = open_source(source, sharding=sharding, ema=ema)
   if trained.preprocessing is None:
     raise UserError(
       f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
       " mlpvision.weights.save(preprocessing=...)"
     )
+  if type(trained.model) in (family.module for family in models.FAMILIES):
+    try:
+      shapes.check_image_size(trained.model, _shapes(trained.params), trained.preprocessing.image_size)
+    except ValueError as error:
+      raise UserError(f"{source}: its preprocessing does not fit its parameters: {error}") from error
   return trained
 
 
-def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = False, **overrides: Any) -> Trained:
+def open_source(
+  source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None, **overrides: Any
+) -> Trained:
   """Loads a trained model from a run or a weight file; UserError if there is none.
 
   source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, downloaded once.
   sharding: of every array; default: this process's first device.
-  ema: load the EMA of the parameters; runs only.
+  ema: True loads the average of the parameters (EMA), False the parameters. None loads the parameters of a run and, of
+    a PyTorch checkpoint that has both, the average.
   **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
   """
   source = os.fspath(source)
   if os.path.isfile(source) or source in weights.KNOWN:
-    model, params, info = weights.load(source, **overrides)
+    model, params, info = weights.load(source, ema=ema, **overrides)
     count = model.num_classes or 0
     names = imagenet.head_classes(count) if info.entry else None
     names = names or info.class_names or tuple(str(i) for i in range(count))
@@ -117,8 +128,39 @@ def open_source(source: str | os.PathLike, *, sharding: Any = None, ema: bool = 
     near = difflib.get_close_matches(source, weights.KNOWN, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
-  params, meta, step = checkpoints.load_weights(source, sharding, ema)
-  config = ml_collections.ConfigDict(meta["config"])
-  model = tasks.make_model(config, len(meta["class_names"]))
+  params, meta, step = checkpoints.load_weights(source, sharding, bool(ema))
+  try:
+    return _of_run(params, meta, step)
+  except Exception as error:  # a run of somebody else, whose meta can be anything
+    raise UserError(f"{source}: the checkpoint of step {step} is not usable: {shortened(error, 1000)}") from error
+
+
+def _of_run(params, meta, step):
+  """A `Trained` from what a checkpoint contains. Raises an exception if it is not that of a run."""
+  config, names = ml_collections.ConfigDict(meta["config"]), noted.class_names(meta["class_names"])
+  tasks.of(config).check(config)
+  options = {name: value for name, value in config.model.items() if name not in (*noted.RUN_OPTIONS, "name")}
+  if config.model.name in models.MODELS:
+    noted.options(models.MODELS[config.model.name][0], options)
+  for name in ("drop_path", "dropout"):
+    if not 0 <= config.model.get(name, 0) < 1:
+      raise UserError(f"model.{name}={config.model[name]}: must be in [0, 1)")
   view = preprocessing_lib.of_config(config)
-  return Trained(model, params, view, tuple(meta["class_names"]), config.model.name, config=config, step=step)
+  model = tasks.make_model(config, len(names))
+  found, expected = _shapes(params), _expected(model, params, view)
+  wrong = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
+  if wrong:
+    raise UserError(f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0]}")
+  return Trained(model, params, view, names, config.model.name, config=config, step=step)
+
+
+def _expected(model, params, view):
+  """{path: shape} of a model's parameters."""
+  if any(isinstance(model, family.module) for family in models.FAMILIES):
+    return shapes.expected(model, _shapes(params))
+  images = jax.ShapeDtypeStruct((1, view.image_size, view.image_size, 3), "float32")
+  return _shapes(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+
+
+def _shapes(params):
+  return {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}

@@ -1,18 +1,17 @@
 """Weight files as mappings from names to arrays: reads .npz, .safetensors and .pth, writes .npz and .safetensors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import os
 import tempfile
 from typing import Any
 
-import ml_dtypes  # importing it adds bfloat16 to NumPy, for safetensors
+import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from mlpvision.weights import pth
-from mlpvision.weights.errors import WeightsError
+from mlpvision.weights import npz, pth, safetensors as safetensors_lib, zips
+from mlpvision.weights.errors import WeightsError, shortened
 
 # Files that are often mistaken for weights, by their first bytes.
 _OTHERS = (
@@ -20,6 +19,12 @@ _OTHERS = (
   (b"version https://git-lfs", "is a git-lfs pointer, not the weights"),
   (b"\x89HDF", "is an HDF5 file, an unsupported format"),
 )
+# More than any model has: finding the family of a file takes time for each name.
+_MAX_ARRAYS = 10_000
+# A file of n bytes may take 3 n + 400 MB of memory while it is loaded.
+_MEMORY = 400_000_000
+_PIECE = 1 << 20
+_FLOATS = "Weights must be floating-point numbers of 16, 32 or 64 bits: convert them before saving."
 
 
 class WeightFile:
@@ -30,45 +35,68 @@ class WeightFile:
     format: "npz", "safetensors" or "pth", from the content, not the suffix.
     names: of the arrays.
     metadata: {str: str}, from a .safetensors file.
+    ema: whether a .pth file has both weights and their average (EMA), and which of them this is; None if it has one.
   """
 
-  def __init__(self, path: str | os.PathLike) -> None:
-    self.path, self.metadata = os.fspath(path), {}
+  def __init__(self, path: str | os.PathLike, ema: bool | None = None) -> None:
+    """ema: for a .pth file, see `pth.read`."""
+    self.path, self.metadata, self.ema = os.fspath(path), {}, None
     self.format = _sniff(self.path)
     try:
       if self.format == "npz":
-        self._file = np.load(self.path, allow_pickle=False)
-        self.names = list(self._file.files)
+        self._arrays = npz.read(self.path)
       elif self.format == "safetensors":
-        with safetensors.safe_open(self.path, "np") as file:
-          self.names, self.metadata = list(file.keys()), file.metadata() or {}
+        self._arrays, self.metadata = safetensors_lib.read(self.path)
       else:
-        self._file = pth.read(self.path)
-        self.names = list(self._file)
+        weights, average = pth.state_dicts(self.path)
+        self._arrays = pth.choose(self.path, weights, average, ema)
+        self.ema = self._arrays is average if weights and average else None
     except WeightsError:
       raise
     except Exception as error:
-      raise WeightsError(self.path, f"is damaged ({error})", "Download or copy it again.") from error
+      raise WeightsError(self.path, f"is damaged ({shortened(error)})", "Download or copy it again.") from error
+    if ema and self.format != "pth":
+      raise WeightsError(self.path, "has no average of its weights (EMA)", "Only training checkpoints (.pth) have one.")
+    self.names = list(self._arrays)
     if not self.names:
       raise WeightsError(self.path, "contains no arrays")
+    if len(self.names) > _MAX_ARRAYS:
+      raise WeightsError(self.path, f"contains {len(self.names):,} arrays; no model has more than {_MAX_ARRAYS:,}")
 
-  def __getitem__(self, name: str) -> np.ndarray:
-    """A finite float32 array, possibly a read-only view of the file; WeightsError if it is damaged or not finite."""
+  def shape(self, name: str) -> tuple[int, ...]:
+    """The shape of an array, as it is in the file."""
+    return self._arrays[name].shape
+
+  def check_memory(self, names: Iterable[str]) -> None:
+    """Raises WeightsError if reading these arrays would take more than three times the file's size and 400 MB."""
+    arrays = [self._arrays[name] for name in names]
+    numbers = 4 * sum(array.size for array in arrays)  # as float32
+    # One array at a time is also in memory as it is in the file.
+    one = max((array.size * getattr(array.dtype, "itemsize", 1) for array in arrays), default=0)
+    size = os.path.getsize(self.path)
+    if numbers + one > 3 * size + _MEMORY:
+      problem = f"would take {(numbers + one) / 1e9:,.1f} GB of memory, but the file has {size / 1e9:,.3f} GB"
+      raise WeightsError(self.path, problem, "Its arrays are compressed, or several names share their numbers.")
+
+  def read(self, name: str, transform: Callable[[np.ndarray], np.ndarray] = lambda array: array) -> np.ndarray:
+    """A new float32 array, in C order; WeightsError if it is damaged or not finite.
+
+    transform: rearranges the array, before it is copied. Its errors are raised.
+    """
+    tensor = self._arrays[name]
+    if tensor.dtype == "Python objects":
+      raise WeightsError(self.path, f"its array {name} contains Python objects", _FLOATS)
+    if not isinstance(tensor.dtype, np.dtype) or (tensor.dtype.kind != "f" and tensor.dtype != ml_dtypes.bfloat16):
+      raise WeightsError(self.path, f"its array {name} is of type {tensor.dtype}", _FLOATS)
     try:
-      if self.format == "safetensors":
-        with safetensors.safe_open(self.path, "np") as file:  # closing it frees the array's pages
-          array = file.get_tensor(name)
-      else:
-        array = self._file[name] if self.format == "npz" else self._file[name].numpy()
+      array = tensor.numpy()
     except Exception as error:
-      what = "contains Python objects" if "Object arrays" in str(error) else f"is damaged ({error})"
-      raise WeightsError(self.path, f"its array {name} {what}", "Weights must be floating-point numbers.") from error
-    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-      problem = f"its array {name} is of type {array.dtype}"
-      raise WeightsError(self.path, problem, "Weights must be floating-point numbers.")
+      raise WeightsError(self.path, f"its array {name} is damaged ({shortened(error)})", _FLOATS) from error
     with np.errstate(over="ignore"):  # values too large for float32 are reported below
-      array = array.astype(np.float32, copy=False)
-    if bad := np.count_nonzero(~np.isfinite(array)):
+      array = np.array(transform(array), np.float32, order="C")
+    flat = array.reshape(-1)
+    bad = sum(np.count_nonzero(~np.isfinite(flat[at : at + _PIECE])) for at in range(0, flat.size, _PIECE))
+    if bad:
       problem = f"its array {name} has {bad} of {array.size} numbers that are NaN or infinite"
       advice = "Training diverged, or the file is damaged. Use an earlier checkpoint or another copy."
       raise WeightsError(self.path, problem, advice)
@@ -77,14 +105,15 @@ class WeightFile:
 
 def _sniff(path):
   if not os.path.isfile(path):
-    raise WeightsError(path, "is a directory, not a file" if os.path.isdir(path) else "does not exist")
+    kind = "is a directory, not a file" if os.path.isdir(path) else "is not a file"
+    raise WeightsError(path, kind if os.path.exists(path) else "does not exist")
   with open(path, "rb") as file:
     head = file.read(64)
   if not head:
     raise WeightsError(path, "is empty", "Download or copy it again.")
   if head[:4] == b"PK\x03\x04":
     return _sniff_zip(path)
-  if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= os.path.getsize(path):
+  if head[4:9] == b"\0\0\0\0{":  # the length of a header of less than 4 GB, and the header
     return "safetensors"
   if head[:1] == b"\x80":  # a pickle: torch before 1.6
     return "pth"
@@ -96,16 +125,17 @@ def _sniff(path):
 
 def _sniff_zip(path):
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      names = archive.zip.namelist()
+    names = list(zips.members(path))
   except Exception as error:
     advice = "It is probably truncated. Compare its size, and download or copy it again."
-    raise WeightsError(path, f"is a damaged zip archive ({error})", advice) from error
+    raise WeightsError(path, f"is a damaged zip archive ({shortened(error)})", advice) from error
   if any(name.endswith("/data.pkl") for name in names):
     return "pth"
   if any(name.endswith(".npy") for name in names):
     return "npz"
-  raise WeightsError(path, f"is a zip archive, but neither .npz nor .pth; it contains {', '.join(names[:5])}")
+  raise WeightsError(
+    path, f"is a zip archive, but neither .npz nor .pth; it contains {shortened(', '.join(names[:5]))}"
+  )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import os
 from typing import Any, NamedTuple
 
@@ -15,12 +14,10 @@ import numpy as np
 
 from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import download, known, resize, tables
-from mlpvision.weights.errors import WeightsError, listing
+from mlpvision.weights import download, known, noted, resize, shapes as shapes_lib, tables
+from mlpvision.weights.errors import WeightsError, listing, shortened
 from mlpvision.weights.files import WeightFile
-
-# Attributes that are not stored in weight files.
-RUN_OPTIONS = ("num_classes", "drop_path", "dropout", "remat", "dtype", "parent", "name")
+from mlpvision.weights.noted import RUN_OPTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +32,7 @@ class Info:
     preprocessing: that the weights expect; None if unknown.
     entry: in `known.KNOWN`, if loaded by name.
     class_names: of the head, if it is the file's and the file has them.
+    ema: of a training checkpoint with weights and their average: whether these are the average; otherwise None.
   """
 
   path: str
@@ -45,6 +43,7 @@ class Info:
   preprocessing: Preprocessing | None = None
   entry: known.Known | None = None
   class_names: tuple[str, ...] | None = None
+  ema: bool | None = None
 
 
 class Loaded(NamedTuple):
@@ -61,6 +60,7 @@ def load(
   *,
   image_size: int | tuple[int, int] | None = None,
   seed: int = 0,
+  ema: bool | None = None,
   **overrides: Any,
 ) -> Loaded:
   """Loads known weights, downloaded once, or a file: (module, params, info).
@@ -72,18 +72,23 @@ def load(
     image_size: int or (height, width); adapts weights for another image size, see `resize`. S2-MLP and AS-MLP do not
       need it.
     seed: of a new head.
+    ema: for a training checkpoint (.pth) that has the average of the weights (EMA) beside them: True takes the average,
+      False the weights, None the average if there is one.
     **overrides: attributes that the file does not determine (shift_size, directions, drop_path, dtype), and
-      num_classes: None removes the head; a number other than the file's creates a new one and logs a warning.
+      num_classes: None or 0 removes the head; a number other than the file's creates a new one and logs a warning.
 
   Raises:
     WeightsError: there is no such name or file, the download failed, or the file is damaged or not of this model.
     ValueError: unknown model_name or attribute.
   """
   entry = known.KNOWN.get(source) if isinstance(source, str) else None
+  if "num_classes" in overrides:
+    overrides["num_classes"] = _checked_classes(source, overrides["num_classes"])
   path = download.fetch(entry) if entry else _existing(source)
-  file = WeightFile(path)
-  saved = _saved_options(file)
+  file = WeightFile(path, ema)
+  saved = _noted(file)
   family, table, params = _read(file, saved["family"])
+  _check_noted(file, family, params, saved)
   if entry:
     model_name = model_name or entry.model
     overrides = {**entry.overrides, **overrides}
@@ -107,8 +112,14 @@ def load(
   if preprocessing and image_size is not None:
     preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
   names = saved["class_names"] if head == "file" else None
-  info = Info(path, table.name, name, _difference(name, attributes(module)), head, preprocessing, entry, names)
+  info = Info(
+    path, table.name, name, _difference(name, attributes(module)), head, preprocessing, entry, names, file.ema
+  )
   logging.info("Loaded %s from %s (%s naming).", name, path, table.name)
+  if file.ema is not None:
+    taken, other = ("average", "weights") if file.ema else ("weights", "average")
+    text = "%s has weights and their average (EMA). Loaded: the %s; ema=%s loads the %s."
+    logging.warning(text, path, taken, not file.ema, other)
   return Loaded(module, unflatten_dict(params, sep="/"), info)
 
 
@@ -125,12 +136,15 @@ def _read(file, family_name):
   """(family, table, {our path: array}) of a file; family_name: from its metadata, or None."""
   names = tables.strip_prefixes(file.names)
   renumbered = tables.renumber_pre_linen(names)
-  names = {renumbered[short]: name for short, name in names.items()}
+  original, names = names, {}
+  for short, name in original.items():
+    if (other := names.setdefault(renumbered[short], name)) != name:
+      raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
   family, table = tables.identify(list(names), family_name)
   if family is None:
     advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"
     raise WeightsError(file.path, "contains weights of no known model", advice + listing(names, 5))
-  params, strangers = {}, []
+  chosen, strangers = {}, []
   for short, name in names.items():
     if table.skips(short):
       continue
@@ -139,36 +153,48 @@ def _read(file, family_name):
       strangers.append(name)
       continue
     path, transform = translated
-    array = file[name]
-    try:
-      array = transform(array)
-    except (ValueError, IndexError) as error:
-      raise WeightsError(file.path, f"{name} has shape {array.shape}, which is impossible for {path}") from error
-    # A copy: a view of the file would change, or crash, if the file does.
-    params[path] = np.require(array, requirements=["C", "O", "W"])
+    if path in chosen:
+      raise WeightsError(file.path, f"has {chosen[path][0]} and {name}, which are the same parameter of the model")
+    chosen[path] = name, transform
   if strangers:
     problem = f"looks like {family.module.__name__} in {table.name} naming, but has unknown arrays ({len(strangers)})"
     raise WeightsError(file.path, problem, listing(strangers))
+  file.check_memory(name for name, _ in chosen.values())
+  params = {}
+  for path, (name, transform) in chosen.items():
+    try:
+      params[path] = file.read(name, transform)
+    except (ValueError, IndexError) as error:
+      if isinstance(error, WeightsError):
+        raise
+      raise WeightsError(file.path, f"{name} has shape {file.shape(name)}, which is impossible for {path}") from error
   return family, table, params
 
 
-def _saved_options(file):
-  """The metadata from `saving.save`: "options", and "family", "preprocessing" and "class_names" or None."""
+def _noted(file):
+  """The metadata from `saving.save`."""
   try:
-    noted = json.loads(file.metadata.get("mlpvision", "{}"))
-    preprocessing, names = noted.get("preprocessing"), noted.get("class_names")
-    return {
-      "family": noted.get("family"),
-      "options": _with_tuples(noted.get("options", {})),
-      "preprocessing": None if preprocessing is None else Preprocessing(**_with_tuples(preprocessing)),
-      "class_names": names and tuple(map(str, names)),
-    }
-  except (ValueError, TypeError, AttributeError) as error:
+    return noted.read(file.metadata.get("mlpvision", "{}"))
+  except (ValueError, RecursionError) as error:
     raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
 
 
-def _with_tuples(fields):
-  return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+def _check_noted(file, family, params, saved):
+  """Raises WeightsError if what is noted cannot be of these parameters."""
+  names, classes = saved["class_names"], _num_classes(params)
+  try:
+    saved["options"] = noted.options(family.module, saved["options"])
+  except (ValueError, RecursionError) as error:
+    raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
+  if names is not None and classes is not None and len(names) != classes:
+    raise WeightsError(file.path, f"its mlpvision metadata has {len(names)} class names for a head of {classes}")
+
+
+def _checked_classes(source, value):
+  """num_classes as an int, or None for no head."""
+  if value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0):
+    return int(value) if value else None
+  raise WeightsError(source, f"num_classes={value!r} is not a positive integer", "For features, pass None.")
 
 
 def _choose_head(file, params, overrides):
@@ -191,19 +217,21 @@ def _choose_head(file, params, overrides):
 
 def _options(file, family, table, params, saved, model_name):
   """The attributes from the file; the sizes are those of the model, if one is given."""
-  noted = saved["options"]
+  options = saved["options"]
   if model_name is not None:
     wanted = type(models.create(model_name))  # ValueError for an unknown name
     if wanted is not family.module:
       found = f"{family.module.__name__} in {table.name} naming"
       raise WeightsError(file.path, f"contains weights of {found}, not of {model_name} ({wanted.__name__})")
-    return {**table.options, **noted, **models.MODELS[model_name][1]}
+    return {**table.options, **options, **models.MODELS[model_name][1]}
   try:
     sizes = family.arguments(_shapes(params))
   except (LookupError, ValueError, ZeroDivisionError) as error:
     problem = f"lacks arrays that determine the sizes of {family.module.__name__}, or they have other shapes: {error}"
     raise WeightsError(file.path, problem) from error
-  return {**table.options, **sizes, **noted}
+  if wrong := noted.disagreement(options, sizes):
+    raise WeightsError(file.path, f"its mlpvision metadata says {wrong}")
+  return {**table.options, **sizes, **options}
 
 
 def _num_classes(params):
@@ -227,10 +255,11 @@ def _difference(name, options):
 
 def _check(file, module, table, params, name):
   """Raises WeightsError with all missing, unexpected and differently shaped parameters."""
-  # Traces the initialization with an image size that the parameters accept.
-  images = jax.ShapeDtypeStruct((1, *resize.image_size_of(module, params), 3), jnp.float32)
-  tree = jax.eval_shape(lambda x: module.init(jax.random.key(0), x)["params"], images)
-  expected, shapes = _shapes(flatten_dict(tree, sep="/")), _shapes(params)
+  shapes = _shapes(params)
+  try:
+    expected = shapes_lib.expected(module, shapes)
+  except ValueError as error:
+    raise WeightsError(file.path, f"does not match {name}: {shortened(error, 1000)}") from error
 
   def label(path):
     theirs = table.theirs(path)
@@ -252,6 +281,10 @@ def _check(file, module, table, params, name):
 
 def _new_head(module, params, seed):
   """{path: array} of the head as initialized by the module; jit removes the rest of the initialization."""
-  images = jnp.zeros((1, *resize.image_size_of(module, params), 3), jnp.float32)
-  head = jax.jit(lambda key: module.init(key, images)["params"]["head"])(jax.random.key(seed))
+  size = resize.image_size_of(module, _shapes(params))
+
+  def init(key):  # the images are never computed, and may be of any size
+    return module.init(key, jnp.zeros((1, *size, 3), jnp.float32))["params"]["head"]
+
+  head = jax.jit(init)(jax.random.key(seed))
   return flatten_dict({"head": jax.tree.map(np.array, head)}, sep="/")

@@ -51,28 +51,28 @@ def fit(
   grid = (height // module.patch_size, width // module.patch_size)
   if family.resize:
     return WAYS[family.resize](module, params, grid)
-  patches = math.prod(_patches(family, flatten_dict(params, sep="/")))
+  patches = math.prod(_patches(family, {path: array.shape for path, array in flatten_dict(params, sep="/").items()}))
   if patches != math.prod(grid):
     raise ValueError(f"{name} parameters for {patches} patches cannot be adapted to {grid[0]}x{grid[1]}")
   return module, params
 
 
-def image_size_of(module: nn.Module, flat: Mapping[str, np.ndarray]) -> tuple[int, int]:
-  """An image size (height, width) in pixels that parameters ({path: array}) accept.
+def image_size_of(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+  """An image size (height, width) in pixels that parameters ({path: shape}) accept.
 
   If they only determine the number of patches, all patches are in one row.
   """
   family = models.family_of(module)
   if family.patches is None:
     return module.feature_strides[-1], module.feature_strides[-1]
-  rows, columns = _patches(family, flat)
+  rows, columns = _patches(family, shapes)
   return rows * module.patch_size, columns * module.patch_size
 
 
-def _patches(family, flat):
+def _patches(family, shapes):
   """(rows, columns); at least (1, 1), also for incomplete parameters, which `loading` reports."""
   try:
-    found = family.patches({path: array.shape for path, array in flat.items()})
+    found = family.patches(shapes)
   except LookupError:
     found = 1
   rows, columns = (1, found) if isinstance(found, int) else found

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import tables
+from mlpvision.weights import noted, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import write
 from mlpvision.weights.loading import attributes
@@ -51,6 +51,10 @@ def save(
   strangers = [ours for ours, found in translated.items() if found is None]
   if class_names is not None and len(class_names) != module.num_classes:
     raise WeightsError(path, f"{len(class_names)} class names for a head of {module.num_classes}")
+  try:
+    class_names = noted.class_names(class_names and [str(name) for name in class_names])
+  except ValueError as error:
+    raise WeightsError(path, f"cannot be written: {error}") from error
   if strangers or not flat:
     raise WeightsError(path, f"these parameters are not of {type(module).__name__}", listing(strangers))
   arrays = {name: transform(flat[ours]) for ours, (name, transform) in translated.items()}
@@ -58,9 +62,9 @@ def save(
 
 
 def _metadata(module, preprocessing, class_names):
-  noted = {"family": models.family_of(module).module.__name__, "options": attributes(module)}
+  about = {"family": models.family_of(module).module.__name__, "options": attributes(module)}
   if preprocessing is not None:
-    noted["preprocessing"] = dataclasses.asdict(preprocessing)
+    about["preprocessing"] = dataclasses.asdict(preprocessing)
   if class_names is not None:
-    noted["class_names"] = list(class_names)
-  return {"format": "pt", "mlpvision": json.dumps(noted)}  # PyTorch's readers expect "pt"
+    about["class_names"] = class_names
+  return {"format": "pt", "mlpvision": json.dumps(about)}  # PyTorch's readers expect "pt"

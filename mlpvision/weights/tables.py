@@ -11,6 +11,7 @@ import jax
 from mlpvision import models
 from mlpvision.models.family import Family
 from mlpvision.models.naming import Leaf, Table, numbers
+from mlpvision.weights.shapes import shortest
 
 # From data-parallel and compiled PyTorch modules, and from Flax training states.
 PREFIXES = ("module.", "_orig_mod.", "opt/target/", "params/")
@@ -77,9 +78,8 @@ def _tables(family):
 def _own(family, separator):
   """Rows for our own names, from the parameters of the family's first variant with as few blocks as possible."""
   module = models.create(next(iter(family.variants)))
-  short = {"depths": (1,) * len(module.depths)} if hasattr(module, "depths") else {"num_blocks": 1}
   images = jax.ShapeDtypeStruct((1, module.size_divisor, module.size_divisor, 3), "float32")
-  params = jax.eval_shape(module.clone(**short).init, jax.random.key(0), images)["params"]
+  params = jax.eval_shape(shortest(module).init, jax.random.key(0), images)["params"]
   rows = {}
   for name, *path in flatten_dict(params):
     template = next((one for one in (family.block, "merge_{s}") if numbers(name, one) is not None), name)

@@ -1,0 +1,67 @@
+"""The parameters that a module needs, compared with those that there are."""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+import jax
+import jax.numpy as jnp
+
+from mlpvision import models
+from mlpvision.models.naming import numbers
+from mlpvision.weights.resize import image_size_of
+
+Shapes = Mapping[str, tuple[int, ...]]
+_MAX_PATCHES = 1 << 18  # of an image: 2,048 pixels in patches of 4
+
+
+def shortest(module: nn.Module) -> nn.Module:
+  """The module with one block, or one block in each stage."""
+  short = {"depths": (1,) * len(module.depths)} if hasattr(module, "depths") else {"num_blocks": 1}
+  return module.clone(**short)
+
+
+def depths(module: nn.Module) -> tuple[int, ...]:
+  """The number of blocks of each stage."""
+  return tuple(module.depths) if hasattr(module, "depths") else (module.num_blocks,)
+
+
+def expected(module: nn.Module, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+  """{path: shape} of a module's parameters, for images that parameters of these shapes accept, in alphabetical order.
+
+  One block of each stage is traced, and repeated: the time does not depend on how many blocks a file claims to have.
+
+  Raises ValueError: the module has more blocks than there are arrays, or it cannot be traced.
+  """
+  family = models.family_of(module)
+  if sum(depths(module)) > len(shapes):
+    raise ValueError(f"{sum(depths(module))} blocks do not fit {len(shapes)} arrays")
+  size = (8 * module.size_divisor,) * 2 if family.patches is None else image_size_of(module, shapes)
+  images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  try:
+    tree = jax.eval_shape(lambda x: shortest(module).init(jax.random.key(0), x)["params"], images)
+  except Exception as error:  # tracing with wrong sizes can raise any exception
+    raise ValueError(str(error) or type(error).__name__) from error
+  found = {}
+  for path, leaf in flatten_dict(tree, sep="/").items():
+    block, slash, rest = path.partition("/")
+    place = numbers(block, family.block)
+    copies = 1 if place is None else depths(module)[place.get("s", 0)]
+    for i in range(copies):
+      name = block if place is None else family.block.format(**{**place, "i": i})
+      found[f"{name}{slash}{rest}"] = leaf.shape
+  return dict(sorted(found.items()))
+
+
+def check_image_size(module: nn.Module, shapes: Shapes, image_size: int | tuple[int, int]) -> None:
+  """Raises ValueError if a module with parameters of these shapes does not accept images of this size."""
+  height, width = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+  grid = (height // module.patch_size, width // module.patch_size)
+  if height % module.size_divisor or width % module.size_divisor or math.prod(grid) > _MAX_PATCHES:
+    raise ValueError(f"{type(module).__name__} with patches of {module.patch_size} cannot take {height}x{width} images")
+  family = models.family_of(module)
+  needed: Any = None if family.patches is None else family.patches(shapes)
+  if needed not in (None, grid, math.prod(grid)):
+    raise ValueError(f"its parameters are for {needed} patches, but images of {height}x{width} have {grid}")
