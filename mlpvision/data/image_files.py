@@ -1,0 +1,133 @@
+"""Reads and opens image files that nobody vouches for: regular files, in known formats, within limits.
+
+`MAX_PIXELS`, `MAX_BYTES` and `MAX_SCANS` keep what one image takes below about 800 MB and a few seconds, in addition to
+the file itself. They are far above what photographs need.
+"""
+
+import io
+import os
+import re
+import stat
+import warnings
+
+from etils import epath
+from PIL import Image, UnidentifiedImageError
+
+from mlpvision.errors import UserError
+
+# No format whose reader starts another program (EPS) or that is hardly tested.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+MAX_BYTES = 256 * 2**20  # of a file
+MAX_PIXELS = 102_000_000  # at up to 8 bytes per pixel; medium-format cameras have 101.9 million
+# These readers hold further copies: libjpeg the coefficients of a JPEG of several scans, the others whole frames.
+_MAX_PIXELS = {"JPEG of several scans": 68_000_000, "WEBP": 40_000_000, "AVIF": 40_000_000}
+MAX_SCANS = 100  # of a JPEG; each takes as long as decoding the image once. Encoders write up to about 20.
+_MAX_METADATA = 2**20  # bytes of Exif data in which the orientation is looked up
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG, other than in compressed data
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+# Our limit is lower than the one at which Pillow raises an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageError(UserError):
+  """An image that cannot be read, is damaged, too large, or not an image at all."""
+
+
+def read(path: str | os.PathLike) -> bytes:
+  """The bytes of a regular file, which may be remote ("gs://..."). Raises ImageError with the reason.
+
+  A FIFO or a device is neither waited for nor opened.
+  """
+  path = os.fspath(path)
+  try:
+    if "://" in path:
+      return epath.Path(path).read_bytes()
+    _check_regular(os.stat(path), path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    with open(descriptor, "rb") as file:
+      found = os.fstat(descriptor)
+      _check_regular(found, path)  # it may have been exchanged
+      return file.read(found.st_size)
+  except (OSError, ValueError) as error:  # ValueError: a null character in the path
+    raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_regular(found, path):
+  if not stat.S_ISREG(found.st_mode):
+    kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a device, FIFO or socket"
+    raise ImageError(f"{path} is {kind}, not an image")
+  if found.st_size > MAX_BYTES:
+    raise ImageError(f"{path} has {found.st_size:,} bytes; images may have up to {MAX_BYTES:,}")
+
+
+def opened(data: bytes, name: str) -> Image.Image:
+  """Encoded bytes -> a PIL image whose pixels are not decoded yet; `name` is for messages.
+
+  Raises ImageError: not one of FORMATS, or above the limits. Other errors of Pillow's readers are passed on.
+  """
+  try:
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+  except UnidentifiedImageError as error:
+    raise ImageError(f"{name}: not an image in a supported format ({', '.join(FORMATS)})") from error
+  except Image.DecompressionBombError as error:
+    raise ImageError(f"{name}: too large ({error})") from error
+  if image.format in ("JPEG", "MPO"):
+    check_jpeg(data, image.size, name)
+  else:
+    check_pixels(image.size, name, image.format)
+  return image
+
+
+def check_jpeg(data: bytes, size: tuple[int, int], name: str) -> None:
+  """Raises ImageError if a JPEG of this size, in either order, is above the limits; takes microseconds."""
+  scans = _scans(data)
+  if scans > MAX_SCANS:
+    raise ImageError(f"{name}: a JPEG of more than {MAX_SCANS} scans")
+  check_pixels(size, name, "JPEG of several scans" if scans > 1 else "JPEG")
+
+
+def check_pixels(size: tuple[int, int], name: str, kind: str | None = None) -> None:
+  """Raises ImageError if an image of this size, in either order, has too many pixels."""
+  limit = _MAX_PIXELS.get(kind, MAX_PIXELS)
+  if size[0] * size[1] > limit:
+    of_kind = f" for a {kind}" if kind in _MAX_PIXELS else ""
+    raise ImageError(f"{name}: {size[0]} x {size[1]} pixels are too many{of_kind}; up to {limit:,} are read")
+
+
+def _scans(data):
+  """The number of scans that a decoder reads from a JPEG, at most MAX_SCANS + 1.
+
+  The pixels of an ordinary JPEG are not searched: it has one scan, with all of its components.
+  """
+  position, scans, frame = 2, 0, None
+  while scans <= MAX_SCANS:
+    found = _MARKER.search(data, position)
+    if found is None:
+      break
+    position, marker = found.end(), data[found.end() - 1]
+    if marker == 0xD9:
+      break
+    if marker in (0x01, 0xD8):  # these have no length
+      continue
+    if marker in _FRAMES and frame is None:
+      frame = marker, data[position + 7 : position + 8]  # and its number of components
+    elif marker == 0xDA:
+      scans += 1
+      if frame and frame[0] in _SEQUENTIAL and frame[1] == data[position + 2 : position + 3]:
+        break
+    position += max(2, int.from_bytes(data[position : position + 2]))
+  return scans
+
+
+def orientation(image: Image.Image) -> int:
+  """The EXIF orientation, 1 to 8; 1 if there is none, or its metadata are broken or enormous."""
+  if len(image.info.get("exif") or b"") > _MAX_METADATA:
+    return 1
+  try:
+    found = image.getexif().get(0x0112, 1)
+  except Exception:  # Pillow raises nearly anything on broken metadata, which do not affect the pixels
+    return 1
+  return found if found in range(1, 9) else 1
