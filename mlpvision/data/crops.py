@@ -22,6 +22,9 @@ _BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 # The ratio of an image's sides up to which evaluation resizes the whole image before the crop, as the originals do.
 _LONGEST = 32
 
+# Pixels of a crop above which it is first reduced by an integer, as large JPEGs are while decoding.
+_LARGE = 2**24
+
 # grain and XLA already use every core.
 cv2.setNumThreads(0)
 
@@ -78,6 +81,11 @@ def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
   Raises ImageError if the image is damaged.
   """
   if isinstance(image, np.ndarray):
+    reduction = min(box.height, box.width) // (2 * size) if box.height * box.width > _LARGE else 1
+    if reduction > 1:  # in three bytes per pixel; the resizer needs nine
+      part = image[box.y : box.y + box.height, box.x : box.x + box.width]
+      image = cv2.resize(part, (box.width // reduction, box.height // reduction), interpolation=cv2.INTER_AREA)
+      box = Box(0, 0, *image.shape[:2])
     return _resize(image, size, box)
   # libjpeg's reduction must leave at least two pixels for each pixel of the result, or it would be visible.
   reduction = next((r for r in (8, 4, 2) if min(box.height, box.width) >= 2 * r * size), 1)

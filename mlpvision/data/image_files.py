@@ -5,6 +5,7 @@ the file itself. They are far above what photographs need.
 """
 
 import io
+import itertools
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ import warnings
 from etils import epath
 from PIL import Image, UnidentifiedImageError
 
+from mlpvision.data import tiff_directory
 from mlpvision.errors import UserError
 
 # No format whose reader starts another program (EPS) or that is hardly tested.
@@ -25,6 +27,7 @@ MAX_SCANS = 100  # of a JPEG; each takes as long as decoding the image once. Enc
 _MAX_METADATA = 2**20  # bytes of Exif data in which the orientation is looked up
 
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG, other than in compressed data
+_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -68,6 +71,8 @@ def opened(data: bytes, name: str) -> Image.Image:
 
   Raises ImageError: not one of FORMATS, or above the limits. Other errors of Pillow's readers are passed on.
   """
+  if any(map(tiff_directory.is_excessive, _directories(data))):
+    raise ImageError(f"{name}: its metadata would take too much memory")
   try:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
   except UnidentifiedImageError as error:
@@ -81,9 +86,23 @@ def opened(data: bytes, name: str) -> Image.Image:
   return image
 
 
+def _directories(data):
+  """What Pillow may read as directories while it opens a file: TIFF itself, and the Exif data of JPEG and AVIF."""
+  if data.startswith((b"II", b"MM")):
+    yield data
+  elif data.startswith(b"\xff\xd8"):
+    yield b"".join(data[start + 6 : end] for start, end in _segments(data) if data[start : start + 6] == b"Exif\0\0")
+  elif data[4:8] == b"ftyp":
+    for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0"):
+      start = data.find(magic)
+      while start >= 0:
+        yield data[start:]
+        start = data.find(magic, start + 4)
+
+
 def check_jpeg(data: bytes, size: tuple[int, int], name: str) -> None:
   """Raises ImageError if a JPEG of this size, in either order, is above the limits; takes microseconds."""
-  scans = _scans(data)
+  scans = 1 if _is_ordinary(data) else _scans(data)
   if scans > MAX_SCANS:
     raise ImageError(f"{name}: a JPEG of more than {MAX_SCANS} scans")
   check_pixels(size, name, "JPEG of several scans" if scans > 1 else "JPEG")
@@ -97,34 +116,45 @@ def check_pixels(size: tuple[int, int], name: str, kind: str | None = None) -> N
     raise ImageError(f"{name}: {size[0]} x {size[1]} pixels are too many{of_kind}; up to {limit:,} are read")
 
 
-def _scans(data):
-  """The number of scans that a decoder reads from a JPEG, at most MAX_SCANS + 1.
-
-  The pixels of an ordinary JPEG are not searched: it has one scan, with all of its components.
-  """
-  position, scans, frame = 2, 0, None
-  while scans <= MAX_SCANS:
-    found = _MARKER.search(data, position)
-    if found is None:
-      break
-    position, marker = found.end(), data[found.end() - 1]
-    if marker == 0xD9:
-      break
-    if marker in (0x01, 0xD8):  # these have no length
-      continue
-    if marker in _FRAMES and frame is None:
-      frame = marker, data[position + 7 : position + 8]  # and its number of components
+def _is_ordinary(data):
+  """Whether a decoder reads one scan alone, because it is sequential and has all components; faster than `_scans`."""
+  start, components = 2, None
+  while start + 9 < len(data) and data[start] == 0xFF and data[start + 1] not in _BARE:
+    marker = data[start + 1]
+    if marker in _FRAMES:
+      if marker not in _SEQUENTIAL or components is not None:
+        return False
+      components = data[start + 9]
     elif marker == 0xDA:
-      scans += 1
-      if frame and frame[0] in _SEQUENTIAL and frame[1] == data[position + 2 : position + 3]:
-        break
-    position += max(2, int.from_bytes(data[position : position + 2]))
-  return scans
+      return data[start + 4] == components
+    start += 2 + (data[start + 2] << 8 | data[start + 3])
+  return False
+
+
+def _scans(data):
+  """The number of scans that a decoder reads from a JPEG, at most MAX_SCANS + 1."""
+  scans = (None for start, _ in _segments(data) if data[start - 1] == 0xDA)
+  return sum(1 for _ in itertools.islice(scans, MAX_SCANS + 1))
+
+
+def _segments(data):
+  """(start, end) of each segment of a JPEG; its marker is the byte before the start."""
+  end = 2
+  while (found := _MARKER.search(data, end)) is not None:
+    start, marker = found.end(), data[found.end() - 1]
+    if marker == 0xD9:
+      return
+    if marker in _BARE:
+      end = start
+      continue
+    end = start + max(2, int.from_bytes(data[start : start + 2]))
+    yield start, end
 
 
 def orientation(image: Image.Image) -> int:
   """The EXIF orientation, 1 to 8; 1 if there is none, or its metadata are broken or enormous."""
-  if len(image.info.get("exif") or b"") > _MAX_METADATA:
+  exif = image.info.get("exif") or b""
+  if len(exif) > _MAX_METADATA or tiff_directory.is_excessive(exif.removeprefix(b"Exif\0\0")):
     return 1
   try:
     found = image.getexif().get(0x0112, 1)

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-_BAND = 2**22  # pixels converted at a time, so that a large image needs no third copy
+_BAND = 2**20  # pixels converted at a time, so that a large image needs no third copy
 # EXIF orientation -> Pillow's method that turns the stored image upright.
 _METHODS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 

@@ -33,7 +33,7 @@ from etils import epath
 from PIL import Image
 import tensorflow_datasets as tfds
 
-from mlpvision.data import transforms
+from mlpvision.data import image_files, transforms
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 from mlpvision.prepare.builders import wordnet_tars
@@ -76,7 +76,7 @@ def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   """Checks an encoded image, and re-encodes it if needed.
 
   Args:
-    data: encoded image, in any format that Pillow reads.
+    data: encoded image, in one of `image_files.FORMATS`.
     shorter_side: maximum in pixels; larger images are resized. None: no maximum.
 
   Returns:
@@ -85,7 +85,7 @@ def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   Raises:
     Exception: of any kind: the image cannot be decoded.
   """
-  image = Image.open(io.BytesIO(data))
+  image = image_files.opened(data, "the image")
   is_fine = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
   is_small = shorter_side is None or min(image.size) <= shorter_side
   if is_fine and is_small:
