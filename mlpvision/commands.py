@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 
 # From glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -100,6 +100,7 @@ def _parse(argv):
 
 
 def _exit(message, code=2):
+  message = "\n".join(map(printable, message.splitlines()))  # it may quote a file
   print(f"error: {message}" if code == 2 else message, file=sys.stderr)
   sys.exit(code)
 

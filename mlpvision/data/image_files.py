@@ -31,8 +31,8 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
-# Our limit is lower than the one at which Pillow raises an error.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of broken metadata, once for each entry, and of sizes above its own limit.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(UserError):
@@ -71,6 +71,8 @@ def opened(data: bytes, name: str) -> Image.Image:
 
   Raises ImageError: not one of FORMATS, or above the limits. Other errors of Pillow's readers are passed on.
   """
+  if data[8:12] == b"WEBP":  # its reader allocates the frames when it opens the file
+    check_pixels(_webp_size(data), name, "WEBP")
   if any(map(tiff_directory.is_excessive, _directories(data))):
     raise ImageError(f"{name}: its metadata would take too much memory")
   try:
@@ -91,13 +93,24 @@ def _directories(data):
   if data.startswith((b"II", b"MM")):
     yield data
   elif data.startswith(b"\xff\xd8"):
-    yield b"".join(data[start + 6 : end] for start, end in _segments(data) if data[start : start + 6] == b"Exif\0\0")
+    parts = (data[start + 2 : end] for start, end in _segments(data) if data[start - 1] == 0xE1)
+    yield b"".join(part[6:] for part in parts if part.startswith(b"Exif\0\0"))
   elif data[4:8] == b"ftyp":
     for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0"):
       start = data.find(magic)
       while start >= 0:
         yield data[start:]
         start = data.find(magic, start + 4)
+
+
+def _webp_size(data):
+  """(width, height) from the header; (0, 0) if it is not one."""
+  kind, number = data[12:16], lambda start, end: int.from_bytes(data[start:end], "little")
+  if kind == b"VP8X":
+    return number(24, 27) + 1, number(27, 30) + 1
+  if kind == b"VP8L":
+    return (number(21, 25) & 0x3FFF) + 1, (number(21, 25) >> 14 & 0x3FFF) + 1
+  return (number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF) if kind == b"VP8 " else (0, 0)
 
 
 def check_jpeg(data: bytes, size: tuple[int, int], name: str) -> None:

@@ -34,7 +34,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from mlpvision.data import image_files, transforms
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 from mlpvision.prepare import archives
 from mlpvision.prepare.builders import wordnet_tars
 
@@ -163,7 +163,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
 
       def note(kind, name, reason):
         counts[kind] += 1
-        report.write(f"{kind}\t{name}\t{reason}\n")
+        report.write(f"{kind}\t{printable(name)}\t{printable(reason)}\n")
 
       files = wordnet_tars.images(archive, wanted, lambda name, reason: note("skipped", name, reason))
       for wnid, of_class in itertools.groupby(files, key=lambda file: file[0]):
