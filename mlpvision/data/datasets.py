@@ -170,7 +170,10 @@ class _Records:
   def __getitem__(self, index):
     index = range(len(self))[index]
     try:
-      return self.source[index]
+      example = self.source[index]
+      if example["image"] is None:  # the reader returns nothing for what was cut off since it opened the file
+        raise ValueError("an empty record")
+      return example
     except Exception as error:  # the reader raises RuntimeError, and what parses the record any other
       ends = itertools.accumulate(count for _, count in self.files)
       path = next(path for (path, _), end in zip(self.files, ends, strict=True) if index < end)
