@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 
 flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
 
@@ -161,6 +161,7 @@ def _parse(argv):
 
 
 def _exit(message, code=2):
+  message = "\n".join(map(printable, message.splitlines()))  # it may quote a file
   print(f"error: {message}" if code == 2 else message, file=sys.stderr)
   sys.exit(code)
 

@@ -8,6 +8,7 @@ import json
 from absl import app, flags
 
 from mlpvision import commands
+from mlpvision.errors import printable
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> None:
     if _JSON.value:
       print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
     else:
-      print(path, loaded.task.as_text(prediction), sep="\n")
+      print(printable(path), loaded.task.as_text(prediction), sep="\n")
 
 
 if __name__ == "__main__":

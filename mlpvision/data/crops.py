@@ -13,10 +13,17 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 import numpy as np
 from PIL import Image
 
+from mlpvision.data import pixels
 from mlpvision.data.transforms import decode_jpeg, jpeg_size, open_image
 
 # Equals Pillow's antialiased bicubic, which the recipes used, to 1/255 per pixel, in a fifth of the time.
 _BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
+
+# The ratio of an image's sides up to which evaluation resizes the whole image before the crop, as the originals do.
+_LONGEST = 32
+
+# Pixels of a crop above which it is first reduced by an integer, as large JPEGs are while decoding.
+_LARGE = 2**24
 
 # grain and XLA already use every core.
 cv2.setNumThreads(0)
@@ -44,7 +51,7 @@ def with_shape(data: bytes) -> tuple[bytes | np.ndarray, tuple[int, int]]:
   shape = jpeg_size(data)
   if shape is not None:
     return data, shape
-  image = np.asarray(open_image(data))
+  image = pixels.to_array(open_image(data))
   return image, image.shape[:2]
 
 
@@ -74,13 +81,18 @@ def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
   Raises ImageError if the image is damaged.
   """
   if isinstance(image, np.ndarray):
+    reduction = min(box.height, box.width) // (2 * size) if box.height * box.width > _LARGE else 1
+    if reduction > 1:  # in three bytes per pixel; the resizer needs nine
+      part = image[box.y : box.y + box.height, box.x : box.x + box.width]
+      image = cv2.resize(part, (box.width // reduction, box.height // reduction), interpolation=cv2.INTER_AREA)
+      box = Box(0, 0, *image.shape[:2])
     return _resize(image, size, box)
   # libjpeg's reduction must leave at least two pixels for each pixel of the result, or it would be visible.
   reduction = next((r for r in (8, 4, 2) if min(box.height, box.width) >= 2 * r * size), 1)
-  pixels = decode_jpeg(image, reduction)
-  if pixels is None:  # the header is supported, but not the rest of the file
-    pixels, reduction = np.asarray(open_image(image)), 1
-  return _resize(pixels, size, [side / reduction for side in box])
+  decoded = decode_jpeg(image, reduction)
+  if decoded is None:  # the header is supported, but not the rest of the file
+    decoded, reduction = pixels.to_array(open_image(image)), 1
+  return _resize(decoded, size, [side / reduction for side in box])
 
 
 def cut_map(labels: np.ndarray, box: Box, size: int) -> np.ndarray:
@@ -134,10 +146,34 @@ def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolati
   """Resizes the shorter side to size / crop_ratio (antialiased), then crops the center: uint8 [size, size, 3].
 
   image: in mode RGB; crop_ratio: in (0, 1]; interpolation: "bicubic" or "bilinear".
+
+  Equal to torchvision's and timm's, bit for bit. Where one side is more than 32 times the other, only the part that the
+  crop shows is resized, so that memory does not grow with the ratio; values then differ by rounding.
   """
+  resampling = Image.Resampling[interpolation.upper()]
   short = math.floor(size / crop_ratio)
   resized = [int(short * side / min(image.size)) for side in image.size]  # torchvision's rounding
-  if list(image.size) != resized:
-    image = image.resize(resized, Image.Resampling[interpolation.upper()])
   left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+  if max(image.size) > _LONGEST * min(image.size):
+    return _resize_center(image, resized, (left, top), size, resampling)
+  if list(image.size) != resized:
+    image = image.resize(resized, resampling)
   return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _resize_center(image, resized, corner, size, resampling):
+  """A square of the resized image, without the rest of it.
+
+  Not for ordinary images: Pillow takes `box` in single precision and chooses the order of its two passes by the sizes,
+  so that values differ by rounding from those of the whole resized image.
+  """
+  edges, inner = [], []
+  for side, target, start in zip(image.size, resized, corner, strict=True):
+    scale = side / target
+    low, high = start * scale, (start + size) * scale
+    margin = 3 * max(scale, 1)  # the kernels reach two pixels, of the image or of the result, whichever are larger
+    first, last = max(0, math.floor(low - margin)), min(side, math.ceil(high + margin))
+    edges.append((first, last))
+    inner.append((low - first, min(high - first, last - first)))
+  part = image.crop((edges[0][0], edges[1][0], edges[0][1], edges[1][1]))
+  return np.asarray(part.resize((size, size), resampling, (inner[0][0], inner[1][0], inner[0][1], inner[1][1])))

@@ -17,10 +17,12 @@ from typing import Any
 from etils import epath
 import numpy as np
 
-from mlpvision.errors import UserError
+from mlpvision.data import image_files
+from mlpvision.errors import UserError, printable
 
 PREFIX = "folder:"
-SUFFIXES = frozenset(".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())
+# Of `image_files.FORMATS`.
+SUFFIXES = frozenset(".avif .bmp .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 
 # Interchangeable names of an evaluation split: if only one of them exists, it is used for the others.
 _VALIDATION = ("val", "valid", "validation")
@@ -48,11 +50,7 @@ class Images:
     start = self.ends[index - 1] if index else 0
     name = os.fsdecode(self.names[start : self.ends[index]].tobytes())
     file_name = f"{self.class_names[self.labels[index]]}/{name}"
-    path = epath.Path(self.directory) / file_name
-    try:
-      data = path.read_bytes()
-    except OSError as error:
-      raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    data = image_files.read(os.path.join(self.directory, file_name))
     return {"image": data, "label": int(self.labels[index]), "file_name": file_name}
 
 
@@ -153,11 +151,13 @@ def _list_images(directory):
     if not of_class:
       empty.append(class_name)
     files.append(sorted(of_class, key=lambda entry: hashlib.md5(entry).digest()))
+  kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common(5))
+  note = f"ignored {ignored.total():,} files that are not images in a supported format ({kinds})" if ignored else ""
   if empty:
-    raise UserError(f"{directory} has classes without images ({'|'.join(sorted(SUFFIXES))}): {_listed(empty)}")
-  if ignored:
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in ignored.most_common(5))
-    _print_once(f"{directory}: ignored {ignored.total():,} files that are not images ({kinds})")
+    suffixes = "|".join(sorted(SUFFIXES))
+    raise UserError(f"{directory} has classes without images ({suffixes}{note and f'; {note}'}): {_listed(empty)}")
+  if note:
+    _print_once(f"{directory}: {note}")
 
   counts = np.array([len(of_class) for of_class in files])
   labels = np.repeat(np.arange(len(files), dtype=np.int32), counts)
@@ -172,7 +172,7 @@ def _list_images(directory):
 
 @functools.cache
 def _print_once(message):
-  print(message, flush=True)
+  print(printable(message), flush=True)
 
 
 def _slice(images, selector, what):

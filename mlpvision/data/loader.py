@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from mlpvision.data import datasets, rows, transforms, workers
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
 
@@ -33,7 +33,7 @@ def train_batches(
 
   A batch has the task's stacked rows plus "replaced": bool [b], b = batch_size / hosts. For classification,
   {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
-  could not be decoded and was replaced by another one.
+  could not be read or decoded and was replaced by another one.
   """
   count = config.data.batch_size // process_count
   load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
@@ -103,20 +103,21 @@ def _order(split, config):
 def _load_train(position, rng, *, split, order, task_rows):
   index, replaced = order(position), False
   for _ in range(_TRIES):
-    example = split.source[index]
+    example = {}
     try:
+      example = split.source[index]
       row = task_rows.train(example, rng)
       return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
       _warn_once(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
-  raise UserError(f"{split.name}: {_TRIES} images in a row could not be decoded; check the dataset")
+  raise UserError(f"{split.name}: {_TRIES} images in a row could not be read; check the dataset")
 
 
 @functools.cache
 def _warn_once(message):
   """Once in every process that loads, not once per epoch."""
-  print(message, file=sys.stderr, flush=True)
+  print(printable(message), file=sys.stderr, flush=True)
 
 
 def _load_eval(index, *, split, task_rows):

@@ -1,14 +1,15 @@
 """Decodes images of any format: with libjpeg-turbo where possible in training, otherwise with Pillow."""
 
 from collections.abc import Iterable
-import io
 import os
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 import simplejpeg
 
+from mlpvision.data import image_files, pixels
+from mlpvision.data.image_files import ImageError
 from mlpvision.errors import UserError
 
 # EXIF orientation -> the upright image, as a view of the stored one.
@@ -24,14 +25,10 @@ _UPRIGHT = {
 }
 
 
-class ImageError(UserError):
-  """An image that is damaged, or not an image at all."""
-
-
 def decode(data: bytes) -> np.ndarray:
   """Encoded bytes -> uint8 [H, W, 3]; like `open_image`, but faster. Raises ImageError if it cannot be decoded."""
   image = decode_jpeg(data)
-  return np.asarray(open_image(data)) if image is None else image
+  return pixels.to_array(open_image(data)) if image is None else image
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
@@ -43,7 +40,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray | None:
   """Encoded bytes -> upright RGB image uint8 [ceil(H / reduction), ceil(W / reduction), 3], as a view.
 
-  None for anything but an ordinary JPEG (gray or YCbCr, undamaged).
+  None for anything but an ordinary JPEG (gray or YCbCr, undamaged, within `image_files`'s limits).
 
   At reductions of 2, 4 and 8, libjpeg-turbo's scaled inverse DCT skips most of the work. Files that make libjpeg warn,
   such as truncated ones that it fills with gray, give None.
@@ -53,8 +50,9 @@ def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray | None:
     return None
   height, width = (-(-side // reduction) for side in stored)
   try:
+    image_files.check_jpeg(data, stored, "")
     image = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=reduction)
-  except ValueError:
+  except (ImageError, ValueError):
     return None
   return _UPRIGHT[_orientation(data)](image)
 
@@ -64,9 +62,7 @@ def _stored_size(data):
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
   except ValueError:
     return None
-  # Pillow rejects larger images, which are attacks or have a broken header.
-  is_ordinary = colorspace in ("Gray", "YCbCr", "RGB") and height * width <= Image.MAX_IMAGE_PIXELS
-  return (height, width) if is_ordinary else None
+  return (height, width) if colorspace in ("Gray", "YCbCr", "RGB") else None
 
 
 def _orientation(data):
@@ -74,10 +70,9 @@ def _orientation(data):
   if b"Exif\0\0" not in header and b"tiff:Orientation" not in header:
     return 1
   try:
-    orientation = Image.open(io.BytesIO(data)).getexif().get(0x0112, 1)
+    return image_files.orientation(image_files.opened(data, ""))
   except Exception:  # Pillow raises nearly anything on broken metadata, which do not affect the pixels
     return 1
-  return orientation if orientation in _UPRIGHT else 1
 
 
 def open_all(sources: Iterable[Any]) -> list[Image.Image]:
@@ -97,33 +92,25 @@ def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
   """Opens a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3] as an RGB PIL image.
 
   The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and the first frame
-  of an animation is used. Raises ImageError if it cannot be decoded, UserError if there is no such file.
+  of an animation is used. Files may be JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF, within the limits of
+  `image_files`. Raises ImageError if it cannot be read.
   """
-  name = str(source) if isinstance(source, str | os.PathLike) else f"an image given as {type(source).__name__}"
+  is_path = isinstance(source, str | os.PathLike)
+  name = str(source) if is_path else f"an image given as {type(source).__name__}"
+  data = image_files.read(source) if is_path else source
   try:
-    if isinstance(source, np.ndarray):
-      source = Image.fromarray(source)
-    if isinstance(source, bytes):
-      source = io.BytesIO(source)
-    image = source if isinstance(source, Image.Image) else Image.open(source)
+    if isinstance(data, bytes):
+      image = image_files.opened(data, name)
+    elif isinstance(data, Image.Image | np.ndarray):
+      image = Image.fromarray(data) if isinstance(data, np.ndarray) else data
+      image_files.check_pixels(image.size, name)
+    else:
+      raise ImageError(f"{name}: must be a path, encoded bytes, a PIL image or an array")
     image.load()
-    return _to_rgb(ImageOps.exif_transpose(image))
-  except FileNotFoundError as error:
-    raise UserError(f"{name}: there is no such file") from error
-  except UnidentifiedImageError as error:
-    raise ImageError(f"{name}: not an image in a format that Pillow can read") from error
-  except MemoryError:
+    return pixels.to_rgb(pixels.upright(image, image_files.orientation(image)))
+  except UserError:
     raise
+  except MemoryError as error:
+    raise ImageError(f"{name}: there is too little memory to decode it") from error
   except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
     raise ImageError(f"{name}: a damaged image ({error})") from error
-
-
-def _to_rgb(image):
-  if image.mode in ("I;16", "I;16L", "I;16B", "I"):
-    image = Image.fromarray((np.asarray(image).astype(np.uint32).clip(0, 65535) >> 8).astype(np.uint8))
-  if image.mode == "RGB":
-    return image
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-  return image.convert("RGB")

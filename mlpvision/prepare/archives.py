@@ -8,6 +8,7 @@ import re
 import tarfile
 
 from mlpvision.errors import UserError
+from mlpvision.prepare import tars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +117,9 @@ def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
 
 def _check_beginning(path, archive):
   try:
-    with tarfile.open(path, "r|*") as tar:
-      first = list(itertools.islice((member.name for member in tar if member.isfile()), 3))
-  except (tarfile.TarError, EOFError, OSError) as error:
+    with tarfile.open(path, "r|*", tarinfo=tars.Member) as tar:
+      first = list(itertools.islice((member.name for member in tar if tars.is_file(member)), 3))
+  except tars.DAMAGE as error:
     raise UserError(f"{path} cannot be read as a tar archive: {error}") from error
   strange = [name for name in first if not re.fullmatch(archive.member, name.removeprefix("./"))]
   if not first or strange:

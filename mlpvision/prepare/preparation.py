@@ -10,7 +10,7 @@ from etils import epath
 
 from mlpvision.data import datasets, folder
 from mlpvision.errors import UserError
-from mlpvision.prepare import archives
+from mlpvision.prepare import archives, tars
 
 _BYTES_PER_PIXEL = 0.7  # of a photo as a JPEG of quality 95 at 256 pixels, rounded up
 
@@ -148,8 +148,11 @@ def _run(builder, manual_dir):
   config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir.exists() else None)
   try:
     builder.download_and_prepare(download_config=config)
-  except (AssertionError, OSError, tfds.download.DownloadError, wrong_checksum) as error:
-    raise UserError(f"tfds could not prepare {builder.info.full_name}: {error}") from error
+  except (AssertionError, tfds.download.DownloadError, wrong_checksum, *tars.DAMAGE) as error:
+    raise UserError(
+      f"tfds could not prepare {builder.info.full_name}, from archives in {manual_dir} or downloads:"
+      f" {error or type(error).__name__}"
+    ) from error
 
 
 def _bytes_needed(name, release, manual_dir):

@@ -12,7 +12,7 @@ import optax
 
 from mlpvision import augment, models
 from mlpvision.data import imagenet
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
 
@@ -119,7 +119,7 @@ def predictions(values: np.ndarray, class_names: Sequence[str], top: int = 5) ->
 def as_text(found: Sequence[Prediction]) -> str:
   """One line per class."""
   return "\n".join(
-    f"  {probability:7.2%}  {f'{words} ({name})' if words else name}" for name, probability, words in found
+    f"  {probability:7.2%}  {f'{words} ({name})' if words else printable(name)}" for name, probability, words in found
   )
 
 

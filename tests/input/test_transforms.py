@@ -205,5 +205,5 @@ def test_bad_files_are_named(tmp_path):
   for name, message in (("cut.jpg", "damaged"), ("text.png", "not an image"), ("empty.png", "not an image")):
     with pytest.raises(transforms.ImageError, match=f"{name}: .*{message}"):
       transforms.open_image(tmp_path / name)
-  with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
+  with pytest.raises(UserError, match=r"gone\.png cannot be read: No such file"):
     transforms.open_image(tmp_path / "gone.png")

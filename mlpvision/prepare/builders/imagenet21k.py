@@ -33,8 +33,8 @@ from etils import epath
 from PIL import Image
 import tensorflow_datasets as tfds
 
-from mlpvision.data import transforms
-from mlpvision.errors import UserError
+from mlpvision.data import image_files, transforms
+from mlpvision.errors import UserError, printable
 from mlpvision.prepare import archives
 from mlpvision.prepare.builders import wordnet_tars
 
@@ -76,7 +76,7 @@ def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   """Checks an encoded image, and re-encodes it if needed.
 
   Args:
-    data: encoded image, in any format that Pillow reads.
+    data: encoded image, in one of `image_files.FORMATS`.
     shorter_side: maximum in pixels; larger images are resized. None: no maximum.
 
   Returns:
@@ -85,7 +85,7 @@ def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   Raises:
     Exception: of any kind: the image cannot be decoded.
   """
-  image = Image.open(io.BytesIO(data))
+  image = image_files.opened(data, "the image")
   is_fine = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
   is_small = shorter_side is None or min(image.size) <= shorter_side
   if is_fine and is_small:
@@ -163,7 +163,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
 
       def note(kind, name, reason):
         counts[kind] += 1
-        report.write(f"{kind}\t{name}\t{reason}\n")
+        report.write(f"{kind}\t{printable(name)}\t{printable(reason)}\n")
 
       files = wordnet_tars.images(archive, wanted, lambda name, reason: note("skipped", name, reason))
       for wnid, of_class in itertools.groupby(files, key=lambda file: file[0]):

@@ -1,15 +1,15 @@
-"""Reads ImageNet-21K's archives as streams: nothing is unpacked, and at most one class is in memory."""
+"""Reads ImageNet-21K's archives as streams: nothing is unpacked, and at most one image is in memory."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import gzip
-import io
 import os
 import re
 import tarfile
-import zlib
 
+from mlpvision.data import image_files
 from mlpvision.errors import UserError
+from mlpvision.prepare import tars
 
 _BUFFER = 128 * 1024  # tarfile copies the rest of its buffer at every read, so that large ones are slow
 _WNID = re.compile(r"n\d{8}")
@@ -42,7 +42,8 @@ def images(
   Args:
     path: the archive.
     wanted: (folder, file name) -> whether to read the file; folder is "train" or "val" in 21K-P, else "".
-    report: called with (name, reason) for a class whose tar is damaged; images before the damage are kept.
+    report: called with (name, reason) for an image that is too large, and for a class whose tar is damaged; images
+      before the damage are kept.
 
   Raises:
     UserError: the outer archive is damaged.
@@ -53,24 +54,44 @@ def images(
       if not wnid:
         continue
       if name.endswith(".tar"):
-        inner = io.BytesIO(_read(tar, member, path))
-        yield from _class_images(inner, wnid, wanted, report)
-      elif wanted(folder, name):
-        yield wnid, name, _read(tar, member, path)
+        part = _Part(tar.extractfile(member), path, member.name)
+        if member.size:
+          yield from _class_images(part, wnid, wanted, report)
+        else:
+          report(name, "empty")
+      elif wanted(folder, name) and _fits(member, name, report):
+        yield wnid, name, _Part(tar.extractfile(member), path, member.name).read()
 
 
-def _class_images(inner, wnid, wanted, report):
-  if not inner.getbuffer().nbytes:
-    report(f"{wnid}.tar", "empty")
-    return
+class _Part:
+  """A member of the outer archive, as a file: errors while reading it are the outer archive's."""
+
+  def __init__(self, file, path, name):
+    self._file, self._path, self._name = file, path, name
+
+  def read(self, size=-1):
+    try:
+      return self._file.read(size)
+    except tars.DAMAGE as error:
+      raise _damaged(self._path, self._name, error) from error
+
+
+def _class_images(part, wnid, wanted, report):
   try:
-    with tarfile.open(fileobj=inner, mode="r:") as tar:
+    with tarfile.open(fileobj=part, mode="r|", bufsize=_BUFFER, tarinfo=tars.Member) as tar:
       while (member := tar.next()) is not None:
         name = os.path.basename(member.name)
-        if member.isfile() and wanted("", name):
+        if tars.is_file(member) and wanted("", name) and _fits(member, name, report):
           yield wnid, name, tar.extractfile(member).read()
-  except tarfile.TarError as error:
+        tar.members.clear()
+  except tars.DAMAGE as error:
     report(f"{wnid}.tar", f"damaged: {error}")
+
+
+def _fits(member, name, report):
+  if member.size > image_files.MAX_BYTES:
+    report(name, f"{member.size:,} bytes are too many for an image")
+  return member.size <= image_files.MAX_BYTES
 
 
 def _place(member_name):
@@ -98,8 +119,8 @@ def _open(path, *, stream):
     file = stack.enter_context(gzip.open(path) if _is_gzip(path) else open(path, "rb"))
     try:
       mode, options = ("r|", {"bufsize": _BUFFER}) if stream else ("r:", {})
-      tar = stack.enter_context(tarfile.open(fileobj=file, mode=mode, **options))
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+      tar = stack.enter_context(tarfile.open(fileobj=file, mode=mode, tarinfo=tars.Member, **options))
+    except tars.DAMAGE as error:
       raise _damaged(path, "its beginning", error) from error
     yield tar
 
@@ -110,7 +131,8 @@ def _members(tar, path):
   while True:
     try:
       member = tar.next()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+      is_file = member is not None and tars.is_file(member)
+    except tars.DAMAGE as error:
       raise _damaged(path, last, error) from error
     if member is None:
       # tarfile accepts a file without the final block of zeros.
@@ -118,16 +140,9 @@ def _members(tar, path):
         raise _damaged(path, last, "its end is missing")
       return
     last = member.name
-    if member.isfile():
+    if is_file:
       yield member
     tar.members.clear()
-
-
-def _read(tar, member, path):
-  try:
-    return tar.extractfile(member).read()
-  except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-    raise _damaged(path, member.name, error) from error
 
 
 def _damaged(path, last, reason):
