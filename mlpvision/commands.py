@@ -100,7 +100,7 @@ def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHol
 
 class _PathParser(flags.ArgumentParser):
   def parse(self, argument: str) -> str:
-    return os.path.expanduser(argument)
+    return os.path.expanduser(argument).rstrip("/") or argument
 
   def flag_type(self) -> str:
     return "path"

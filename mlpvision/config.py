@@ -125,14 +125,22 @@ def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """Lines "field: old -> new" for the changes that a resumed run must not have; `old` and `new` as from `to_json`."""
+  """Lines "field: old -> new" for the changes that a resumed run must not have; `old` and `new` as from `to_json`.
+
+  A dataset named by its path may have moved; whether it has the same images is known once it is open.
+  """
   old, new = _flatten(old), _flatten(new)
   lines, free = [], tuple(f"{field}." for field in _FREE)
   for field in sorted(old.keys() | new.keys()):
     before, after = old.get(field, "absent"), new.get(field, "absent")
-    if before != after and not f"{field}.".startswith(free):
+    has_moved = field == "data.name" and _is_path(before) and _is_path(after)
+    if before != after and not has_moved and not f"{field}.".startswith(free):
       lines.append(f"{field}: {before!r} -> {after!r}")
   return lines
+
+
+def _is_path(name):
+  return str(name).startswith(("folder:", "/", ".", "~"))
 
 
 def _flatten(tree, prefix=""):

@@ -117,7 +117,7 @@ def open_source(
     a PyTorch checkpoint that has both, the average.
   **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
   """
-  source = os.fspath(source)
+  source = os.path.expanduser(source)
   if os.path.isfile(source) or source in weights.KNOWN:
     model, params, info = weights.load(source, ema=ema, **overrides)
     count = model.num_classes or 0

@@ -36,12 +36,14 @@ class Split:
     name: such as "imagenet2012:validation".
     class_names: class_names[label] is the name of a class.
     multi_label: whether labels are int arrays of all correct classes, possibly empty; for evaluation only.
+    identity: equal for the same images in the same order, wherever they are stored.
   """
 
   source: Any
   name: str
   class_names: tuple[str, ...]
   multi_label: bool = False
+  identity: str = ""
 
   def __len__(self) -> int:
     return len(self.source)
@@ -105,7 +107,7 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
   """
   if name.startswith(folder.PREFIX):
     images, split = folder.open_images(name, split)
-    return Split(images, f"{name}:{split}", images.class_names)
+    return Split(images, f"{name}:{split}", images.class_names, identity=images.digest())
   import tensorflow_datasets as tfds
 
   builder = open_builder(name, data_dir)
@@ -132,7 +134,7 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
     numbers = {wnid: i for i, wnid in enumerate(present)}
     source = _Relabeled(source, label, tuple(numbers.get(wnid) for wnid in class_names))
     class_names = present
-  return Split(source, f"{name}:{split}", class_names, multi_label)
+  return Split(source, f"{name}:{split}", class_names, multi_label, f"{builder.info.full_name}:{split}")
 
 
 def _sizes(builder):

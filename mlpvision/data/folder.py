@@ -53,6 +53,11 @@ class Images:
     data = image_files.read(os.path.join(self.directory, file_name))
     return {"image": data, "label": int(self.labels[index]), "file_name": file_name}
 
+  def digest(self) -> str:
+    """A hash of the classes and of the names and order of the images; the directory may be anywhere."""
+    parts = (repr(self.class_names).encode(), self.labels.tobytes(), self.ends.tobytes(), self.names.tobytes())
+    return hashlib.md5(b"".join(parts)).hexdigest()
+
 
 def check(name: str) -> None:
   """Raises UserError, within milliseconds, if there is no such directory, or no directory in it."""

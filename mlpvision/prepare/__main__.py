@@ -7,7 +7,6 @@ Download the archives of imagenet2012 and imagenet21k/{fall11,winter21,p} by han
 first. tfds downloads its other datasets itself.
 """
 
-
 from mlpvision import commands
 from mlpvision.errors import UserError
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 
 from etils import epath
@@ -71,12 +72,18 @@ def _run(config, workdir, stop, watchdog):
       )
   with watchdog.paused():
     setup = set_up(config, warm=bool(config.init_from) and saved is None)
+  if saved and saved.get("images", setup.train_split.identity) != setup.train_split.identity:
+    raise UserError(
+      f"{workdir} holds a run on other images than {setup.train_split.name} has now; it started on"
+      f" {saved['config']['data']['name']}.\nA run continues on the images it started with, which may be moved. For"
+      f" others, use a new --workdir; --config.init_from={workdir} starts from this run's weights."
+    )
   class_names, as_json = setup.train_split.class_names, config_lib.to_json(setup.config)
   # The model options that the config does not have were taken from the weights.
   options = {name: value for name, value in as_json["model"].items() if name not in config.model}
   from_weights = saved["from_weights"] if saved else options
   config = setup.config
-  meta = dict(config=as_json, class_names=class_names, from_weights=from_weights)
+  meta = dict(config=as_json, class_names=class_names, from_weights=from_weights, images=setup.train_split.identity)
   # Where the run starts, in this order: 1. at its own newest intact checkpoint,
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -214,6 +221,12 @@ def _say_overview(setup, origin, workdir, progress):
 
 def _make_writable(workdir):
   workdir = epath.Path(workdir)
+  try:
+    os.fspath(workdir).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f"the name of the workdir {workdir} is not valid UTF-8, which TensorBoard's writer needs"
+    ) from error
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe = workdir / f".write_test_{jax.process_index()}"

@@ -124,7 +124,7 @@ def load(
 
 
 def _existing(source):
-  path = os.fspath(source)
+  path = os.path.expanduser(source)
   if os.path.exists(path):
     return path
   near = difflib.get_close_matches(path, known.KNOWN, n=3)

@@ -56,8 +56,10 @@ def test_slices_share_out_every_class(tmp_path):
 
 
 def test_the_order_is_the_folders_own(tmp_path):
-  _, names = _open(_write(tmp_path / "a", _COUNTS), "train")
-  assert _open(_write(tmp_path / "elsewhere" / "b", dict(reversed(_COUNTS.items()))), "train")[1] == names
+  opened, names = _open(_write(tmp_path / "a", _COUNTS), "train")
+  elsewhere, same_names = _open(_write(tmp_path / "elsewhere" / "b", dict(reversed(_COUNTS.items()))), "train")
+  assert same_names == names
+  assert elsewhere.identity == opened.identity != _open(tmp_path / "a", "train[:90%]")[0].identity
   # Fixed for good: another order would move images between the slices of somebody's folder.
   assert names[:5] == [
     "roof/roof_1.jpg",

@@ -1,0 +1,29 @@
+"""A run whose images were moved continues; with other images it is refused."""
+
+import shutil
+
+import pytest
+from tars import photographs
+
+from mlpvision.errors import UserError
+from mlpvision.training import loop
+
+
+@pytest.mark.slow
+def test_a_run_follows_its_images(small_config, tmp_path):
+  images = iter(photographs(16, size=(40, 30)))
+  for name in ("roof", "flower"):
+    (tmp_path / "before" / name).mkdir(parents=True)
+    for i in range(8):
+      next(images).save(tmp_path / "before" / name / f"{i}.png")
+  config, workdir = small_config, tmp_path / "run"
+  config.data.update(name=f"folder:{tmp_path}/before", train_split="train", eval_split="train", batch_size=8)
+  config.update(duration="2 steps")
+  loop.train_and_evaluate(config, workdir)
+
+  (tmp_path / "before").rename(tmp_path / "after")
+  config.data.name = f"folder:{tmp_path}/after/"
+  assert loop.train_and_evaluate(config, workdir).step == 2
+  shutil.copy(tmp_path / "after" / "roof" / "1.png", tmp_path / "after" / "roof" / "another.png")
+  with pytest.raises(UserError, match=rf"(?s){workdir} holds a run on other images.*before"):
+    loop.train_and_evaluate(config, workdir)
