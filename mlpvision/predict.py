@@ -10,7 +10,7 @@ from absl import app, flags
 from mlpvision import commands
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
-_EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
+_EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to print.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 
