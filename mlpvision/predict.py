@@ -11,7 +11,7 @@ from mlpvision import commands
 from mlpvision.errors import printable
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
-_EMA = flags.DEFINE_bool("ema", False, "Use the EMA of the parameters.")
+_EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to print.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 

@@ -26,7 +26,7 @@ from mlpvision import commands
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
-_EMA = flags.DEFINE_bool("ema", False, "Evaluate the EMA of the parameters.")
+_EMA = flags.DEFINE_bool("ema", None, "Evaluate the EMA of the parameters.")
 _EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names in config.evals.")
 _JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 

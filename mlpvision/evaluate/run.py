@@ -19,7 +19,7 @@ def evaluate(
   source: str | os.PathLike,
   config: ml_collections.ConfigDict | None = None,
   *,
-  ema: bool = False,
+  ema: bool | None = None,
   evals: Sequence[str] = ("accuracy",),
 ) -> dict[str, Any]:
   """Exact metrics of a run or a weight file.

@@ -9,7 +9,7 @@ from absl import flags
 from mlpvision import commands
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
-_EMA = flags.DEFINE_bool("ema", False, "Export the EMA of the parameters.")
+_EMA = flags.DEFINE_bool("ema", None, "Export the EMA of the parameters.")
 _FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors"], "The file's format.")
 _OUTPUT = commands.define_path("output", None, "The file to write.")
 

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from mlpvision import models, tasks, trained as trained_lib
+from mlpvision.data import imagenet
 from mlpvision.errors import UserError
 from mlpvision.models import swin
 from mlpvision.weights import resize
@@ -66,8 +67,8 @@ def parameters(
 ) -> tuple[dict[str, np.ndarray], str]:
   """The parameters of `source` that the new run starts from: ({"path/of/leaf": float32 array}, text for the log).
 
-  These are all parameters, except for the head if the classes differ. Position embeddings and token-mixing MLPs are
-  adapted to the image size by `weights.resize`.
+  These are all parameters, except for the head if the classes differ in name or order. Position embeddings and
+  token-mixing MLPs are adapted to the image size by `weights.resize`.
 
   config: of the new run, from `completed`.
   abstract, class_names: shapes of the parameters, and classes, of the new run.
@@ -78,15 +79,42 @@ def parameters(
   model, params = _fit(config, source)
   loaded = flatten_dict(params, sep="/")
   expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
-  if source.info is None:
-    same_labels = source.class_names == tuple(class_names)
-  else:  # a file without class names matches if the number of classes is the same
-    same_labels = source.info.head == "file" and source.info.class_names in (None, tuple(class_names))
+  same_labels = _has_head_of(source, tuple(class_names))
   new = [path for path in expected if path.startswith("head/") and not same_labels]
   loaded = {path: array for path, array in loaded.items() if not path.startswith("head/") or same_labels}
   _check_shapes(config, model, loaded, {path: shape for path, shape in expected.items() if path not in new})
   resized = [path for path in loaded if before[path].shape != loaded[path].shape]
-  return loaded, _describe(config, source, model, loaded, new, resized)
+  text = _describe(config, source, model, loaded, new, resized)
+  return loaded, "\n".join([text, *_about_head(source, class_names, same_labels)])
+
+
+def _has_head_of(source, class_names):
+  """Whether the head of `source` is of these classes, in this order."""
+  if source.info is not None and source.info.head != "file":
+    return False
+  # A file without class names can be of numbered classes or, if it has their number, of ImageNet's.
+  return class_names in (source.class_names, None if _names(source) else imagenet.head_classes(len(class_names)))
+
+
+def _names(source):
+  """The names of the classes that `source` itself gives to its head, or None."""
+  known = source.info is None or source.info.entry or source.info.class_names
+  return source.class_names if known else None
+
+
+def _about_head(source, class_names, same_labels):
+  """Lines for the log, where the number of classes alone would let the head fit."""
+  if len(source.class_names) != len(class_names) or (source.info is not None and source.info.head != "file"):
+    return []
+  if not _names(source):
+    fate = "is taken to be of the same classes" if same_labels else "is not used"
+    return [f"note: these weights do not name the classes of their head, which {fate}"]
+  return [] if same_labels else [f"note: the head of these weights is not used: {_first_other(source, class_names)}"]
+
+
+def _first_other(source, class_names):
+  i = next(i for i, pair in enumerate(zip(source.class_names, class_names, strict=True)) if len(set(pair)) == 2)
+  return f"its class {i} is {source.class_names[i]!r}, and {class_names[i]!r} here"
 
 
 def _fit(config, source):

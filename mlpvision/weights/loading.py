@@ -132,18 +132,32 @@ def _existing(source):
   raise WeightsError(path, "is neither a file nor the name of known weights", hint)
 
 
+def _named(file, family_name):
+  """({name in a table: name in the file}, family, table), without prefixes; family and table are None if unknown."""
+  names = {name: name for name in file.names}
+  while names:
+    names, shortened_names = tables.strip_prefixes(names), {}
+    renumbered = tables.renumber_pre_linen(names)
+    for short, name in names.items():
+      if (other := shortened_names.setdefault(renumbered[short], name)) != name:
+        raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
+    family, table = tables.identify(list(shortened_names), family_name)
+    if family is not None:
+      break
+    names = tables.strip_common(names)
+  return shortened_names, family, table
+
+
 def _read(file, family_name):
   """(family, table, {our path: array}) of a file; family_name: from its metadata, or None."""
-  names = tables.strip_prefixes(file.names)
-  renumbered = tables.renumber_pre_linen(names)
-  original, names = names, {}
-  for short, name in original.items():
-    if (other := names.setdefault(renumbered[short], name)) != name:
-      raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
-  family, table = tables.identify(list(names), family_name)
+  names, family, table = _named(file, family_name)
   if family is None:
     advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"
-    raise WeightsError(file.path, "contains weights of no known model", advice + listing(names, 5))
+    raise WeightsError(file.path, "contains weights of no known model", advice + listing(file.names, 5))
+  used = set(names.values())
+  left = [name for name in file.names if name not in used and not name.startswith("opt/")]
+  if left:
+    logging.warning("%s: %d arrays are not of the model and are left out:\n%s", file.path, len(left), listing(left))
   chosen, strangers = {}, []
   for short, name in names.items():
     if table.skips(short):

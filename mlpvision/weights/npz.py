@@ -3,6 +3,7 @@
 import ast
 import math
 import os
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -26,7 +27,8 @@ def _tensor(member):
   length = int.from_bytes(head[8:start], "little")
   if head[:6] != b"\x93NUMPY" or version not in (b"\x01", b"\x02", b"\x03") or length > _MAX_HEADER:
     raise ValueError(f"{member.name} does not start with the header of an array, of up to {_MAX_HEADER} bytes")
-  header = ast.literal_eval(head[start : start + length].decode("latin1").strip())
+  with warnings.catch_warnings(action="ignore"):  # of Python's parser, about what only a damaged header contains
+    header = ast.literal_eval(head[start : start + length].decode("latin1").strip())
   start, shape, dtype = start + length, header["shape"], _dtype(header["descr"])
   if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
     raise ValueError(f"{member.name} has no valid shape")

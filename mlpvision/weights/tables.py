@@ -1,6 +1,6 @@
 """Finds the family and the naming table of a file, and the table for writing a file."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import functools
 import re
@@ -13,18 +13,29 @@ from mlpvision.models.family import Family
 from mlpvision.models.naming import Leaf, Table, numbers
 from mlpvision.weights.shapes import shortest
 
-# From data-parallel and compiled PyTorch modules, and from Flax training states.
-PREFIXES = ("module.", "_orig_mod.", "opt/target/", "params/")
+# From data-parallel and compiled PyTorch modules, from modules around the model, and from Flax training states.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.", "opt/target/", "params/")
+_MOST_PREFIXES = 6  # in one name
+_FIRST = re.compile(r"(?:[^./]*[./])?")
 _NUMBERED = re.compile(r"(?<![^/])([A-Z]\w*)_(\d+)(?![^/])")  # a part of a path, such as LayerNorm_0
 
 
-def strip_prefixes(names: Collection[str]) -> dict[str, str]:
-  """{name without prefixes: name}. If some names have a prefix, names without it are not weights and are left out."""
-  short = {name: name for name in names}
-  for prefix in (*PREFIXES, *PREFIXES):  # twice, because they can be nested in any order
-    inside = {key.removeprefix(prefix): name for key, name in short.items() if key.startswith(prefix)}
-    short = inside or short
+def strip_prefixes(names: Mapping[str, str]) -> dict[str, str]:
+  """{name without prefixes: value}. If some names have a prefix, names without it are not weights and are left out."""
+  short = dict(names)
+  for _ in range(_MOST_PREFIXES):  # because they can be nested in any order
+    for prefix in PREFIXES:
+      inside = {key.removeprefix(prefix): name for key, name in short.items() if key.startswith(prefix)}
+      short = inside or short
   return short
+
+
+def strip_common(names: Mapping[str, str]) -> dict[str, str] | None:
+  """{name without its first part: value}, if all names have the same first part; otherwise None."""
+  first = {_FIRST.match(name)[0] for name in names}
+  return (
+    {name.removeprefix(*first): value for name, value in names.items()} if len(first) == 1 and "" not in first else None
+  )
 
 
 def renumber_pre_linen(names: Iterable[str]) -> dict[str, str]:

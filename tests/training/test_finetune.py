@@ -108,6 +108,31 @@ def test_another_number_of_classes_gets_a_new_head(run_config, vit_file):
   assert any(not x.sharding.is_fully_replicated for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.parametrize(
+  ("names", "kept", "said"),
+  [
+    ([str(i) for i in range(10)], True, ""),
+    (
+      [f"class {i}" for i in range(10)],
+      False,
+      "head of these weights is not used: its class 0 is 'class 0', ",
+    ),
+    ([str(i) for i in (1, 0, *range(2, 10))], False, "not used: its class 0 is '1', and '0' here"),
+    (None, True, "note: these weights do not name the classes of their head, which is taken to be of the same classes"),
+  ],
+)
+def test_as_many_classes_with_other_names(run_config, tmp_path, names, kept, said):
+  model = models.create("mixer_b16", num_classes=10, **{k: v for k, v in _MIXER.items() if k != "name"})
+  params = jax.jit(model.init)(jax.random.key(5), np.zeros((1, 28, 28, 3), np.float32))["params"]
+  params["head"]["bias"] += 1
+  weights.save(tmp_path / "w.safetensors", model, params, None, names)
+  params, _, text, _ = _start(run_config(28, str(tmp_path / "w.safetensors"), **_MIXER))
+  assert (params["head/bias"] == 1).all() == kept
+  assert ("new: head/bias, head/kernel" in text) != kept
+  assert said in text
+  assert ("note: " in text) == bool(said)
+
+
 def test_other_options_and_colours_are_pointed_out(run_config, mixer):
   config = run_config(28, str(mixer), **_MIXER, approximate_gelu=False)
   config.data.mean = (0.4, 0.4, 0.4)
