@@ -8,7 +8,7 @@ import json
 from absl import app, flags
 
 from mlpvision import commands
-from mlpvision.errors import printable
+from mlpvision.errors import UserError, printable
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
@@ -17,19 +17,27 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 
 
 def main(argv: list[str]) -> None:
-  """Reads all images first, so that unreadable ones are reported before the model is loaded."""
+  """Looks at all files first, so that bad ones are reported before the model is loaded; then one image at a time."""
   if len(argv) < 2:
     raise app.UsageError("name at least one image")
   from mlpvision import trained
   from mlpvision.data import transforms
 
-  images = transforms.open_all(argv[1:])
+  transforms.check_all(argv[1:])
   loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
-  for path, prediction in zip(argv[1:], loaded.predict(images, _TOP.value), strict=True):
+  problems = []
+  for path in argv[1:]:
+    try:
+      (prediction,) = loaded.predict(path, _TOP.value)
+    except UserError as error:  # its pixels are damaged
+      problems.append(str(error))
+      continue
     if _JSON.value:
       print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
     else:
       print(printable(path), loaded.task.as_text(prediction), sep="\n")
+  if problems:
+    raise UserError("\n".join(problems))
 
 
 if __name__ == "__main__":

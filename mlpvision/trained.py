@@ -61,7 +61,8 @@ class Trained:
   def preprocess(self, picture: Any) -> np.ndarray:
     """Resizes, crops and normalizes an image as in evaluation: float32 [image_size, image_size, 3].
 
-    picture: a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3]. UserError if it cannot be read.
+    picture: a path, encoded bytes, a PIL image or an array [H, W] or [H, W, 3], of uint8 or of another range that
+      `data.pixels` knows. UserError if it cannot be read.
     """
     view = self.preprocessing
     options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
@@ -77,10 +78,18 @@ class Trained:
     pictures: an image, as `preprocess` takes it, or a sequence of them. UserError lists all that cannot be read.
     """
     several = isinstance(pictures, Sequence) and not isinstance(pictures, str | bytes)
-    found = []
-    for picture in transforms.open_all(pictures if several else [pictures]):
-      values = jax.device_get(self._probabilities(self.params, self.preprocess(picture)[None]))
-      found.append(self.task.predictions(values[0], self.class_names, top))
+    found, problems = [], []
+    for picture in pictures if several else [pictures]:  # one is in memory at a time
+      try:
+        pixels = self.preprocess(picture)
+      except UserError as error:
+        problems.append(str(error))
+        continue
+      if not problems:
+        values = jax.device_get(self._probabilities(self.params, pixels[None]))
+        found.append(self.task.predictions(values[0], self.class_names, top))
+    if problems:
+      raise UserError("\n".join(problems))
     return found
 
   @functools.cached_property

@@ -54,22 +54,24 @@ def read(path: str | os.PathLike) -> bytes:
       found = os.fstat(descriptor)
       _check_regular(found, path)  # it may have been exchanged
       return file.read(found.st_size)
+  except FileNotFoundError as error:
+    raise ImageError(f"{path}: there is no such file") from error
   except (OSError, ValueError) as error:  # ValueError: a null character in the path
-    raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    raise ImageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_regular(found, path):
   if not stat.S_ISREG(found.st_mode):
     kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a device, FIFO or socket"
-    raise ImageError(f"{path} is {kind}, not an image")
+    raise ImageError(f"{path}: {kind}, not an image")
   if found.st_size > MAX_BYTES:
-    raise ImageError(f"{path} has {found.st_size:,} bytes; images may have up to {MAX_BYTES:,}")
+    raise ImageError(f"{path}: {found.st_size:,} bytes; images may have up to {MAX_BYTES:,}")
 
 
 def opened(data: bytes, name: str) -> Image.Image:
   """Encoded bytes -> a PIL image whose pixels are not decoded yet; `name` is for messages.
 
-  Raises ImageError: not one of FORMATS, or above the limits. Other errors of Pillow's readers are passed on.
+  Raises ImageError: not one of FORMATS, above the limits, or the header is damaged.
   """
   if data[8:12] == b"WEBP":  # its reader allocates the frames when it opens the file
     check_pixels(_webp_size(data), name, "WEBP")
@@ -81,6 +83,8 @@ def opened(data: bytes, name: str) -> Image.Image:
     raise ImageError(f"{name}: not an image in a supported format ({', '.join(FORMATS)})") from error
   except Image.DecompressionBombError as error:
     raise ImageError(f"{name}: too large ({error})") from error
+  except Exception as error:  # Pillow's readers raise nearly anything on broken bytes
+    raise ImageError(f"{name}: a damaged image ({error})") from error
   if image.format in ("JPEG", "MPO"):
     check_jpeg(data, image.size, name)
   else:

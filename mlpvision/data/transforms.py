@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 import os
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,25 +74,32 @@ def _orientation(data):
     return 1
 
 
-def open_all(sources: Iterable[Any]) -> list[Image.Image]:
-  """`open_image` of each source. Raises one UserError that lists all unreadable ones."""
-  images, problems = [], []
-  for source in sources:
+def check_all(paths: Iterable[str | os.PathLike]) -> None:
+  """Raises one UserError that lists all images that cannot be read.
+
+  Pixels are decoded only if there is a problem with another image, to list all of them; one image at a time.
+  """
+  paths = list(paths)
+  if _problems(paths, lambda path: image_files.opened(image_files.read(path), str(path))):
+    raise UserError("\n".join(_problems(paths, open_image)))
+
+
+def _problems(paths, read):
+  problems = []
+  for path in paths:
     try:
-      images.append(open_image(source))
-    except UserError as error:
+      read(path)
+    except ImageError as error:
       problems.append(str(error))
-  if problems:
-    raise UserError("\n".join(problems))
-  return images
+  return problems
 
 
 def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Image.Image:
-  """Opens a path, encoded bytes, a PIL image or a uint8 array [H, W] or [H, W, 3] as an RGB PIL image.
+  """Opens a path, encoded bytes, a PIL image or an array [H, W] or [H, W, 3] as an RGB PIL image.
 
-  The EXIF orientation is applied, transparent pixels become white, 16-bit gray is scaled to 8 bits, and the first frame
-  of an animation is used. Files may be JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF, within the limits of
-  `image_files`. Raises ImageError if it cannot be read.
+  The EXIF orientation is applied, transparent pixels become white, values of more than 8 bits are scaled as the table
+  in `pixels` says, and the first frame of an animation is used. Files may be JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or
+  AVIF, within the limits of `image_files`. Raises ImageError if it cannot be read.
   """
   is_path = isinstance(source, str | os.PathLike)
   name = str(source) if is_path else f"an image given as {type(source).__name__}"
@@ -102,7 +108,7 @@ def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     if isinstance(data, bytes):
       image = image_files.opened(data, name)
     elif isinstance(data, Image.Image | np.ndarray):
-      image = Image.fromarray(data) if isinstance(data, np.ndarray) else data
+      image = data if isinstance(data, Image.Image) else pixels.from_array(data)
       image_files.check_pixels(image.size, name)
     else:
       raise ImageError(f"{name}: must be a path, encoded bytes, a PIL image or an array")
@@ -110,6 +116,8 @@ def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> 
     return pixels.to_rgb(pixels.upright(image, image_files.orientation(image)))
   except UserError:
     raise
+  except pixels.PixelError as error:
+    raise ImageError(f"{name}: {error}") from error
   except MemoryError as error:
     raise ImageError(f"{name}: there is too little memory to decode it") from error
   except Exception as error:  # Pillow's readers raise nearly anything on broken bytes

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlpvision.draw import maps
 from mlpvision.models import shift
+from mlpvision.reporting import lettering
 
 
 def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
@@ -23,7 +24,7 @@ def receptive_fields(fields: Mapping[str, np.ndarray]) -> Figure:
       corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * side / 2
       axes.plot(x + corners[:, 0], y + corners[:, 1], style, color="white", linewidth=1.2)
     axes.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))
-    axes.set_title(f"{label}\n50 % in {sides[0]} px, 95 % in {sides[1]} px", fontsize=9)
+    axes.set_title(f"{lettering.plain(label)}\n50 % in {sides[0]} px, 95 % in {sides[1]} px", fontsize=9)
   figure.colorbar(shown, ax=panels, shrink=0.7, label="gradient / largest gradient, log10")
   return figure
 
@@ -63,7 +64,9 @@ def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
   """An image, its saliency, and both overlaid."""
   figure, panels = _grid(3, columns=3, side=3.0)
   heat = np.clip(heat / np.percentile(heat, 99), 0, 1)
-  for axes, shown, name in zip(panels, (picture, heat, None), (title, "input gradient", "both"), strict=True):
+  for axes, shown, name in zip(
+    panels, (picture, heat, None), (lettering.plain(title), "input gradient", "both"), strict=True
+  ):
     axes.imshow(picture if shown is None else shown, **({} if shown is picture else dict(cmap="cividis")))
     if shown is None:
       axes.imshow(heat, cmap="cividis", alpha=0.65)
@@ -73,6 +76,7 @@ def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
 
 def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
   """The confusion matrix int [K, K] (row: true class), as shares of each row; with counts for up to 20 classes."""
+  names, title = [lettering.plain(name) for name in names], lettering.plain(title)
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
   figure, (axes,) = _grid(1, side=side)

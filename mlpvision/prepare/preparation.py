@@ -51,7 +51,7 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
     print(f"note: {left} is from an interrupted preparation; unless another one is running, delete it", flush=True)
   _check_downloads(builder, release, manual_dir, data_dir)
   print(f"preparing {builder.data_path}; if interrupted, it restarts from the beginning", flush=True)
-  _run(builder, manual_dir)
+  _run(builder, release, manual_dir)
   for split, info in builder.info.splits.items():
     print(f"  {split}: {info.num_examples:,} images")
   return flags
@@ -140,18 +140,20 @@ def _why_unreachable(url):
   return problem[0]
 
 
-def _run(builder, manual_dir):
+def _run(builder, release, manual_dir):
   import tensorflow_datasets as tfds
 
   wrong_checksum = tfds.download.download_manager.NonMatchingChecksumError
   # tfds rejects a missing directory even if the dataset does not use it.
   config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir.exists() else None)
   try:
-    builder.download_and_prepare(download_config=config)
+    with tars.checked():
+      builder.download_and_prepare(download_config=config)
   except (AssertionError, tfds.download.DownloadError, wrong_checksum, *tars.DAMAGE) as error:
+    archive_names = " and ".join(archive.name for archive in release.archives) if release else ""
+    where = archive_names and f" from {archive_names} in {manual_dir}"
     raise UserError(
-      f"tfds could not prepare {builder.info.full_name}, from archives in {manual_dir} or downloads:"
-      f" {error or type(error).__name__}"
+      f"tfds could not prepare {builder.info.full_name}{where}: {error or type(error).__name__}"
     ) from error
 
 

@@ -6,7 +6,7 @@ import sys
 from etils import epath
 from matplotlib.figure import Figure
 
-from mlpvision.reporting import metrics
+from mlpvision.reporting import lettering, metrics
 
 # Okabe and Ito's palette, which color-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
@@ -58,6 +58,7 @@ def _panels(rows):
 
 def to_png(figure: Figure) -> bytes:
   """The figure as the bytes of a PNG, for paths that matplotlib cannot write to, such as gs://."""
+  lettering.choose_fonts(figure)
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=130)
   return buffer.getvalue()

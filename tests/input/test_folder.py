@@ -184,7 +184,7 @@ def test_an_unreadable_or_broken_image_is_named_in_evaluation(tmp_path, small_co
   with pytest.raises(UserError, match=rf"^{where} \({names[4]}\): .*damaged"):
     list(loader.eval_batches(opened, small_config))
   os.unlink(broken)
-  with pytest.raises(UserError, match=f"^{where}: {broken} cannot be read: No such file"):
+  with pytest.raises(UserError, match=f"^{where}: {broken}: there is no such file"):
     list(loader.eval_batches(opened, small_config))
 
 

@@ -8,7 +8,7 @@ import pytest
 from tars import tar, tar_bytes
 
 from mlpvision.errors import UserError
-from mlpvision.prepare import archives
+from mlpvision.prepare import archives, tars as tars_lib
 from mlpvision.prepare.builders import wordnet_tars
 
 _CLASS = "n00000001.tar"
@@ -155,3 +155,14 @@ def test_a_cut_archive_is_named(tmp_path, suffix, share):
 def test_a_name_may_contain_anything(tmp_path):
   path = tar(tmp_path / "whole.tar", {_CLASS: tar_bytes({"\x1b[2J.JPEG": b"1"})})
   assert _read(path) == (["\x1b[2J.JPEG"], [])
+
+
+@pytest.mark.parametrize("kind", ["sparse", "negative", "negative, extended", "absurd", "attributes of a gigabyte"])
+def test_the_builders_of_tfds_read_the_same_way(tmp_path, kind):
+  from tensorflow_datasets.core.download import extractor, resource
+
+  path = tmp_path / "whole.tar"
+  path.write_bytes(_header("n00000001.tar", 0) + _BAD[kind]("n00000002.tar") + _END)
+  with tars_lib.checked(), pytest.raises(tarfile.ReadError, match="sparse|declares"):
+    list(extractor.iter_archive(path, resource.ExtractMethod.TAR_STREAM))
+  assert tarfile.TarFile.tarinfo is tarfile.TarInfo

@@ -205,5 +205,78 @@ def test_bad_files_are_named(tmp_path):
   for name, message in (("cut.jpg", "damaged"), ("text.png", "not an image"), ("empty.png", "not an image")):
     with pytest.raises(transforms.ImageError, match=f"{name}: .*{message}"):
       transforms.open_image(tmp_path / name)
-  with pytest.raises(UserError, match=r"gone\.png cannot be read: No such file"):
+  with pytest.raises(UserError, match=r"gone\.png: there is no such file"):
     transforms.open_image(tmp_path / "gone.png")
+
+
+def _grey(source):
+  return np.asarray(transforms.open_image(source))[..., 0].astype(int)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, bool, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_arrays_of_any_range_are_the_same_picture(dtype, channels):
+  grey = np.linspace(0, 255, 20 * 30).astype(np.uint8).reshape(20, 30)
+  expected, factor = grey, {"f": 1 / 255, "u": 257, "i": 257}.get(np.dtype(dtype).kind)
+  values = grey.astype(float) * factor if factor else grey > 127
+  if not factor:
+    expected = np.where(grey > 127, 255, 0)
+  array = np.broadcast_to(values.astype(dtype)[(..., *[None] * len(channels))], (20, 30, *channels)).copy()
+  if channels == (4,):
+    array[..., 3] = array.max()  # opaque
+  assert np.abs(_grey(array) - expected).max() <= 1
+  if np.dtype(dtype).kind == "f":
+    assert np.abs(_grey((array * 255).astype(dtype)) - expected).max() <= 1
+
+
+def test_pictures_of_floats_and_16_bits_are_not_black(tmp_path):
+  grey = np.linspace(0, 255, 20 * 30).astype(np.uint8).reshape(20, 30)
+  unit, full = (Image.fromarray((grey * factor).astype(np.float32)) for factor in (1 / 255, 1))
+  deep = Image.fromarray(grey.astype(np.uint16) * 257)
+  for picture in (unit, full, deep, Image.fromarray(grey.astype(np.int32) * 257)):
+    for source in (picture, _write(tmp_path / "x.tif", picture)):
+      assert np.abs(_grey(source) - grey).max() <= 1, picture.mode
+  assert np.abs(_grey(_write(tmp_path / "x.png", deep)) - grey).max() <= 1
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "dtype", "message"),
+  [
+    (-2.1, 2.6, np.float32, "-2.1 to 2.6.*normalized"),
+    (-1, 1, np.float32, "negative"),
+    (0, 1.2, np.float32, "neither 0 to 1 nor 0 to 255"),
+    (0, 4095, np.float32, "neither"),
+    (0, 65535, np.float32, "neither"),
+    (0, np.nan, np.float32, "not finite"),
+    (0, np.inf, np.float64, "not finite"),
+    (-5, 300, np.int32, "negative"),
+    (0, 255, np.uint16, "0 to 255 in more than 8 bits"),
+    (0, 255, np.int64, "0 to 255 in more than 8 bits"),
+    (0, 1, np.complex64, "complex"),
+    (0, 1, object, "object"),
+  ],
+)
+def test_a_range_that_cannot_be_told_is_refused(tmp_path, low, high, dtype, message):
+  array = np.array([[low, high, (low + high) / 2]], dtype)
+  sources = [array, np.repeat(array[..., None], 3, -1)]
+  if array.dtype in (np.float32, np.int32, np.uint16):
+    sources += [Image.fromarray(array), _write(tmp_path / "x.tif", Image.fromarray(array))]
+  for source in sources:
+    with pytest.raises(transforms.ImageError, match=message):
+      transforms.open_image(source)
+
+
+def test_what_is_zero_or_one_has_a_meaning():
+  assert _grey(np.zeros((2, 2), np.float32)).max() == 0
+  assert _grey(np.zeros((2, 2), np.uint16)).max() == 0
+  assert _grey(np.array([[0.0, 1.0]])).tolist() == [[0, 255]]
+  assert _grey(np.array([[0, 1]], np.uint8)).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0, 5), (5, 5, 5), (3, 40, 50), (2, 40, 50, 3), (5, 5, 0)])
+def test_an_array_of_another_shape_is_refused(shape):
+  with pytest.raises(transforms.ImageError, match="an array of shape"):
+    transforms.open_image(np.zeros(shape, np.uint8))
+  for other in (None, 3, [[1, 2]], io.BytesIO(b"")):
+    with pytest.raises(transforms.ImageError, match="must be a path"):
+      transforms.open_image(other)
