@@ -6,12 +6,13 @@ follow the naming contract in docs/design.md.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import itertools
 import re
 from typing import Any
 
 from flax import linen as nn
 
-from mlpvision.models.naming import Table, regex
+from mlpvision.models.naming import Table, numbers, regex
 
 Shapes = Mapping[str, tuple[int, ...]]  # {path of a parameter, e.g. "block_0/channel_mixing/Dense_0/bias": shape}
 
@@ -73,10 +74,11 @@ def isotropic(shapes: Shapes) -> dict[str, Any]:
 
 def pyramid(shapes: Shapes) -> dict[str, Any]:
   """patch_size, hidden_dim, depths and mlp_ratio of a pyramid."""
-  stages = 0
-  while count(shapes, f"stage_{stages}_block_{{i}}"):
-    stages += 1
-  depths = tuple(count(shapes, f"stage_{stage}_block_{{i}}") for stage in range(stages))
+  found = {}
+  for name in {path.partition("/")[0] for path in shapes}:
+    if place := numbers(name, "stage_{s}_block_{i}"):
+      found[place["s"]] = max(found.get(place["s"], 0), place["i"] + 1)
+  depths = tuple(found[stage] for stage in itertools.takewhile(found.__contains__, itertools.count()))
   return dict(**stem(shapes), depths=depths, mlp_ratio=_mlp_ratio(shapes, "stage_0_block_0"))
 
 

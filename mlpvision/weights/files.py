@@ -20,7 +20,7 @@ _OTHERS = (
   (b"\x89HDF", "is an HDF5 file, an unsupported format"),
 )
 # More than any model has: finding the family of a file takes time for each name.
-_MAX_ARRAYS = 10_000
+_MAX_ARRAYS, _MAX_NAME = 10_000, 250
 # A file of n bytes may take 3 n + 400 MB of memory while it is loaded.
 _MEMORY = 400_000_000
 _PIECE = 1 << 20
@@ -60,8 +60,9 @@ class WeightFile:
     self.names = list(self._arrays)
     if not self.names:
       raise WeightsError(self.path, "contains no arrays")
-    if len(self.names) > _MAX_ARRAYS:
-      raise WeightsError(self.path, f"contains {len(self.names):,} arrays; no model has more than {_MAX_ARRAYS:,}")
+    if len(self.names) > _MAX_ARRAYS or max(map(len, self.names)) > _MAX_NAME:
+      problem = f"contains {len(self.names):,} arrays, with names of up to {max(map(len, self.names)):,} characters"
+      raise WeightsError(self.path, problem, f"No model has more than {_MAX_ARRAYS:,}, or names of {_MAX_NAME}.")
 
   def shape(self, name: str) -> tuple[int, ...]:
     """The shape of an array, as it is in the file."""

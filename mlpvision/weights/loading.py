@@ -135,16 +135,17 @@ def _existing(source):
 def _named(file, family_name):
   """({name in a table: name in the file}, family, table), without prefixes; family and table are None if unknown."""
   names = {name: name for name in file.names}
-  while names:
+  for _ in range(4):  # prefixes that we do not know
     names, shortened_names = tables.strip_prefixes(names), {}
     renumbered = tables.renumber_pre_linen(names)
     for short, name in names.items():
       if (other := shortened_names.setdefault(renumbered[short], name)) != name:
         raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
     family, table = tables.identify(list(shortened_names), family_name)
-    if family is not None:
+    shorter = tables.strip_common(names)
+    if family is not None or shorter is None:
       break
-    names = tables.strip_common(names)
+    names = shorter
   return shortened_names, family, table
 
 
@@ -249,7 +250,7 @@ def _options(file, family, table, params, saved, model_name):
 
 
 def _num_classes(params):
-  return params["head/kernel"].shape[-1] if "head/kernel" in params else None
+  return params["head/kernel"].shape[-1] if "head/kernel" in params and params["head/kernel"].ndim else None
 
 
 def _shapes(params):
@@ -298,7 +299,8 @@ def _new_head(module, params, seed):
   size = resize.image_size_of(module, _shapes(params))
 
   def init(key):  # the images are never computed, and may be of any size
-    return module.init(key, jnp.zeros((1, *size, 3), jnp.float32))["params"]["head"]
+    # The head's random numbers depend on its name, not on the blocks before it.
+    return shapes_lib.shortest(module).init(key, jnp.zeros((1, *size, 3), jnp.float32))["params"]["head"]
 
   head = jax.jit(init)(jax.random.key(seed))
   return flatten_dict({"head": jax.tree.map(np.array, head)}, sep="/")

@@ -14,6 +14,7 @@ from mlpvision.models.naming import numbers
 from mlpvision.weights.resize import image_size_of
 
 Shapes = Mapping[str, tuple[int, ...]]
+_MAX_STAGES = 10  # each doubles the channels
 _MAX_PATCHES = 1 << 18  # of an image: 2,048 pixels in patches of 4
 
 
@@ -36,8 +37,8 @@ def expected(module: nn.Module, shapes: Shapes) -> dict[str, tuple[int, ...]]:
   Raises ValueError: the module has more blocks than there are arrays, or it cannot be traced.
   """
   family = models.family_of(module)
-  if sum(depths(module)) > len(shapes):
-    raise ValueError(f"{sum(depths(module))} blocks do not fit {len(shapes)} arrays")
+  if sum(depths(module)) > len(shapes) or len(depths(module)) > _MAX_STAGES:
+    raise ValueError(f"{sum(depths(module))} blocks in {len(depths(module))} stages do not fit {len(shapes)} arrays")
   size = (8 * module.size_divisor,) * 2 if family.patches is None else image_size_of(module, shapes)
   images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
   try:

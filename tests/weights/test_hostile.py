@@ -175,10 +175,30 @@ def test_many_names_of_one_storage(tmp_path):
   refused(mixer(tmp_path / "x.pth", data={"x": bytes(4_000_000)}, **more), r"0\.5 GB of memory")
 
 
-@pytest.mark.parametrize("number", ["999999999", "1" + "0" * 800])
+@pytest.mark.parametrize("number", ["999999999", "1" + "0" * 200])
 def test_a_number_in_a_name_is_no_number_of_blocks(tmp_path, number):
   more = {f"blocks.{number}.norm1.weight": tensor((8,), key="x")}
-  refused(mixer(tmp_path / "x.pth", data={"x": bytes(32)}, **more), "blocks do not fit 19 arrays")
+  refused(mixer(tmp_path / "x.pth", data={"x": bytes(32)}, **more), "blocks in 1 stages do not fit 19 arrays")
+
+
+def test_as_many_stages_as_arrays(tmp_path):
+  """Each doubles the channels, and takes time to trace."""
+  names = [f"layers.{i}.blocks.0.norm1.weight" for i in range(50)]
+  more = {"patch_embed.proj.weight": tensor((1, 1, 2, 2)), "layers.0.blocks.0.mlp.fc1.weight": tensor((2, 2, 1, 1))}
+  path = pth(tmp_path / "x.pth", dictionary({name: tensor((4,)) for name in names} | more))
+  refused(path, "50 blocks in 50 stages", num_classes=None)
+
+
+@pytest.mark.parametrize("length", [251, 900])
+def test_a_long_name(tmp_path, length):
+  refused(mixer(tmp_path / "x.pth", **{"b" * length: tensor((8,), key="1")}), f"names of up to {length}")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 0), (1, 1, 1, 1), (2**20, 0), (8, 3, 0, 0)])
+@pytest.mark.parametrize("key", _MIXER)
+def test_shapes_of_no_layer(tmp_path, key, shape):
+  replaced = {key: tensor(shape, key="0", count=6144)}
+  refused(mixer(tmp_path / "x.pth", replaced), r"in the file|impossible for|other shapes|has no head|does not match")
 
 
 def test_two_names_of_one_parameter(tmp_path):

@@ -1,6 +1,7 @@
 """Saving weights: the originals' names and layouts, and bit-identical loading."""
 
 from families import FAMILIES
+from flax.traverse_util import flatten_dict
 import goldens
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlpvision import models, weights
-from mlpvision.weights import tables
+from mlpvision.weights import shapes, tables
 
 # Options that shapes do not determine.
 _MORE = {
@@ -46,6 +47,14 @@ def test_round_trip(tmp_path, name):
   assert (info.preprocessing, info.class_names) == (view, tuple("abcde"))
   jax.tree.map(np.testing.assert_array_equal, params, loaded)
   assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_one_block_of_each_stage_stands_for_all(name):
+  module, params = make(name)
+  found = {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
+  assert shapes.expected(module, found) == found
+  assert shapes.expected(module, {**found, "more": ()}) == found
 
 
 def test_the_noted_family_decides_where_names_fit_several():
