@@ -35,7 +35,8 @@ _ROOMS = {
   "models": ("", _HEAVY | {"numpy", "optax", "ml_collections"}),
   "weights": ("models errors preprocessing", _HEAVY | {"torch", "pickle.loads"}),
   "sharding": ("models errors", _HEAVY | {"optax"}),
-  "checkpoints": ("errors", _HEAVY - {"orbax"}),
+  "workdir": ("errors", _HEAVY | {"flax", "optax"}),
+  "checkpoints": ("errors workdir", _HEAVY - {"orbax"}),
   "data": ("errors prepare", _TREES | {"clu", "orbax", "tensorflow"}),
   "prepare": ("data errors", _TREES | {"clu", "orbax", "grain"}),
   "tasks": ("augment data errors models", _HEAVY),
@@ -43,7 +44,7 @@ _ROOMS = {
     "augment checkpoints preprocessing tasks weights " + " ".join(_PARTS),
     {"tensorflow", "clu", "grain"},
   ),
-  "reporting": ("reporting models.cost", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
+  "reporting": ("reporting models.cost workdir", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
   # Training.
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
@@ -53,7 +54,7 @@ _ROOMS = {
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
   ),
   "training": (
-    "augment checkpoints config evaluate fewshot reporting tasks trained training weights " + " ".join(_PARTS),
+    "augment checkpoints config evaluate fewshot reporting tasks trained training weights workdir " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),
   # What is done with a trained model.

@@ -9,7 +9,7 @@ from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, sharding
+from mlpvision import config as config_lib, sharding, workdir as workdir_lib
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
@@ -42,11 +42,17 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
 
   workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
 
-  Raises UserError: invalid input (before the first step), a loss that is not finite, or a checkpoint cannot be saved.
+  Raises UserError: invalid input (before the first step), another run in `workdir`, a loss that is not finite, or a
+  checkpoint cannot be saved.
   """
   config_lib.check(config)
-  best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   _make_writable(workdir)
+  with workdir_lib.hold(workdir):
+    return _run(config, workdir)
+
+
+def _run(config, workdir):
+  best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
 
   # Cheap checks come first: the config of an existing run, then data, devices and durations, and finally the source of
