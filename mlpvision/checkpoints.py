@@ -11,11 +11,14 @@ Earlier versions saved no checksum of meta. Their checkpoints are read without i
 
 from collections.abc import Mapping
 import contextlib
+import functools
 import json
+import logging as python_logging
 import math
 import os
 import shutil
-from typing import Any
+import sys
+from typing import Any, Self
 import zlib
 
 from absl import logging
@@ -44,7 +47,10 @@ class Checkpoints:
     self._directory, self._best = _absolute(workdir) / _FOLDER, best
     self._damaged = self._directory.parent / f"{_FOLDER}-damaged"
     self._sign = -1 if direction == "min" else 1
+    # Of a failed write, one error is reported readably. These are its traceback, and errors of what was written with it.
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
+    python_logging.getLogger("asyncio").addFilter(_is_retrieved)
+    sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=_Preserve(keep, self._best_of),
       best_fn=(lambda metrics: metrics[best]) if best else None,  # makes orbax write its file of metrics
@@ -107,6 +113,7 @@ class Checkpoints:
     Damaged ones are reported and moved to WORKDIR/checkpoints-damaged. Raises UserError if all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
+    _report_others(self._directory, steps)
     for step in steps:
       result = _attempt(self._restore_step, step, abstract)
       if not isinstance(result, Exception):
@@ -146,7 +153,7 @@ class Checkpoints:
         target.unlink()
       elif target.exists():
         target.rmtree()
-      if _is_remote(source):
+      if workdir_lib.is_remote(source):
         source.rename(target)
       else:
         shutil.move(source, target)  # also to another disk, where `checkpoints` is a link to one
@@ -190,6 +197,15 @@ class Checkpoints:
         f"{kept}. The same command resumes from there."
       ) from error
 
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, _: object) -> None:
+    """Completes a pending save where an error ends the run; that error is the one to report."""
+    if isinstance(exception, Exception) and jax.process_count() == 1:  # other processes may be dead
+      with contextlib.suppress(Exception):
+        self._manager.wait_until_finished()
+
   def close(self) -> None:
     """Waits for pending saves and closes the manager. Raises UserError if a save has failed."""
     self.wait()
@@ -212,6 +228,7 @@ def load_weights(
   else:
     directory = source if source.name == _FOLDER else source / _FOLDER
     steps = sorted(_steps(directory), reverse=True)
+    _report_others(directory, steps)
   if not steps:
     raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -230,11 +247,7 @@ def load_weights(
 
 
 def _absolute(path):
-  return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax rejects relative paths
-
-
-def _is_remote(path):
-  return "://" in os.fspath(path)
+  return epath.Path(path if workdir_lib.is_remote(path) else os.path.abspath(path))  # orbax rejects relative paths
 
 
 class _StepFolders(ocp.path.step.NameFormat):
@@ -283,8 +296,8 @@ def _checksum_of_json(meta):
 def _read_meta(directory, step):
   """The meta of a checkpoint. Raises some error if it is not what was saved."""
   path = directory / str(step) / "meta" / "metadata"
-  if not path.is_file():
-    raise FileNotFoundError(f"{path} is not a file")
+  if not workdir_lib.is_file(path):
+    raise FileNotFoundError(f"{path} is no file")
   meta = json.loads(path.read_text())
   checksums = meta["checksums"]
   if not checksums.keys() <= {*_ARRAYS, "meta"}:
@@ -355,9 +368,26 @@ def _report_damage(path, error):
   logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %s", path, type(error).__name__, _first_line(error))
 
 
+def _report_others(directory, steps):
+  """Names what looks like a checkpoint but is none: a file, or a link."""
+  names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+  for name in sorted(name for name in names - set(map(str, steps)) if name.isascii() and name.isdecimal()):
+    logging.error("%s IS NO CHECKPOINT and is not used: it is a file, a link or incomplete", directory / name)
+
+
 def _is_not_orbax_traceback(record):
   """False for tracebacks that orbax logs before raising the same error, which `check_for_errors` reports readably."""
   return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _is_retrieved(record):
+  return "was never retrieved" not in record.getMessage()
+
+
+def _report_unraisable(report, unraisable):
+  """sys.unraisablehook, except for arrays that are written after the write of another failed and closed their loop."""
+  if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
+    report(unraisable)
 
 
 def _first_line(error):

@@ -57,13 +57,23 @@ def readable_errors(what: epath.PathLike) -> Iterator[None]:
     raise UserError(f"cannot write {os.fspath(what)}: {reason(error)}. Then run the same command again") from error
 
 
+def is_remote(path: epath.PathLike) -> bool:
+  """Whether a path is an address such as gs://, where files are not the operating system's."""
+  return "://" in os.fspath(path)
+
+
+def is_file(path: epath.PathLike) -> bool:
+  """Whether a path is a file, or a link to one, that ends: no folder, pipe or device."""
+  return epath.Path(path).is_file() if is_remote(path) else os.path.isfile(path)
+
+
 def replace(path: epath.PathLike, chunks: Iterable[bytes]) -> None:
   """Writes a file anew: at any moment, the old one or the whole new one is there. Raises OSError.
 
   chunks: the content, which may be read from the old file.
   """
   path = epath.Path(path)
-  if "://" in os.fspath(path):  # object stores show a file once it is complete
+  if is_remote(path):  # object stores show a file once it is complete
     path.write_bytes(b"".join(chunks))
     return
   temporary = f"{os.fspath(path)}.tmp"
@@ -91,7 +101,7 @@ def hold(workdir: epath.PathLike) -> Iterator[None]:
   Raises UserError, in every process: another run has the lock.
   """
   descriptor, problem = None, None
-  if jax.process_index() == 0 and "://" not in os.fspath(workdir):
+  if jax.process_index() == 0 and not is_remote(workdir):
     try:
       descriptor = _lock(os.path.join(workdir, LOCK))
     except UserError as error:
@@ -100,18 +110,30 @@ def hold(workdir: epath.PathLike) -> Iterator[None]:
     problem = problem or UserError(f"process 0 could not lock {os.fspath(workdir)}: see its message")
   if problem:
     raise problem
+  _held.add(descriptor)
   try:
     yield
   finally:
+    _held.remove(descriptor)
     if descriptor is not None:
-      os.ftruncate(descriptor, 0)
+      with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
       os.close(descriptor)
+
+
+def _release_in_child():
+  for descriptor in _held - {None}:
+    os.close(descriptor)
+
+
+# A forked child must not keep the lock after the run's death. In a spawned one, Python's descriptors are closed anyway.
+_held = set()
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _lock(path):
   """A descriptor that holds the lock; None where the file system has no locks."""
   try:
-    # Children of a run must not keep the lock after its death: Python's descriptors are closed in them.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
   except OSError as error:
     raise UserError(f"cannot lock the workdir: {reason(error)}") from error

@@ -32,7 +32,7 @@ class MetricWriter:
     with workdir_lib.readable_errors(self._path):
       self._keep_until(start_step)
       # Object stores cannot append: the whole file is written each time.
-      self._rows = [row for _, _, row in _lines(self._path)] if "://" in os.fspath(workdir) else None
+      self._rows = [row for _, _, row in _lines(self._path)] if workdir_lib.is_remote(workdir) else None
       self._append()
     self._tensorboard = metric_writers.SummaryWriter(os.fspath(workdir))
 
@@ -104,7 +104,7 @@ def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
 def _path(workdir):
   path = epath.Path(workdir) / FILE
   # Behind a link: the file that it names is replaced, not the link.
-  return path if "://" in os.fspath(workdir) else epath.Path(os.path.realpath(path))
+  return path if workdir_lib.is_remote(workdir) else epath.Path(os.path.realpath(path))
 
 
 def _line(row):
@@ -115,7 +115,7 @@ def _lines(path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
   """(number from 1, bytes, row or None if it is damaged) of each line."""
   if not path.exists():
     return
-  if not path.is_file():
+  if not workdir_lib.is_file(path):
     raise UserError(f"{path} is not a file: move it away")
   with path.open("rb") as file:
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):

@@ -47,14 +47,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   """
   config_lib.check(config)
   _make_writable(workdir)
-  with workdir_lib.hold(workdir):
-    return _run(config, workdir)
-
-
-def _run(config, workdir):
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
+  with workdir_lib.hold(workdir), Checkpoints(workdir, config.checkpoint.keep, **best) as checkpoints:
+    return _run(config, workdir, checkpoints)
 
+
+def _run(config, workdir, checkpoints):
   # Cheap checks come first: the config of an existing run, then data, devices and durations, and finally the source of
   # a warm start, which may be a download.
   saved = checkpoints.read_meta()
