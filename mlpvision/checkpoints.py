@@ -1,15 +1,25 @@
 """Saving and restoring checkpoints; the only file that uses orbax.
 
 WORKDIR/checkpoints/STEP contains separate items: params, ema, train (step and optimizer state) and meta (JSON: the
-config and the class names). Weights can therefore be read alone, on any devices, without knowing the optimizer. meta
-also contains a checksum per item: a checkpoint that differs from the saved one in any bit is rejected as damaged.
+config, the class names, the metric that decides which checkpoint is the best). Weights can therefore be read alone, on
+any devices, without knowing the optimizer. meta also contains a checksum per item and one of itself: a checkpoint that
+differs from the saved one in any bit is rejected as damaged. What is not read back is not needed: orbax's file of
+metrics, its times and its shardings.
+
+Earlier versions saved no checksum of meta. Their checkpoints are read without it.
 """
 
 from collections.abc import Mapping
 import contextlib
-import copy
+import functools
+import json
+import logging as python_logging
+import math
 import os
-from typing import Any
+import shutil
+import sys
+from typing import Any, Self
+import zlib
 
 from absl import logging
 from etils import epath
@@ -19,9 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mlpvision import workdir as workdir_lib
 from mlpvision.errors import UserError
 
 _FOLDER = "checkpoints"
+_ARRAYS = ("params", "ema", "evaluated", "train")  # the items, except meta
 
 
 class Checkpoints:
@@ -34,33 +46,37 @@ class Checkpoints:
     """
     self._directory, self._best = _absolute(workdir) / _FOLDER, best
     self._damaged = self._directory.parent / f"{_FOLDER}-damaged"
+    self._sign = -1 if direction == "min" else 1
+    # One error of a failed write is reported readably. These are its traceback, and errors that follow from it.
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
-    best_fn = (lambda metrics: metrics[best]) if best else None
-    policies = [ocp.checkpoint_managers.LatestN(keep)]
-    if best:
-      rank = dict(get_metric_fn=best_fn, reverse=direction == "min", keep_checkpoints_without_metrics=False)
-      policies.append(ocp.checkpoint_managers.BestN(n=1, **rank))
+    python_logging.getLogger("asyncio").addFilter(_is_retrieved)
+    sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
     self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-      best_fn=best_fn,
-      best_mode=direction,
+      preservation_policy=_Preserve(keep, self._best_of),
+      best_fn=(lambda metrics: metrics[best]) if best else None,  # makes orbax write its file of metrics
       cleanup_tmp_directories=True,
-      step_prefix=None,
+      step_name_format=_StepFolders(),
+      lightweight_initialize=True,  # otherwise a damaged file of one step would keep all others from being read
       enable_async_checkpointing=True,
     )
     self._manager, self._is_saving = self._open(), False
+    self._scores = {step: _attempt_locally(_score, self._directory, step, best) for step in self._manager.all_steps()}
 
   def _open(self):
-    return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
+    try:
+      return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
+    except OSError as error:
+      raise UserError(f"cannot use {self._directory}: {workdir_lib.reason(error)}") from error
+
+  def _best_of(self, steps):
+    """The step with the best score, the newest of equals; None if no step has one."""
+    scored = [(self._sign * self._scores[step], step) for step in steps if self._scores.get(step) is not None]
+    return max(scored)[1] if scored else None
 
   def read_meta(self) -> dict[str, Any] | None:
-    """The newest readable meta, or None."""
-    for step in sorted(self._manager.all_steps(), reverse=True):
-      try:
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-      except Exception as error:
-        logging.debug("meta of checkpoint %d: %s", step, error)
-    return None
+    """The newest intact meta, or None."""
+    metas = (_attempt_locally(_read_meta, self._directory, step) for step in sorted(self._manager.all_steps())[::-1])
+    return next((meta for meta in metas if meta is not None), None)
 
   def save(
     self,
@@ -83,11 +99,12 @@ class Checkpoints:
     items = _items(state) | ({"evaluated": evaluated} if evaluated is not None else {})
     checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    # A copy, because it is written later, after the caller may have changed the original.
-    args["meta"] = ocp.args.JsonSave(copy.deepcopy({**meta, "checksums": checksums}))
-    metrics = {self._best: metrics[self._best]} if self._best and self._best in (metrics or {}) else None
+    metrics = {self._best: float(metrics[self._best])} if self._best and self._best in (metrics or {}) else None
+    args["meta"] = ocp.args.JsonSave(_sealed({**meta, "step": step, "metrics": metrics or {}}, checksums))
+    self._scores[step] = _as_score((metrics or {}).get(self._best))
     self._is_saving = True
     with self._readable_errors():
+      self._make_room(step)
       self._manager.save(step, args=ocp.args.Composite(**args), metrics=metrics, force=True)
 
   def restore(self, abstract: Any) -> tuple[Any, dict[str, Any] | None]:
@@ -96,6 +113,7 @@ class Checkpoints:
     Damaged ones are reported and moved to WORKDIR/checkpoints-damaged. Raises UserError if all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
+    _report_others(self._directory, steps)
     for step in steps:
       result = _attempt(self._restore_step, step, abstract)
       if not isinstance(result, Exception):
@@ -115,14 +133,32 @@ class Checkpoints:
   def _move_aside(self, step):
     self._manager.close()
     if jax.process_index() == 0:
-      self._damaged.mkdir(parents=True, exist_ok=True)
-      target = self._damaged / str(step)
-      if target.exists():
-        target.rmtree()
-      (self._directory / str(step)).rename(target)
+      self._move_to_damaged(step)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices(f"moved {step}")
     self._manager = self._open()
+
+  def _make_room(self, step):
+    """Moves away what has the name of a checkpoint but is none, such as a file, a link or an empty folder."""
+    path = self._directory / str(step)
+    if jax.process_index() == 0 and os.path.lexists(path):
+      logging.error("%s is in the place of a checkpoint and is moved to %s", path, self._damaged)
+      self._move_to_damaged(step)
+
+  def _move_to_damaged(self, step):
+    source, target = self._directory / str(step), self._damaged / str(step)
+    try:
+      self._damaged.mkdir(parents=True, exist_ok=True)
+      if os.path.islink(target) or target.is_file():
+        target.unlink()
+      elif target.exists():
+        target.rmtree()
+      if workdir_lib.is_remote(source):
+        source.rename(target)
+      else:
+        shutil.move(source, target)  # also to another disk, where `checkpoints` is a link to one
+    except OSError as error:
+      raise UserError(f"cannot move {source} to {self._damaged}: {workdir_lib.reason(error)}") from error
 
   def check_for_errors(self) -> None:
     """Raises UserError if an earlier save has failed. Call it at every step."""
@@ -139,9 +175,8 @@ class Checkpoints:
 
   def best_step(self) -> tuple[int, float] | None:
     """(step, value) of the best checkpoint, or None if none was saved with the metric."""
-    step = self._manager.best_step()
-    metrics = self._manager.metrics(step) if step is not None else None
-    return (step, metrics[self._best]) if metrics else None
+    step = self._best_of(self._manager.all_steps())
+    return None if step is None else (step, self._scores[step])
 
   @contextlib.contextmanager
   def _readable_errors(self):
@@ -149,15 +184,23 @@ class Checkpoints:
     try:
       yield
     except jax.errors.JaxRuntimeError:
-      raise  # a failure of a device, not of the disk
+      raise  # a failure of a device or of another process, not of the disk
     except (ValueError, OSError, RuntimeError) as error:
       intact = _steps(self._directory)
       kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"
-      full = " (disk full)" if "No space left" in str(error) or "quota" in str(error).lower() else ""
       raise UserError(
-        f"a checkpoint could not be written to {self._directory}{full}: {_first_line(error)}\n"
-        f"{kept}. Free some space there, then run the same command to resume."
+        f"a checkpoint could not be written to {self._directory}: {workdir_lib.reason(error)}\n"
+        f"{kept}. The same command resumes from there."
       ) from error
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, exception_type: type[BaseException] | None, exception: BaseException | None, _: object) -> None:
+    """Completes a pending save where an error ends the run; that error is the one to report."""
+    if isinstance(exception, Exception) and jax.process_count() == 1:  # other processes may be dead
+      with contextlib.suppress(Exception):
+        self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for pending saves and closes the manager. Raises UserError if a save has failed."""
@@ -176,16 +219,18 @@ def load_weights(
   Raises UserError: no checkpoint, only damaged ones, or no EMA.
   """
   source = _absolute(source)
-  if source.name.isdigit() and source.parent.name == _FOLDER and source.is_dir():
+  if source.parent.name == _FOLDER and source.name in map(str, _steps(source.parent)):
     directory, steps = source.parent, [int(source.name)]
   else:
     directory = source if source.name == _FOLDER else source / _FOLDER
     steps = sorted(_steps(directory), reverse=True)
+    _report_others(directory, steps)
   if not steps:
     raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   item = "ema" if ema else "params"
-  options = ocp.CheckpointManagerOptions(create=False)
+  options = dict(create=False, step_name_format=_StepFolders(), lightweight_initialize=True)
+  options = ocp.CheckpointManagerOptions(**options)
   with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
     for step in steps:
       result = _attempt(_load_item, manager, step, item, sharding)
@@ -198,37 +243,115 @@ def load_weights(
 
 
 def _absolute(path):
-  return epath.Path(path if "://" in os.fspath(path) else os.path.abspath(path))  # orbax rejects relative paths
+  return epath.Path(path if workdir_lib.is_remote(path) else os.path.abspath(path))  # orbax rejects relative paths
+
+
+class _StepFolders(ocp.path.step.NameFormat):
+  """What orbax and this file take for a checkpoint: a complete directory, no link to one, named as `save` names it."""
+
+  _all = ocp.path.step.standard_name_format()
+
+  def build_name(self, step):
+    return str(step)
+
+  def find_all(self, base_path):
+    found = self._all.find_all(base_path)
+    return (step for step in found if step.path.name == str(step.step) and not os.path.islink(step.path))
+
+  def find_step(self, base_path, step):
+    return self._all.find_step(base_path, step)
+
+
+class _Preserve:
+  """Orbax's policy: the `keep` newest checkpoints and the best one, which best_of(steps) names, remain."""
+
+  def __init__(self, keep, best_of):
+    self._keep, self._best_of = keep, best_of
+
+  def should_preserve(self, checkpoints, *, context):
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = {*sorted(steps)[-self._keep :], self._best_of(steps)}
+    return [step in kept for step in steps]
 
 
 def _steps(directory):
-  return [int(path.name) for path in directory.glob("*") if path.name.isdigit()] if directory.is_dir() else []
+  return [found.step for found in _StepFolders().find_all(directory)]
+
+
+def _sealed(meta, checksums):
+  """`meta` with the checksums of the arrays and of itself, as it is after a round trip through JSON."""
+  meta = json.loads(json.dumps({**meta, "checksums": checksums}))
+  return {**meta, "checksums": {**checksums, "meta": _checksum_of_json(meta)}}
+
+
+def _checksum_of_json(meta):
+  return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+def _read_meta(directory, step):
+  """The meta of a checkpoint. Raises some error if it is not what was saved."""
+  path = directory / str(step) / "meta" / "metadata"
+  if not workdir_lib.is_file(path):
+    raise FileNotFoundError(f"{path} is no file")
+  meta = json.loads(path.read_text())
+  checksums = meta["checksums"]
+  if not checksums.keys() <= {*_ARRAYS, "meta"}:
+    raise OSError(f"meta has checksums of {', '.join(checksums)}")
+  saved = checksums.pop("meta", None)
+  if saved is not None and saved != (found := _checksum_of_json(meta)):
+    raise OSError(f"meta has the checksum {found}, but {saved} when it was saved")
+  if meta.get("step", step) != step:
+    raise OSError(f"it was saved as step {meta['step']}")
+  return meta
+
+
+def _score(directory, step, best):
+  meta = _read_meta(directory, step)
+  if "metrics" in meta:
+    return _as_score(meta["metrics"].get(best))
+  # Earlier versions had it in orbax's file alone.
+  return _as_score(json.loads((directory / str(step) / "metrics" / "metrics").read_text()).get(best))
+
+
+def _as_score(value):
+  return None if value is None or math.isnan(value) else float(value)
+
+
+def _attempt_locally(read, *arguments):
+  """What read(*arguments) returns; None if it is damaged, which `restore` reports."""
+  try:
+    return read(*arguments)
+  except Exception as error:
+    logging.debug("%s: %s", arguments, error)
+    return None
 
 
 def _load_item(manager, step, item, sharding):
-  metadata = manager.item_metadata(step)
-  item = "evaluated" if item == "params" and metadata.get("evaluated") is not None else item
-  tree = metadata.get(item)
-  if tree is None:
+  meta = _read_meta(manager.directory, step)
+  item = "evaluated" if item == "params" and "evaluated" in meta["checksums"] else item
+  if item not in meta["checksums"]:
     raise UserError(f"the checkpoint of step {step} has no {item}")
+  tree = manager.item_metadata(step)[item]
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
   items, meta = _read(manager, step, {item: abstract})
   return items[item], meta
 
 
 def _read(manager, step, targets):
-  """({item: arrays}, meta) of a checkpoint. Raises OSError if it is not what was saved."""
+  """({item: arrays}, meta) of a checkpoint. Raises some error if it is not what was saved."""
+  meta = _read_meta(manager.directory, step)
   args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
-  restored = manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
-  items, saved = {name: restored[name] for name in targets}, restored.meta["checksums"]
+  restored = manager.restore(step, args=ocp.args.Composite(**args))
+  items, saved = {name: restored[name] for name in targets}, meta["checksums"]
   for name, value in jax.device_get(_checksums(items)).items():
     if int(value) != saved[name]:
       raise OSError(f"{name} has the checksum {int(value)}, but {saved[name]} when it was saved")
-  return items, restored.meta
+  return items, meta
 
 
 def _handlers():
-  arrays = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "evaluated", "train")}
+  arrays = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
   return {**arrays, "meta": ocp.JsonCheckpointHandler()}
 
 
@@ -241,9 +364,26 @@ def _report_damage(path, error):
   logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %s", path, type(error).__name__, _first_line(error))
 
 
+def _report_others(directory, steps):
+  """Names what looks like a checkpoint but is none: a file, or a link."""
+  names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+  for name in sorted(name for name in names - set(map(str, steps)) if name.isascii() and name.isdecimal()):
+    logging.error("%s IS NO CHECKPOINT and is not used: it is a file, a link or incomplete", directory / name)
+
+
 def _is_not_orbax_traceback(record):
   """False for tracebacks that orbax logs before raising the same error, which `check_for_errors` reports readably."""
   return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _is_retrieved(record):
+  return "was never retrieved" not in record.getMessage()
+
+
+def _report_unraisable(report, unraisable):
+  """sys.unraisablehook, except for arrays that are written after the write of another failed and closed their loop."""
+  if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
+    report(unraisable)
 
 
 def _first_line(error):

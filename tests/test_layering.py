@@ -36,7 +36,8 @@ _ROOMS = {
   "models": ("", _HEAVY | {"numpy", "optax", "ml_collections"}),
   "weights": ("models errors preprocessing", _HEAVY | {"torch", "pickle.loads"}),
   "sharding": ("models errors", _HEAVY | {"optax"}),
-  "checkpoints": ("errors", _HEAVY - {"orbax"}),
+  "workdir": ("errors", _HEAVY | {"flax", "optax"}),
+  "checkpoints": ("errors workdir", _HEAVY - {"orbax"}),
   "data": ("errors prepare", _TREES | {"clu", "orbax", "tensorflow"}),
   "prepare": ("data errors", _TREES | {"clu", "orbax", "grain"}),
   "tasks": ("augment data errors models", _HEAVY),
@@ -44,7 +45,7 @@ _ROOMS = {
     "augment checkpoints preprocessing tasks weights " + " ".join(_PARTS),
     {"tensorflow", "clu", "grain"},
   ),
-  "reporting": ("reporting models.cost", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
+  "reporting": ("reporting models.cost workdir", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
   # Training.
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
@@ -54,7 +55,7 @@ _ROOMS = {
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
   ),
   "training": (
-    "augment checkpoints config evaluate fewshot heartbeat reporting tasks trained training weights "
+    "augment checkpoints config evaluate fewshot heartbeat reporting tasks trained training weights workdir "
     + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),

@@ -6,6 +6,8 @@ import sys
 from etils import epath
 from matplotlib.figure import Figure
 
+from mlpvision import workdir as workdir_lib
+from mlpvision.errors import UserError
 from mlpvision.reporting import lettering, metrics
 
 # Okabe and Ito's palette, which color-blind readers can distinguish.
@@ -14,7 +16,10 @@ _TITLES = {"loss": "Loss", "top1": "Top-1 accuracy (%)", "learning_rate": "Learn
 
 
 def draw(workdir: epath.PathLike) -> epath.Path | None:
-  """Writes curves.png; returns its path, or None if nothing has been logged yet."""
+  """Writes curves.png; returns its path, or None if nothing has been logged yet.
+
+  Raises UserError: metrics.jsonl cannot be read, or curves.png cannot be written.
+  """
   rows = metrics.read(workdir)
   if not rows:
     return None
@@ -27,14 +32,15 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
       if points:
         marker = "o" if not name.startswith("train/") and len(points) < 50 else ""
         axes.plot(*zip(*points, strict=True), label=label, color=color, marker=marker, markersize=3, linewidth=1.6)
-    axes.set_title(_TITLES.get(metric, f"{metric} (%)"))
+    axes.set_title(_TITLES.get(metric, f"{metric} (%)"), parse_math=False)
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.get_lines()) > 1:
       axes.legend(frameon=False)
   path = epath.Path(workdir) / "curves.png"
-  path.write_bytes(to_png(figure))
+  with workdir_lib.readable_errors(path):
+    workdir_lib.replace(path, [to_png(figure)])
   return path
 
 
@@ -67,7 +73,10 @@ def to_png(figure: Figure) -> bytes:
 if __name__ == "__main__":
   if len(sys.argv) != 2:
     sys.exit("usage: python -m mlpvision.reporting.curves WORKDIR")
-  picture = draw(sys.argv[1])
+  try:
+    picture = draw(sys.argv[1])
+  except UserError as error:
+    sys.exit(f"error: {error}")
   if picture is None:
     sys.exit(f"error: {sys.argv[1]} has no {metrics.FILE} with metrics")
   print(picture)

@@ -1,54 +1,134 @@
 """Writes metrics to WORKDIR/metrics.jsonl, one JSON object per line, and to TensorBoard."""
 
+from collections.abc import Iterator
 import contextlib
-import errno
 import json
 import os
 from typing import Any
 
+from absl import logging
 from etils import epath
 
+from mlpvision import workdir as workdir_lib
+from mlpvision.errors import UserError
+
 FILE = "metrics.jsonl"
+DAMAGED = f"{FILE}.damaged"
+_LONGEST = 2**20  # bytes of a line; what is longer is no row
 
 
 class MetricWriter:
   """Writes the scalars of a run. Only process 0 should have one."""
 
   def __init__(self, workdir: epath.PathLike, start_step: int) -> None:
-    """Appends to existing metrics; those after `start_step` are dropped, because a resumed run repeats these steps."""
+    """Appends to existing metrics; those after `start_step` are dropped, because a resumed run repeats these steps.
+
+    Damaged lines are named and moved to WORKDIR/metrics.jsonl.damaged. The file is replaced as a whole, and only if a
+    line must leave it. Raises UserError if it cannot be read or written.
+    """
     from clu import metric_writers  # imports TensorFlow, which takes seconds
 
-    self._path = epath.Path(workdir) / FILE
-    self._lines = [json.dumps(row) for row in read(workdir) if row["step"] <= start_step]
-    self._is_remote = "://" in str(workdir)
-    self._path.write_text("".join(f"{line}\n" for line in self._lines))
-    self._tensorboard = metric_writers.SummaryWriter(str(workdir))
+    self._path, self._damaged = _path(workdir), epath.Path(workdir) / DAMAGED
+    with workdir_lib.readable_errors(self._path):
+      self._keep_until(start_step)
+      # Object stores cannot append: the whole file is written each time.
+      self._rows = [row for _, _, row in _lines(self._path)] if workdir_lib.is_remote(workdir) else None
+      self._append()
+    self._tensorboard = metric_writers.SummaryWriter(os.fspath(workdir))
+
+  def _keep_until(self, start_step):
+    damaged, is_to_change = {}, False
+    for number, line, row in _lines(self._path):
+      if row is None:
+        damaged[number] = line
+      is_to_change |= row is None or row["step"] > start_step or not line.endswith(b"\n")
+    if damaged:
+      with workdir_lib.readable_errors(self._damaged), self._damaged.open("ab") as file:
+        file.writelines(line.rstrip(b"\n") + b"\n" for line in damaged.values())
+      numbers = ", ".join(map(str, [*damaged][:10])) + (" ..." if damaged.keys() - [*damaged][:10] else "")
+      logging.error("%s IS DAMAGED: %d lines are moved to %s: %s", self._path, len(damaged), self._damaged, numbers)
+    if is_to_change:
+      kept = (line for _, line, row in _lines(self._path) if row is not None and row["step"] <= start_step)
+      workdir_lib.replace(self._path, (line.rstrip(b"\n") + b"\n" for line in kept))
 
   def write(self, step: int, **scalars: float) -> None:
-    """Appends the line {"step": step, ...}; TensorBoard groups names with a slash, such as "val/top1"."""
-    self._lines.append(json.dumps({"step": step, **scalars}))
-    if self._is_remote:  # object stores cannot append
-      self._path.write_text("".join(f"{line}\n" for line in self._lines))
-    else:
-      with self._path.open("a") as file:
-        file.write(f"{self._lines[-1]}\n")
-    try:
+    """Appends the line {"step": step, ...}; TensorBoard groups names with a slash, such as "val/top1".
+
+    Raises UserError if it cannot be written, for example because the disk is full.
+    """
+    with workdir_lib.readable_errors(self._path):
+      self._append({"step": step, **scalars})
+    with self._readable_events():
       self._tensorboard.write_scalars(step, scalars)
-    except Exception as error:  # TensorFlow has its own exceptions
-      if "No space left" not in str(error):
+
+  def _append(self, *rows):
+    if self._rows is not None:
+      self._rows += rows
+      workdir_lib.replace(self._path, (_line(row) for row in self._rows))
+      return
+    with open(self._path, "ab", buffering=0) as file:
+      size = file.tell()
+      try:
+        for row in rows:
+          line = _line(row)
+          while line:
+            line = line[file.write(line) :]
+      except OSError:
+        file.truncate(size)  # no part of a line remains where the disk is full
         raise
-      raise OSError(errno.ENOSPC, "No space left on device", os.fspath(self._path.parent)) from error
 
   def close(self) -> None:
-    """Flushes the TensorBoard events."""
-    self._tensorboard.close()
+    """Flushes the TensorBoard events. Raises UserError if they cannot be written."""
+    with self._readable_events():
+      self._tensorboard.close()
+
+  @contextlib.contextmanager
+  def _readable_events(self):
+    try:
+      yield
+    except Exception as error:
+      if not type(error).__module__.startswith("tensorflow"):  # which has its own exceptions
+        raise
+      with workdir_lib.readable_errors(f"TensorBoard's events in {self._damaged.parent}"):
+        raise OSError(str(error)) from error
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
-  """The rows of WORKDIR/metrics.jsonl as dicts; ignores a last line that is incomplete because the run was killed."""
+  """The rows of WORKDIR/metrics.jsonl as dicts, without damaged lines. Raises UserError if it cannot be read."""
+  try:
+    return [row for _, _, row in _lines(_path(workdir)) if row is not None]
+  except OSError as error:
+    raise UserError(f"cannot read {_path(workdir)}: {workdir_lib.reason(error)}") from error
+
+
+def _path(workdir):
   path = epath.Path(workdir) / FILE
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else []:
-    with contextlib.suppress(json.JSONDecodeError):
-      rows.append(json.loads(line))
-  return rows
+  # Behind a link: the file that it names is replaced, not the link.
+  return path if workdir_lib.is_remote(workdir) else epath.Path(os.path.realpath(path))
+
+
+def _line(row):
+  return f"{json.dumps(row)}\n".encode()
+
+
+def _lines(path) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+  """(number from 1, bytes, row or None if it is damaged) of each line."""
+  if not path.exists():
+    return
+  if not workdir_lib.is_file(path):
+    raise UserError(f"{path} is not a file: move it away")
+  with path.open("rb") as file:
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=1):
+      yield number, line, _row(line)
+
+
+def _row(line):
+  """The row in a line; None if it is not a flat dict of numbers with a step."""
+  try:
+    row = json.loads(line)
+    step = row["step"]
+    numbers = all(isinstance(value, int | float) and float(value) is not None for value in row.values())
+    is_row = numbers and type(step) is int and step >= 0 and all(name.isprintable() for name in row)
+  except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    return None
+  return row if is_row else None

@@ -11,7 +11,7 @@ from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, heartbeat, sharding
+from mlpvision import config as config_lib, heartbeat, sharding, workdir as workdir_lib
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError
@@ -47,18 +47,21 @@ def train_and_evaluate(
   workdir: a local or gs:// directory for checkpoints, metrics.jsonl, TensorBoard events and curves.png.
   stop: the entered context of a command; by default, signals stop the run from its first step on.
 
-  Raises UserError: invalid input (before the first step), a loss that is not finite, or a checkpoint cannot be saved.
+  Raises UserError: invalid input (before the first step), another run in `workdir`, a loss that is not finite, or a
+  checkpoint cannot be saved.
   """
   config_lib.check(config)
-  with Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog:
-    return _run(config, workdir, stop, watchdog)
-
-
-def _run(config, workdir, stop, watchdog):
-  best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   _make_writable(workdir)
-  checkpoints = Checkpoints(workdir, config.checkpoint.keep, **best)
+  best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
+  with (
+    Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog,
+    workdir_lib.hold(workdir),
+    Checkpoints(workdir, config.checkpoint.keep, **best) as checkpoints,
+  ):
+    return _run(config, workdir, checkpoints, stop, watchdog)
 
+
+def _run(config, workdir, checkpoints, stop, watchdog):
   # Cheap checks come first: the config of an existing run, then data, devices and durations, and finally the source of
   # a warm start, which may be a download.
   saved = checkpoints.read_meta()
