@@ -47,7 +47,7 @@ class Checkpoints:
     self._directory, self._best = _absolute(workdir) / _FOLDER, best
     self._damaged = self._directory.parent / f"{_FOLDER}-damaged"
     self._sign = -1 if direction == "min" else 1
-    # Of a failed write, one error is reported readably. These are its traceback, and errors of what was written with it.
+    # Of a failed write, one error is reported readably. These are its traceback, and those of what was written with it.
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
     python_logging.getLogger("asyncio").addFilter(_is_retrieved)
     sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
@@ -64,6 +64,7 @@ class Checkpoints:
 
   def _open(self):
     try:
+      self._directory.mkdir(parents=True, exist_ok=True)
       return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
     except OSError as error:
       raise UserError(f"cannot use {self._directory}: {workdir_lib.reason(error)}") from error
@@ -336,7 +337,8 @@ def _load_item(manager, step, item, sharding):
   item = "evaluated" if item == "params" and "evaluated" in meta["checksums"] else item
   if item not in meta["checksums"]:
     raise UserError(f"the checkpoint of step {step} has no {item}")
-  tree = manager.item_metadata(step)[item]
+  # Not the manager's metadata, which are read from files of all items and of the metrics.
+  tree = _handlers()[item].metadata(manager.directory / str(step) / item)
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
   items, meta = _read(manager, step, {item: abstract})
   return items[item], meta
