@@ -5,21 +5,16 @@ config, the class names, the metric that decides which checkpoint is the best). 
 any devices, without knowing the optimizer. meta also contains a checksum per item and one of itself: a checkpoint that
 differs from the saved one in any bit is rejected as damaged. What is not read back is not needed: orbax's file of
 metrics, its times and its shardings.
-
-Earlier versions saved no checksum of meta. Their checkpoints are read without it.
 """
 
 from collections.abc import Mapping
 import contextlib
 import functools
-import json
 import logging as python_logging
-import math
 import os
 import shutil
 import sys
 from typing import Any, Self
-import zlib
 
 from absl import logging
 from etils import epath
@@ -29,11 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mlpvision import workdir as workdir_lib
+from mlpvision import checkpoint_meta as meta_lib, workdir as workdir_lib
 from mlpvision.errors import UserError
 
 _FOLDER = "checkpoints"
-_ARRAYS = ("params", "ema", "evaluated", "train")  # the items, except meta
 
 
 class Checkpoints:
@@ -60,10 +54,13 @@ class Checkpoints:
       enable_async_checkpointing=True,
     )
     self._manager, self._is_saving = self._open(), False
-    self._scores = {step: _attempt_locally(_score, self._directory, step, best) for step in self._manager.all_steps()}
+    self._scores = {
+      step: _attempt_locally(meta_lib.read_score, self._directory, step, best) for step in self._manager.all_steps()
+    }
 
   def _open(self):
     try:
+      self._directory.mkdir(parents=True, exist_ok=True)
       return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
     except OSError as error:
       raise UserError(f"cannot use {self._directory}: {workdir_lib.reason(error)}") from error
@@ -75,7 +72,7 @@ class Checkpoints:
 
   def read_meta(self) -> dict[str, Any] | None:
     """The newest intact meta, or None."""
-    metas = (_attempt_locally(_read_meta, self._directory, step) for step in sorted(self._manager.all_steps())[::-1])
+    metas = (_attempt_locally(meta_lib.read, self._directory, step) for step in sorted(self._manager.all_steps())[::-1])
     return next((meta for meta in metas if meta is not None), None)
 
   def save(
@@ -100,8 +97,8 @@ class Checkpoints:
     checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     metrics = {self._best: float(metrics[self._best])} if self._best and self._best in (metrics or {}) else None
-    args["meta"] = ocp.args.JsonSave(_sealed({**meta, "step": step, "metrics": metrics or {}}, checksums))
-    self._scores[step] = _as_score((metrics or {}).get(self._best))
+    args["meta"] = ocp.args.JsonSave(meta_lib.seal({**meta, "step": step, "metrics": metrics or {}}, checksums))
+    self._scores[step] = meta_lib.as_score((metrics or {}).get(self._best))
     self._is_saving = True
     with self._readable_errors():
       self._make_room(step)
@@ -279,45 +276,6 @@ def _steps(directory):
   return [found.step for found in _StepFolders().find_all(directory)]
 
 
-def _sealed(meta, checksums):
-  """`meta` with the checksums of the arrays and of itself, as it is after a round trip through JSON."""
-  meta = json.loads(json.dumps({**meta, "checksums": checksums}))
-  return {**meta, "checksums": {**checksums, "meta": _checksum_of_json(meta)}}
-
-
-def _checksum_of_json(meta):
-  return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
-
-
-def _read_meta(directory, step):
-  """The meta of a checkpoint. Raises some error if it is not what was saved."""
-  path = directory / str(step) / "meta" / "metadata"
-  if not workdir_lib.is_file(path):
-    raise FileNotFoundError(f"{path} is no file")
-  meta = json.loads(path.read_text())
-  checksums = meta["checksums"]
-  if not checksums.keys() <= {*_ARRAYS, "meta"}:
-    raise OSError(f"meta has checksums of {', '.join(checksums)}")
-  saved = checksums.pop("meta", None)
-  if saved is not None and saved != (found := _checksum_of_json(meta)):
-    raise OSError(f"meta has the checksum {found}, but {saved} when it was saved")
-  if meta.get("step", step) != step:
-    raise OSError(f"it was saved as step {meta['step']}")
-  return meta
-
-
-def _score(directory, step, best):
-  meta = _read_meta(directory, step)
-  if "metrics" in meta:
-    return _as_score(meta["metrics"].get(best))
-  # Earlier versions had it in orbax's file alone.
-  return _as_score(json.loads((directory / str(step) / "metrics" / "metrics").read_text()).get(best))
-
-
-def _as_score(value):
-  return None if value is None or math.isnan(value) else float(value)
-
-
 def _attempt_locally(read, *arguments):
   """What read(*arguments) returns; None if it is damaged, which `restore` reports."""
   try:
@@ -328,11 +286,12 @@ def _attempt_locally(read, *arguments):
 
 
 def _load_item(manager, step, item, sharding):
-  meta = _read_meta(manager.directory, step)
+  meta = meta_lib.read(manager.directory, step)
   item = "evaluated" if item == "params" and "evaluated" in meta["checksums"] else item
   if item not in meta["checksums"]:
     raise UserError(f"the checkpoint of step {step} has no {item}")
-  tree = manager.item_metadata(step)[item]
+  # Not the manager's metadata, which are read from files of all items and of the metrics.
+  tree = _handlers()[item].metadata(manager.directory / str(step) / item)
   abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
   items, meta = _read(manager, step, {item: abstract})
   return items[item], meta
@@ -340,7 +299,7 @@ def _load_item(manager, step, item, sharding):
 
 def _read(manager, step, targets):
   """({item: arrays}, meta) of a checkpoint. Raises some error if it is not what was saved."""
-  meta = _read_meta(manager.directory, step)
+  meta = meta_lib.read(manager.directory, step)
   args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
   restored = manager.restore(step, args=ocp.args.Composite(**args))
   items, saved = {name: restored[name] for name in targets}, meta["checksums"]
@@ -351,7 +310,7 @@ def _read(manager, step, targets):
 
 
 def _handlers():
-  arrays = {name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
+  arrays = {name: ocp.StandardCheckpointHandler() for name in meta_lib.ARRAYS}
   return {**arrays, "meta": ocp.JsonCheckpointHandler()}
 
 

@@ -1,5 +1,7 @@
 """Real checkpoints: across meshes, alone, and damaged in every way a disk knows."""
 
+import json
+import os
 import pathlib
 import resource
 import shutil
@@ -239,3 +241,138 @@ def test_nothing_there(run, tmp_path):
   for source in (tmp_path / "nowhere", pathlib.Path(__file__)):
     with pytest.raises(UserError, match=f"no checkpoint in {source}"):
       load_weights(source)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+  """(workdir with checkpoints 3 and 6 of a state of a few numbers, what `restore` needs to read it)."""
+
+  def state(step):
+    params = {"a": jnp.full((4, 3), step, jnp.float32), "b": jnp.arange(3.0) + step}
+    return step_lib.TrainState(jnp.asarray(step, jnp.int32), params, None, ({"m": jnp.ones(3) * step},))
+
+  if "tiny" not in _MADE:
+    _MADE["tiny"] = tempfile.TemporaryDirectory()
+    checkpoints = Checkpoints(_MADE["tiny"].name, 3, "val/top1")
+    for step in (3, 6):
+      checkpoints.save(step, state(step), _FULL_META, {"val/top1": 0.1 * step})
+    checkpoints.close()
+  shutil.copytree(_MADE["tiny"].name, tmp_path / "run")
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(0))
+  return tmp_path / "run", abstract, state
+
+
+_FULL_META = {"config": {"a": 0.1}, "class_names": ["x", "y"], "from_weights": {}, "pending": [{"loss": 1.5}]}
+
+
+def _is_as_saved_or_the_step_before(tiny, caplog):
+  """The step that is used, by a run that goes on and by one that only reads."""
+  workdir, abstract, state = tiny
+  caplog.clear()
+  params, meta, step = load_weights(workdir)
+  checkpoints = Checkpoints(workdir, 3, "val/top1")
+  for found in (meta, checkpoints.read_meta(), (restored := checkpoints.restore(abstract))[1]):
+    assert {key: found[key] for key in _FULL_META} == _FULL_META
+  _equal(params, state(step).params)
+  resumed = int(restored[0].step)
+  _equal(restored[0], state(resumed))
+  assert checkpoints.best_step()[0] == resumed
+  if 3 in (step, resumed):
+    assert f"{workdir}/checkpoints/6 IS " in caplog.text
+  checkpoints.close()
+  return step, resumed
+
+
+def _flip(data):
+  middle = len(data) // 2
+  return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+_FILE_DAMAGES = {
+  "empty": lambda path: path.write_bytes(b""),
+  "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+  "flipped": lambda path: path.write_bytes(_flip(path.read_bytes())),
+  "deleted": pathlib.Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", _FILE_DAMAGES)
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "metrics/metrics", "meta/metadata", "params/_METADATA"])
+def test_a_small_file_is_verified_or_not_needed(tiny, caplog, damage, name):
+  _FILE_DAMAGES[damage](tiny[0] / "checkpoints" / "6" / name)
+  step, resumed = _is_as_saved_or_the_step_before(tiny, caplog)
+  if name in ("_CHECKPOINT_METADATA", "metrics/metrics"):
+    assert (step, resumed) == (6, 6)
+  if name == "meta/metadata":
+    assert (step, resumed) == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", _FILE_DAMAGES)
+def test_every_file_is_verified_or_not_needed(tiny, caplog, damage):
+  workdir = tiny[0]
+  original = workdir.with_name("original")
+  shutil.copytree(workdir, original)
+  for path in _files(workdir / "checkpoints" / "6"):
+    shutil.rmtree(workdir)
+    shutil.copytree(original, workdir)
+    _FILE_DAMAGES[damage](path)
+    _is_as_saved_or_the_step_before(tiny, caplog)
+
+
+@pytest.mark.parametrize(
+  ("before", "after"), [('"a": 0.1', '"a": 0.2'), ('"loss": 1.5', '"loss": 1.6'), ('"x"', '"z"')]
+)
+def test_a_changed_byte_of_meta_is_damage(tiny, caplog, before, after):
+  path = tiny[0] / "checkpoints" / "6" / "meta" / "metadata"
+  text = path.read_text()
+  assert before in text
+  path.write_text(text.replace(before, after))
+  assert _is_as_saved_or_the_step_before(tiny, caplog) == (3, 3)
+
+
+def test_a_copy_under_another_number_is_damage(tiny, caplog):
+  workdir, _, _ = tiny
+  shutil.copytree(workdir / "checkpoints" / "3", workdir / "checkpoints" / "9")
+  assert _is_as_saved_or_the_step_before(tiny, caplog) == (6, 6)
+  assert f"{workdir}/checkpoints/9 IS DAMAGED" in caplog.text
+
+
+def test_meta_of_earlier_versions_has_no_checksum(tiny, caplog):
+  path = tiny[0] / "checkpoints" / "6" / "meta" / "metadata"
+  meta = json.loads(path.read_text())
+  del meta["checksums"]["meta"], meta["step"], meta["metrics"]
+  path.write_text(json.dumps(meta))
+  assert _is_as_saved_or_the_step_before(tiny, caplog) == (6, 6)  # its metric is in orbax's file
+
+
+def test_what_is_no_checkpoint_is_ignored_and_makes_room(tiny, caplog):
+  workdir, _, state = tiny
+  folder = workdir / "checkpoints"
+  (folder / "7").write_text("a file")
+  (folder / "8").symlink_to("6")
+  (folder / "10").symlink_to("nowhere")
+  os.mkfifo(folder / "11")
+  names = ("²", "٣", "1٣", "tmp", "-3", "007", " 9", "9\n", "9 copy", "step_9", "1e3", os.fsdecode(b"\xff9"))
+  for name in names:
+    shutil.copytree(folder / "3", folder / name)
+  (folder / "12").mkdir()
+  shutil.copytree(folder / "6" / "meta", folder / "13" / "meta")
+  assert _is_as_saved_or_the_step_before(tiny, caplog) == (6, 6)
+  for step in (7, 8, 10, 11):
+    assert f"{folder}/{step} IS NO CHECKPOINT" in caplog.text
+  for step in (12, 13):
+    assert f"{folder}/{step} IS DAMAGED" in caplog.text
+  checkpoints = Checkpoints(workdir, 3, "val/top1")
+  for step in (7, 8, 10, 11):
+    checkpoints.save(step, state(step), _FULL_META)
+  checkpoints.close()
+  assert {path.name for path in folder.iterdir()} == {"6", "8", "10", "11", *names}  # the best and the newest
+  assert (workdir / "checkpoints-damaged" / "8").is_symlink()
+  assert load_weights(workdir)[2] == 11
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+  (tmp_path / "checkpoints").write_text("")
+  with pytest.raises(UserError, match=f"cannot use {tmp_path}/checkpoints"):
+    Checkpoints(tmp_path, keep=3)

@@ -2,10 +2,13 @@
 
 import io
 import json
+import os
+import resource
 
 from PIL import Image
 import pytest
 
+from mlpvision.errors import UserError
 from mlpvision.reporting import curves, metrics, overview
 from mlpvision.reporting.progress import Progress, clock
 
@@ -85,6 +88,78 @@ def test_metrics_continue_after_a_kill(tmp_path):
   assert [row["step"] for row in rows] == [10, 20, 30]
   assert rows[-1]["train/loss"] == 0.5
   assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+_GOOD = b'{"step": 10, "train/loss": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    b'{"step": 20, "tr\xff": 1.0}\n',
+    b'{"step": 20, "tr',
+    b"5\n",
+    b"{}\n",
+    b"[]\n",
+    b"null\n",
+    b"\n",
+    bytes(100),
+    b'{"step": "20"}\n',
+    b'{"step": true}\n',
+    b'{"step": -1}\n',
+    b'{"step": 20, "x": "y"}\n',
+    b'{"step": 20, "x": [1]}\n',
+    b'{"step": 20, "x": 1' + b"0" * 400 + b"}\n",
+    b'{"step": 20, "x\\ud800": 1}\n',
+    b"[" * 100_000 + b"\n",
+  ],
+  ids=range(16),
+)
+def test_a_damaged_line_is_named_and_set_aside(tmp_path, caplog, line):
+  path = tmp_path / "metrics.jsonl"
+  path.write_bytes(_GOOD + line)
+  assert metrics.read(tmp_path) == [json.loads(_GOOD)]
+  assert curves.draw(tmp_path)
+  metrics.MetricWriter(tmp_path, start_step=20).close()
+  assert path.read_bytes() == _GOOD
+  assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == line.rstrip(b"\n") + b"\n"
+  assert f"{path} IS DAMAGED" in caplog.text
+  assert caplog.text.rstrip().endswith(": 2")
+
+
+def test_metrics_are_replaced_only_if_a_line_must_go(tmp_path):
+  path, target = tmp_path / "metrics.jsonl", tmp_path / "elsewhere"
+  target.write_bytes(_GOOD + _GOOD.replace(b"10", b"20"))
+  path.symlink_to(target)
+  before = os.stat(target)
+  metrics.MetricWriter(tmp_path, start_step=20).close()
+  after = os.stat(target)
+  assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+  metrics.MetricWriter(tmp_path, start_step=10).close()
+  assert os.stat(target).st_ino != before.st_ino  # never written in place
+  assert path.is_symlink()
+  assert path.read_bytes() == _GOOD
+  assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/nowhere/metrics.jsonl", path)])
+def test_metrics_that_cannot_be_written_are_named(tmp_path, make):
+  make(tmp_path / "metrics.jsonl")
+  with pytest.raises(UserError, match=r"metrics\.jsonl"):
+    metrics.MetricWriter(tmp_path, start_step=0)
+
+
+def test_a_row_that_does_not_fit_is_named_and_leaves_no_part(tmp_path):
+  writer = metrics.MetricWriter(tmp_path, start_step=0)
+  writer.write(10, **{"train/loss": 1.0})
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))
+  try:
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: .*ulimit -f"):
+      writer.write(20, **{f"x{i}": 1.0 for i in range(100)})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  assert (tmp_path / "metrics.jsonl").read_bytes() == _GOOD
 
 
 def test_curves(tmp_path, command):

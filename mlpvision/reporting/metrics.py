@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import json
 import os
+import re
 from typing import Any
 
 from absl import logging
@@ -90,7 +91,7 @@ class MetricWriter:
       if not type(error).__module__.startswith("tensorflow"):  # which has its own exceptions
         raise
       with workdir_lib.readable_errors(f"TensorBoard's events in {self._damaged.parent}"):
-        raise OSError(str(error)) from error
+        raise OSError(re.sub(r"\{\{.*?\}\} ", "", str(error))) from error  # without the operation's address
 
 
 def read(workdir: epath.PathLike) -> list[dict[str, Any]]:
