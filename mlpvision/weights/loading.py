@@ -73,7 +73,7 @@ def load(
       need it.
     seed: of a new head.
     ema: for a training checkpoint (.pth) that has the average of the weights (EMA) beside them: True takes the average,
-      False the weights, None the average if there is one.
+      False the weights, None the average if there is one (of known weights: the weights, as published).
     **overrides: attributes that the file does not determine (shift_size, directions, drop_path, dtype), and
       num_classes: None or 0 removes the head; a number other than the file's creates a new one and logs a warning.
 
@@ -85,6 +85,8 @@ def load(
   if "num_classes" in overrides:
     overrides["num_classes"] = _checked_classes(source, overrides["num_classes"])
   path = download.fetch(entry) if entry else _existing(source)
+  if entry and ema is None:
+    ema = False  # the published accuracies are of the weights
   file = WeightFile(path, ema)
   saved = _noted(file)
   family, table, params = _read(file, saved["family"])
