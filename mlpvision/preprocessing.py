@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-_MAX_IMAGE_SIZE = 2048
+_MAX_IMAGE_SIZE = 4096
 # {field: (smallest, largest)}; mean and std are of pixels in [0, 1], and (value * 255 - 0) / 1 has a std of 1 / 255.
 _RANGES = {"mean": (0, 1), "std": (1e-4, 10), "crop_ratio": (0.1, 1)}
 

@@ -149,14 +149,18 @@ def _of_run(params, meta, step):
   config, names = ml_collections.ConfigDict(meta["config"]), noted.class_names(meta["class_names"])
   tasks.of(config).check(config)
   options = {name: value for name, value in config.model.items() if name not in (*noted.RUN_OPTIONS, "name")}
-  if config.model.name in models.MODELS:
-    noted.options(models.MODELS[config.model.name][0], options)
+  known = [family for family in models.FAMILIES if config.model.name in family.variants]
+  if known:
+    options = noted.options(known[0].module, options)
   for name in ("drop_path", "dropout"):
     if not 0 <= config.model.get(name, 0) < 1:
       raise UserError(f"model.{name}={config.model[name]}: must be in [0, 1)")
   view = preprocessing_lib.of_config(config)
   model = tasks.make_model(config, len(names))
   found, expected = _shapes(params), _expected(model, params, view)
+  if isinstance(model, tuple(family.module for family in known)):
+    if wrong := noted.disagreement(options, known[0].arguments(found)):
+      raise UserError(f"its config.model says {wrong}")
   wrong = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
   if wrong:
     raise UserError(f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0]}")

@@ -17,8 +17,12 @@ from mlpvision.training.step import TrainState
 # {what is wrong: (change of the meta, the message)}
 WRONG = {
   "num_blocks": (lambda m: m["config"]["model"].update(num_blocks=10**9), "1000000000 is not possible"),
-  "more blocks": (lambda m: m["config"]["model"].update(num_blocks=2), "block_1/"),
-  "fewer channels": (lambda m: m["config"]["model"].update(hidden_dim=4), "do not fit"),
+  "more blocks": (
+    lambda m: m["config"]["model"].update(num_blocks=2),
+    "num_blocks=2, but its arrays are of num_blocks=1",
+  ),
+  "wider MLPs": (lambda m: m["config"]["model"].update(mlp_ratio=3.0), "do not fit s2mlp_wide, as block_0"),
+  "fewer channels": (lambda m: m["config"]["model"].update(hidden_dim=4), "hidden_dim=4, but"),
   "text for a number": (lambda m: m["config"]["model"].update(hidden_dim="8"), "hidden_dim=8 is not possible"),
   "mlp_ratio": (lambda m: m["config"]["model"].update(mlp_ratio=float("nan")), "mlp_ratio=nan"),
   "directions": (lambda m: m["config"]["model"].update(directions={"a": 1}), "directions"),

@@ -73,7 +73,7 @@ def load(
       need it.
     seed: of a new head.
     ema: for a training checkpoint (.pth) that has the average of the weights (EMA) beside them: True takes the average,
-      False the weights, None the average if there is one.
+      False the weights, None the average if there is one (of known weights: the weights, as published).
     **overrides: attributes that the file does not determine (shift_size, directions, drop_path, dtype), and
       num_classes: None or 0 removes the head; a number other than the file's creates a new one and logs a warning.
 
@@ -85,6 +85,8 @@ def load(
   if "num_classes" in overrides:
     overrides["num_classes"] = _checked_classes(source, overrides["num_classes"])
   path = download.fetch(entry) if entry else _existing(source)
+  if entry and ema is None:
+    ema = False  # the published accuracies are of the weights
   file = WeightFile(path, ema)
   saved = _noted(file)
   family, table, params = _read(file, saved["family"])
@@ -136,17 +138,17 @@ def _named(file, family_name):
   """({name in a table: name in the file}, family, table), without prefixes; family and table are None if unknown."""
   names = {name: name for name in file.names}
   for _ in range(4):  # prefixes that we do not know
-    names, shortened_names = tables.strip_prefixes(names), {}
+    names, named = tables.strip_prefixes(names), {}
     renumbered = tables.renumber_pre_linen(names)
     for short, name in names.items():
-      if (other := shortened_names.setdefault(renumbered[short], name)) != name:
+      if (other := named.setdefault(renumbered[short], name)) != name:
         raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
-    family, table = tables.identify(list(shortened_names), family_name)
+    family, table = tables.identify(list(named), family_name)
     shorter = tables.strip_common(names)
     if family is not None or shorter is None:
       break
     names = shorter
-  return shortened_names, family, table
+  return named, family, table
 
 
 def _read(file, family_name):
@@ -238,12 +240,14 @@ def _options(file, family, table, params, saved, model_name):
     if wanted is not family.module:
       found = f"{family.module.__name__} in {table.name} naming"
       raise WeightsError(file.path, f"contains weights of {found}, not of {model_name} ({wanted.__name__})")
-    return {**table.options, **options, **models.MODELS[model_name][1]}
-  try:
-    sizes = family.arguments(_shapes(params))
-  except (LookupError, ValueError, ZeroDivisionError) as error:
-    problem = f"lacks arrays that determine the sizes of {family.module.__name__}, or they have other shapes: {error}"
-    raise WeightsError(file.path, problem) from error
+    sizes = models.MODELS[model_name][1]
+    options = {name: value for name, value in options.items() if name not in sizes}
+  else:
+    try:
+      sizes = family.arguments(_shapes(params))
+    except (LookupError, ValueError, ZeroDivisionError) as error:
+      problem = f"lacks arrays that determine the sizes of {family.module.__name__}, or they have other shapes: {error}"
+      raise WeightsError(file.path, problem) from error
   if wrong := noted.disagreement(options, sizes):
     raise WeightsError(file.path, f"its mlpvision metadata says {wrong}")
   return {**table.options, **sizes, **options}

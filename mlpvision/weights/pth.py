@@ -74,14 +74,13 @@ class _Reader(pickles.Machine):
   def __init__(self, path, storage, data, start=0):
     """storage: makes a `_Storage` from (key, dtype, count)."""
     super().__init__(data, start)
-    self._path, self._storage, self._start = path, storage, start
+    self._path, self._storage = path, storage
 
   def named(self, module, name):
     if (module, name) in _KNOWN or (module == "torch" and _TORCH_DTYPE.fullmatch(name)):
       return pickles.Name(module, name)
-    advice = (
-      'If you trust the file, load it with PyTorch and save its state dict: torch.save(model.state_dict(), "w.pth")'
-    )
+    save = 'torch.save(model.state_dict(), "weights.pth")'
+    advice = f"If you trust the file, load it with PyTorch and save only its state dict: {save}"
     reference = f"refers to {shortened(f'{module}.{name}')}, which weights do not need, and loading it could run code"
     bottom = self._outer[0] if self._outer else self._stack
     if type(bottom[0] if bottom else None) is dict:

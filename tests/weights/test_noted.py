@@ -193,6 +193,35 @@ def test_a_mixer_takes_images_of_one_size(tmp_path):
     trained.load(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("model_name", [None, "asmlp_tiny"])
+@pytest.mark.parametrize(
+  "options", [dict(shift_size=1023), dict(dilation=10**6), dict(shift_size=4), dict(padding="x")]
+)
+def test_shifts_that_take_forever_to_compile(tmp_path, model_name, options):
+  model = models.create("asmlp_tiny", num_classes=3)
+  if model_name is None:
+    model = model.clone(hidden_dim=8, depths=(1, 1))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+  weights.save(tmp_path / "x.safetensors", model.clone(**options), params)
+  with pytest.raises(weights.WeightsError, match=f"{next(iter(options)).split('_')[0]}"):
+    weights.load(tmp_path / "x.safetensors", model_name)
+
+
+@pytest.mark.parametrize(("heads", "match"), [(4, None), (8, None), (3, "3 heads"), (256, "num_heads=256")])
+def test_heads_do_not_show_in_the_arrays(tmp_path, heads, match):
+  """The usual number for this width is 2."""
+  model = models.create("vit_s16", num_classes=3, hidden_dim=128, num_blocks=1, num_heads=2)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+  weights.save(tmp_path / "x.safetensors", model.clone(num_heads=heads), params)
+  if match is None:
+    assert weights.load(tmp_path / "x.safetensors").module.num_heads == heads
+  else:
+    with pytest.raises(weights.WeightsError, match=match):
+      weights.load(tmp_path / "x.safetensors")
+
+
 def test_nothing_that_cannot_be_loaded_is_saved(tmp_path):
   model = models.create("s2mlp_wide", num_classes=1, num_blocks=1, hidden_dim=8)
   params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
