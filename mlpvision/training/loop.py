@@ -84,10 +84,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLik
   lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
   progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, quiet=not is_main)
   common, opened = (setup.model, class_names, config, setup.mesh), (setup.train_split, setup.eval_split)
+  of_run = dict(opened=opened, trained_on=config.data.name)
   entries = evaluators.entries(config).items()
-  evaluations = {
-    name: evaluators.make(entry, *common, opened=opened, trained_on=config.data.name)[0] for name, entry in entries
-  }
+  evaluations = {name: evaluators.make(entry, *common, **of_run)[0] for name, entry in entries}
 
   def write(step, scalars):
     if writer and step > start_step:  # earlier metrics are on disk

@@ -191,6 +191,7 @@ def test_evaluation_may_lack_classes_of_training(tmp_path, small_config, classes
   _write(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
   _write(tmp_path / "val", dict.fromkeys(classes, 1))
   small_config.data.name, small_config.data.eval_split = f"folder:{tmp_path}", "validation"
+  small_config.optim.schedule.warmup = "0 steps"
   found = setup.set_up(small_config)
   split = found.eval_split
   assert split.class_names == ("a", "b", "c")
