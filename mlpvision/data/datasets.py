@@ -3,6 +3,7 @@
 Nothing here accesses the network, and TensorFlow is imported only to prepare one of our own datasets on first use.
 """
 
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import fnmatch
@@ -182,6 +183,32 @@ class _Records:
       raise _damaged(path, f"image {index}: {error}") from error
 
 
+def with_classes(split: Split, class_names: Sequence[str], owner: str) -> tuple[Split, str | None]:
+  """(the split with its labels renumbered to `class_names`, a note or None): classes are matched by name.
+
+  The split may lack classes, as a small folder `val` does. Raises UserError if it has others.
+
+  class_names: of the training split, in its order; owner: whose classes these are, for messages.
+  """
+  class_names = tuple(class_names)
+  if split.class_names == class_names:
+    return split, None
+  others = [name for name in split.class_names if name not in set(class_names)]
+  if others or split.multi_label:
+    counts = f"{split.name} has {len(split.class_names):,} classes, {owner} has {len(class_names):,}"
+    raise UserError(f"{counts}; {len(others):,} classes of {split.name} are not in {owner}: {_some(others)}")
+  numbers = {name: i for i, name in enumerate(class_names)}
+  source = _Relabeled(split.source, "label", tuple(numbers[name] for name in split.class_names))
+  missing = [name for name in class_names if name not in set(split.class_names)]
+  differs = f"lacks {len(missing):,} of the {len(class_names):,} classes ({_some(missing)})"
+  note = f"{split.name} {differs if missing else 'has the classes in another order'}; they are matched by name"
+  return dataclasses.replace(split, source=source, class_names=class_names), note
+
+
+def _some(names):
+  return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if names[5:] else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Relabeled:
   """A source with labels from another field, or renumbered."""
@@ -196,7 +223,7 @@ class _Relabeled:
   def __getitem__(self, index):
     example = self.source[index]
     label = example[self.field]
-    if self.numbers is not None:
+    if self.numbers is not None and label >= 0:  # tfds sets secret labels to -1
       label = self.numbers[label]
       if label is None:
         raise UserError("its class is not in the official list of this dataset")

@@ -137,9 +137,6 @@ def _list_images(directory):
   class_names, stray = ([entry for entry, kind in entries if kind == wanted] for wanted in ("directory", "image"))
   if stray:
     raise UserError(f"{directory} has images outside of a class: {_listed(stray)}. Expected CLASS/*.jpg")
-  if len(class_names) < 2:
-    raise UserError(f"{directory} has only one class, {class_names[0]}; a classifier needs two")
-
   files, ignored, empty = [], collections.Counter(), []
   for class_name in class_names:
     of_class = []

@@ -135,7 +135,7 @@ def _load_eval(index, *, split, task_rows):
 
 def _describe(split, index, example):
   name = example.get("file_name", b"")
-  name = name.decode() if isinstance(name, bytes) else name
+  name = name.decode(errors="replace") if isinstance(name, bytes) else name
   return f"image {index} of {split.name}{name and f' ({name})'}"
 
 

@@ -10,8 +10,9 @@ Other datasets, prepared once (python -m mlpvision.prepare NAME), or folders of 
   ... --config.data.name=imagenet_a --config.data.eval_split=test   (also imagenet_r, imagenet_sketch)
   ... --config.data.name=folder:/path/to/images --config.data.eval_split=val
 
-Classes are matched by name; if the dataset has only some of the weights' classes, the other logits are ignored. For an
-image with several correct classes (ImageNet-ReaL), any of them counts as correct; images without a label are left out.
+Classes are matched by name; if another dataset than the run's has only some of the weights' classes, the other logits
+are ignored. For an image with several correct classes (ImageNet-ReaL), any of them counts as correct; images without a
+label are left out.
 
 Model and preprocessing belong to the weights. --config chooses the dataset (default: the run's own): it is read for
 data.name, data_dir, train_split, eval_split, workers and prefetch, for eval.batch_size, evals, seed and mesh.

@@ -15,8 +15,9 @@ def count(trained: Trained, split: datasets.Split) -> np.ndarray:
 
   trained must be from a run. Raises UserError for other classes, several labels per image, or a broken image.
   """
-  if split.multi_label or split.class_names != trained.class_names:
-    raise UserError(f"{split.name}: a confusion matrix needs the weights' classes, and one label per image")
+  if split.multi_label:
+    raise UserError(f"{split.name}: a confusion matrix needs one label per image")
+  split, _ = datasets.with_classes(split, trained.class_names, "the run")
   preprocessing, size = trained.preprocessing, len(trained.class_names)
 
   @jax.jit

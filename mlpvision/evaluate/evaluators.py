@@ -61,6 +61,7 @@ def make(
   *,
   weights: str = "this run",
   opened: Iterable[datasets.Split] = (),
+  trained_on: str | None = None,
 ) -> tuple[Any, datasets.Split, str | None]:
   """(evaluator, its split, a note on how classes were matched or None) of an entry of config.evals.
 
@@ -68,6 +69,8 @@ def make(
   config: task, loss, data, eval and seed are read; data is the default for the dataset.
   weights: name of the parameters in messages.
   opened: splits that are already open.
+  trained_on: name of the model's dataset. A split of it that lacks some classes is scored over all of them; another
+    dataset is scored over its own.
 
   Raises UserError: no such dataset, or it has classes that the model does not have.
   """
@@ -81,6 +84,9 @@ def make(
   if kind is FewShot:  # fits its own head, so classes need not match
     train_split = open_split(entry.get("train_split") or config.data.train_split)
     return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None
+  if name == trained_on:
+    split, note = datasets.with_classes(split, class_names, weights)
+    return kind(model, split, config, mesh), split, note
   chosen, note = match_classes(class_names, split.class_names, weights=weights, dataset=split.name)
   return kind(model, split, config, mesh, chosen), split, note
 

@@ -24,7 +24,8 @@ def evaluate(
 ) -> dict[str, Any]:
   """Exact metrics of a run or a weight file.
 
-  Classes are matched by name; if a dataset has only some of the weights' classes, the other logits are ignored.
+  Classes are matched by name; if another dataset than the run's has only some of the weights' classes, the other logits
+  are ignored.
 
   source, ema: see `trained.load`.
   config: names the dataset, split, batch size and mesh; default: the run's own.
@@ -45,7 +46,8 @@ def evaluate(
       known = dict.fromkeys((*own, *evaluators.EVALUATORS))
       raise UserError(f"--evals={name}: must be one of {', '.join(known)}")
     entry, common = own.get(name, {"type": name}), (trained.model, trained.class_names, merged, mesh)
-    evaluator, split, note = evaluators.make(entry, *common, weights=str(source))
+    trained_on = trained.config.data.name if trained.config else None
+    evaluator, split, note = evaluators.make(entry, *common, weights=str(source), trained_on=trained_on)
     results = evaluator.run(trained.params)
     found |= results
     dataset = dataset or split.name

@@ -45,10 +45,11 @@ class FewShot:
     config: task, data, eval and seed are read.
     shots: training images per class, drawn with config.seed; 0 uses all, for the linear probe.
 
-    Raises UserError: different classes, several labels per image, or too few images of a class.
+    Raises UserError: eval_split has other classes, several labels per image, or too few images of a class.
     """
-    if train_split.multi_label or eval_split.multi_label or train_split.class_names != eval_split.class_names:
-      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} need the same classes, one per image")
+    if train_split.multi_label or eval_split.multi_label:
+      raise UserError(f"few-shot: {train_split.name} and {eval_split.name} need one label per image")
+    eval_split, _ = datasets.with_classes(eval_split, train_split.class_names, train_split.name)
     self._eval_split, self._config, self._mesh = eval_split, config, mesh
     self._train = {count: _choose(train_split, count, config.seed) for count in shots}
     features, data = model.clone(num_classes=None), config.data

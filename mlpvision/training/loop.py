@@ -14,7 +14,7 @@ import numpy as np
 from mlpvision import config as config_lib, heartbeat, sharding, workdir as workdir_lib
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
-from mlpvision.errors import UserError
+from mlpvision.errors import UserError, printable
 from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
@@ -104,8 +104,9 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
   progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, quiet=not is_main)
   common, opened = (setup.model, class_names, config, setup.mesh), (setup.train_split, setup.eval_split)
+  of_run = dict(opened=opened, trained_on=config.data.name)
   entries = evaluators.entries(config).items()
-  evaluations = {name: evaluators.make(entry, *common, opened=opened)[0] for name, entry in entries}
+  evaluations = {name: evaluators.make(entry, *common, **of_run)[0] for name, entry in entries}
 
   def write(step, scalars):
     if writer and step > start_step:  # earlier metrics are on disk
@@ -218,6 +219,8 @@ def _say_overview(setup, origin, workdir, progress):
   progress.say(f"{setup.total_steps:,} steps of {setup.config.data.batch_size} images; everything goes to {workdir}")
   if len(split) < setup.config.data.batch_size:
     progress.say("note: data.batch_size is larger than the training split; a smaller one gives more steps per epoch")
+  if setup.note:
+    progress.say(f"note: {printable(setup.note)}")
   if origin:
     progress.say(origin)
 

@@ -42,11 +42,12 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class Setup(Parts):
-  """`Parts` with the data of a run. source: the model of a warm start, or None."""
+  """`Parts` with the data of a run. source: the model of a warm start, or None; note: on the classes, or None."""
 
   train_split: datasets.Split
   eval_split: datasets.Split
   source: trained_lib.Trained | None
+  note: str | None
 
 
 def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
@@ -60,14 +61,15 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
   data = config.data
   train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
   eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
-  _check_classes(train_split, eval_split)
+  _check_classes(train_split)
+  eval_split, note = datasets.with_classes(eval_split, train_split.class_names, train_split.name)
   basis = _basis(config, len(train_split))
   source = None
   if warm:
     source = warm_start.open_source(config, basis["mesh"], train_split.class_names)
     config = warm_start.completed(config, source)
   parts = _with_model(config, basis, len(train_split.class_names))
-  return Setup(**vars(parts), train_split=train_split, eval_split=eval_split, source=source)
+  return Setup(**vars(parts), train_split=train_split, eval_split=eval_split, source=source, note=note)
 
 
 def make_parts(
@@ -177,16 +179,11 @@ def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
   return options
 
 
-def _check_classes(train_split, eval_split):
-  if train_split.multi_label:
-    raise UserError(f"{train_split.name} has several labels per image: it is for evaluation only")
-  train, other = train_split.class_names, eval_split.class_names
-  if train != other:
-    only = sorted(set(train) ^ set(other))
-    raise UserError(
-      f"{train_split.name} has {len(train):,} classes, {eval_split.name} has {len(other):,}; only one of them has"
-      f" {', '.join(only[:5])}{' ...' if only[5:] else ''}"
-    )
+def _check_classes(split):
+  if split.multi_label:
+    raise UserError(f"{split.name} has several labels per image: it is for evaluation only")
+  if len(split.class_names) < 2:
+    raise UserError(f"{split.name} has only one class, {split.class_names[0]}; a classifier needs two")
 
 
 def _check_batch(config, shards):

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -129,10 +130,6 @@ def _empty(root):
   (root / "c" / "c.txt").write_text("x")
 
 
-def _one(root):
-  shutil.rmtree(root / "b")
-
-
 def _nested(root):
   shutil.copytree(root / "a", root / "b" / "deeper")
 
@@ -156,7 +153,6 @@ def _none(root):
     (_none, "train", r"has no directories. Expected .*/CLASS/\*\.jpg or .*/train/CLASS/\*\.jpg"),
     (shutil.rmtree, "train", "there is no directory"),
     (_empty, "train", "classes without images .*: c$"),
-    (_one, "train", "only one class, a"),
     (_nested, "train", "b contains a directory, deeper, .*folder:.*/b"),
     (_stray, "train", r"images outside of a class: stray\.jpg"),
     (_mixed, "train", "val contain directories, a, b contain images"),
@@ -188,14 +184,54 @@ def test_an_unreadable_or_broken_image_is_named_in_evaluation(tmp_path, small_co
     list(loader.eval_batches(opened, small_config))
 
 
-def test_training_wants_the_same_classes_in_both_splits(tmp_path, small_config):
+@pytest.mark.parametrize("classes", ["ac", "c", "abc"])
+def test_evaluation_may_lack_classes_of_training(tmp_path, small_config, classes):
+  from mlpvision import sharding
+  from mlpvision.evaluate import evaluators
   from mlpvision.training import setup
 
   _write(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
-  _write(tmp_path / "val", {"a": 2, "c": 2})
+  _write(tmp_path / "val", dict.fromkeys(classes, 1))
+  small_config.data.name, small_config.data.eval_split = f"folder:{tmp_path}", "validation"
+  small_config.optim.schedule.warmup = "0 steps"
+  found = setup.set_up(small_config)
+  split = found.eval_split
+  assert split.class_names == ("a", "b", "c")
+  assert [split.class_names[split.source[i]["label"]] for i in range(len(split))] == list(classes)
+  assert (found.note is None) == (classes == "abc")
+  if found.note:
+    assert f":val lacks {3 - len(classes)} of the 3 classes" in found.note
+  # The evaluator opens it under the name in the config, and scores it over all classes.
+  options = dict(weights="this run", trained_on=small_config.data.name)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  evaluator, split, _ = evaluators.make({"type": "accuracy"}, found.model, "abc", small_config, mesh, **options)
+  assert evaluator.classes is None
+  assert split.source[0]["label"] == "abc".index(classes[0])
+
+
+@pytest.mark.parametrize(
+  ("train", "val", "message"),
+  [
+    ("ab", "abc", r":val has 3 classes, .*:train has 2; 1 .*: c$"),
+    ("ab", "xy", ": x, y$"),
+    ("a", "a", "only one class, a"),
+  ],
+)
+def test_training_needs_the_classes_of_evaluation(tmp_path, small_config, train, val, message):
+  from mlpvision.training import setup
+
+  _write(tmp_path / "train", dict.fromkeys(train, 1))
+  _write(tmp_path / "val", dict.fromkeys(val, 1))
   small_config.data.name, small_config.data.eval_split = f"folder:{tmp_path}", "val"
-  with pytest.raises(UserError, match=r"(?s)train has 3.*:val.* 2.*\bb\b"):
+  with pytest.raises(UserError, match=message):
     setup.set_up(small_config)
+
+
+def test_a_split_may_have_one_class_or_one_image(tmp_path, small_config):
+  opened, names = _open(_write(tmp_path, {"a": 1}), "train")
+  assert (opened.class_names, names) == (("a",), ["a/a_0.jpg"])
+  (batch,) = loader.eval_batches(opened, small_config)
+  assert batch["mask"].sum() == 1
 
 
 def test_batches_from_a_folder(tmp_path, small_config):

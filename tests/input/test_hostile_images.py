@@ -1,13 +1,12 @@
 """Images that nobody vouches for: what they may take, what is opened at all, and what is refused."""
 
-import contextlib
 import io
 import os
-import re
 import socket
 import struct
 import zlib
 
+import memory
 import numpy as np
 from PIL import Image
 import pytest
@@ -54,25 +53,10 @@ def _readers(data):
   )
 
 
-@contextlib.contextmanager
-def _memory(megabytes):
-  """Fails if the process grows by more, at any moment."""
-
-  def peak():
-    with open("/proc/self/status") as file:
-      return int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) / 1024
-
-  with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak starts again
-  before = peak()
-  yield
-  assert peak() - before < megabytes
-
-
 @pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (1_000_000, 1), (3, 300_000)])
 def test_a_strip_takes_no_more_than_its_pixels(size):
   for read in _readers(_png(*size)):
-    with _memory(60):
+    with memory.limited(60):
       assert read().shape == (64, 64, 3)
 
 
@@ -160,7 +144,7 @@ def test_only_regular_files_of_a_possible_size_are_opened(tmp_path, monkeypatch,
   make(path)
   source = datasets.open_split(f"folder:{tmp_path}", "train").source
   assert len(source) == 3
-  with _memory(60):
+  with memory.limited(60):
     with pytest.raises(image_files.ImageError, match=rf"x\.jpg.*({message})"):
       transforms.open_image(path)
     with pytest.raises(image_files.ImageError, match=f"({message})"):
@@ -212,7 +196,7 @@ def _gif(canvas, frame):
 )
 def test_too_many_pixels_are_refused_before_they_are_decoded(make):
   for read in _readers(make()):
-    with _memory(60), pytest.raises(image_files.ImageError, match="too many|too large"):
+    with memory.limited(60), pytest.raises(image_files.ImageError, match="too many|too large"):
       read()
 
 
@@ -260,7 +244,7 @@ def test_directories_that_take_much_more_than_their_bytes_are_refused(photo):
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
 def test_compressed_metadata_are_not_unpacked_without_a_limit(kind):
   body = b"k\0\0" + zlib.compress(bytes(100 * 2**20))
-  with _memory(30), pytest.raises(image_files.ImageError, match="damaged"):
+  with memory.limited(30), pytest.raises(image_files.ImageError, match="damaged"):
     transforms.open_image(_png(8, 8, _chunk(kind, body if kind != b"iTXt" else b"k\0\1" + bytes(3) + body[3:])))
 
 
