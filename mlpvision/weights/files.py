@@ -24,6 +24,7 @@ _MAX_ARRAYS, _MAX_NAME = 10_000, 250
 # A file of n bytes may take 3 n + 400 MB of memory while it is loaded.
 _MEMORY = 400_000_000
 _PIECE = 1 << 20
+_AGAIN = "Download or copy it again."
 _FLOATS = "Weights must be floating-point numbers of 16, 32 or 64 bits: convert them before saving."
 
 
@@ -39,7 +40,7 @@ class WeightFile:
   """
 
   def __init__(self, path: str | os.PathLike, ema: bool | None = None) -> None:
-    """ema: for a .pth file, see `pth.read`."""
+    """ema: for a .pth file, see `pth.choose`. Raises WeightsError if the file is damaged or too large."""
     self.path, self.metadata, self.ema = os.fspath(path), {}, None
     self.format = _sniff(self.path)
     try:
@@ -54,7 +55,7 @@ class WeightFile:
     except WeightsError:
       raise
     except Exception as error:
-      raise WeightsError(self.path, f"is damaged ({shortened(error)})", "Download or copy it again.") from error
+      raise WeightsError(self.path, f"is damaged ({shortened(error)})", _AGAIN) from error
     if ema and self.format != "pth":
       raise WeightsError(self.path, "has no average of its weights (EMA)", "Only training checkpoints (.pth) have one.")
     self.names = list(self._arrays)
@@ -92,7 +93,7 @@ class WeightFile:
     try:
       array = tensor.numpy()
     except Exception as error:
-      raise WeightsError(self.path, f"its array {name} is damaged ({shortened(error)})", _FLOATS) from error
+      raise WeightsError(self.path, f"its array {name} is damaged ({shortened(error)})", _AGAIN) from error
     with np.errstate(over="ignore"):  # values too large for float32 are reported below
       array = np.array(transform(array), np.float32, order="C")
     flat = array.reshape(-1)
@@ -111,7 +112,7 @@ def _sniff(path):
   with open(path, "rb") as file:
     head = file.read(64)
   if not head:
-    raise WeightsError(path, "is empty", "Download or copy it again.")
+    raise WeightsError(path, "is empty", _AGAIN)
   if head[:4] == b"PK\x03\x04":
     return _sniff_zip(path)
   if head[4:9] == b"\0\0\0\0{":  # the length of a header of less than 4 GB, and the header

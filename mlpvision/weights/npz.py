@@ -36,7 +36,7 @@ def _tensor(member):
   if isinstance(dtype, np.dtype) and start + count * dtype.itemsize != member.size:
     raise ValueError(f"{member.name} has {member.size} bytes, not those of an array {shape} of {dtype}")
   strides = [math.prod(shape[:axis]) for axis in range(len(shape))] if header["fortran_order"] else None
-  return Tensor(lambda: member.read()[start:], dtype, count, shape, strides, compressed=not member.is_stored)
+  return Tensor(lambda: member.read()[start:], dtype, count, shape, strides)
 
 
 def _dtype(text):

@@ -51,7 +51,7 @@ _INERT = {
     for system in ("Posix", "Windows")
   ),
   *(("torch", name) for name in ("device", "Size", *_DTYPES)),
-  ("torch.storage", "UntypedStorage"),  # of a dtype that has no class of storages, such as float8
+  *((module, "UntypedStorage") for module in ("torch", "torch.storage")),  # of a type without storages, such as float8
 }
 _KNOWN = _INERT | _TENSORS | _PARAMETERS
 _TORCH_DTYPE = re.compile(r"(?:float|bfloat|int|uint|complex)\d\w*|bool")

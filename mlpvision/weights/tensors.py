@@ -12,10 +12,9 @@ class Tensor:
   Attributes:
     dtype: a NumPy dtype, or the name of a type that NumPy does not have.
     shape: tuple of ints.
-    compressed: whether reading it takes memory for the whole array.
   """
 
-  __slots__ = ("_bytes", "_offset", "_strides", "compressed", "dtype", "shape")
+  __slots__ = ("_bytes", "_count", "_offset", "_strides", "dtype", "shape")
 
   def __init__(
     self,
@@ -25,29 +24,24 @@ class Tensor:
     shape: Sequence[int],
     strides: Sequence[int] | None = None,
     offset: int = 0,
-    compressed: bool = False,
   ) -> None:
-    """ValueError if the view shows a number that is not among the `count` numbers of the file, or one of them twice.
+    """ValueError if the view shows a number that is not among the `count` numbers in the file.
 
     read: returns the numbers as uint8 [count * itemsize].
     shape, strides, offset: in numbers; by default the last index varies fastest.
     """
     self._bytes, self.dtype, self.shape, self._offset = read, dtype, tuple(shape), offset
-    self.compressed = compressed
     if len(self.shape) > 16 or any(type(n) is not int or not 0 <= n < 2**60 for n in self.shape):
       raise ValueError("its shape is invalid")
     if strides is None:
       strides = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
-    self._strides = tuple(strides)
+    self._strides, self._count = tuple(strides), count
     numbers = (offset, *self._strides[:17])
     if len(self._strides) != len(self.shape) or any(type(n) is not int or not 0 <= n < 2**60 for n in numbers):
       raise ValueError("its strides are invalid")
-    size = self.size
     last = offset + sum((n - 1) * step for n, step in zip(self.shape, self._strides, strict=True))
-    if size and last >= count:
+    if self.size and last >= count:
       raise ValueError(f"it needs {last + 1} numbers of a storage of {count}")
-    if size > count:
-      raise ValueError(f"it shows {size} numbers of a storage of {count}: save it as a contiguous tensor")
 
   @property
   def size(self) -> int:
@@ -55,9 +49,14 @@ class Tensor:
     return math.prod(self.shape)
 
   def numpy(self) -> np.ndarray:
-    """A read-only array in the type of the file; a view of the mapped file unless that is compressed."""
+    """A read-only array in the type of the file; a view of the mapped file unless that is compressed.
+
+    ValueError if the bytes are damaged, or if it shows more numbers than there are, as an expanded tensor does.
+    """
     if not self.size:
       return np.empty(self.shape, self.dtype)
+    if self.size > self._count:
+      raise ValueError(f"it shows {self.size} numbers of a storage of {self._count}: save it as a contiguous tensor")
     data = self._bytes().view(self.dtype)
     strides = [step * data.itemsize for step in self._strides]
     return np.lib.stride_tricks.as_strided(data[self._offset :], self.shape, strides, writeable=False)

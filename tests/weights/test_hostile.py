@@ -166,7 +166,14 @@ def test_the_instructions_of_a_pickle_are_counted():
 )
 def test_a_tensor_shows_no_more_numbers_than_there_are(tmp_path, shape, strides, count):
   replaced = {"blocks.0.norm1.weight": tensor(shape, strides, "x", count)}
-  refused(mixer(tmp_path / "x.pth", replaced, {"x": bytes(4 * count)}), "numbers of a storage of")
+  refused(mixer(tmp_path / "x.pth", replaced, {"x": bytes(4 * count)}), "numbers of a storage of|GB of memory")
+
+
+def test_an_expanded_tensor_that_is_not_needed(tmp_path):
+  data = {key: np.ones(shape, np.float32).tobytes() for key, shape in _MIXER.items()}
+  state = dictionary({key: tensor(shape, key=key) for key, shape in _MIXER.items()})
+  body = dictionary({"model": state, "optimizer": dictionary({"step": tensor((2**40,), (0,), "head.bias", 3)})})
+  assert weights.load(pth(tmp_path / "x.pth", body, data)).info.head == "file"
 
 
 def test_many_names_of_one_storage(tmp_path):
@@ -252,6 +259,29 @@ def test_lies_of_an_archive(tmp_path, field, layout, value):
   struct.pack_into(layout, data, list(_entries(data))[3] + field, value)
   path.write_bytes(data)
   refused(path, "damaged")
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2**40])
+def test_the_64_bit_fields_of_archives_beyond_4_gb(tmp_path, shift):
+  """Their sizes and positions are in extra fields, and their directory's in a record of its own."""
+  path = mixer(tmp_path / "x.pth")
+  data, entries = path.read_bytes(), b""
+  for at in _entries(data):
+    packed, size, name_size = struct.unpack_from("<IIH", data, at + 20)
+    (header,) = struct.unpack_from("<I", data, at + 42)
+    key = data[at + 46 : at + 46 + name_size]
+    fields = struct.pack("<IIHHHHHII", 2**32 - 1, 2**32 - 1, name_size, 28, 0, 0, 0, 0, 2**32 - 1)
+    extra = struct.pack("<HHQQQ", 1, 24, size, packed, header + shift)
+    entries += data[at : at + 20] + fields + key + extra
+  start = next(_entries(data))
+  record = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1, len(entries), start)
+  locator = struct.pack("<4sIQI", b"PK\6\7", 0, start + len(entries), 1)
+  end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 65535, 65535, 2**32 - 1, 2**32 - 1, 0)
+  path.write_bytes(data[:start] + entries + record + locator + end)
+  if shift:
+    refused(path, "damaged")
+  else:
+    assert weights.load(path).info.naming == "timm"
 
 
 def test_members_that_share_bytes_or_names(tmp_path):
