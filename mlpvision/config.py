@@ -1,60 +1,169 @@
 """Checks a config before anything expensive starts, and compares it with the config of an existing run."""
 
 from collections.abc import Mapping
-import functools
 import json
 import re
 from typing import Any
 
 import ml_collections
 
-from mlpvision.data import datasets, randaugment
+from mlpvision.data import datasets, randaugment, rows
 from mlpvision.errors import UserError
+
+# A row of the table is (whether a value is valid, the valid values in words).
 
 
 def _is_in(*names):
-  return lambda x: x in names, f"one of {', '.join(names)}"
+  return lambda x: isinstance(x, str) and x in names, f"one of {', '.join(names)}"
 
 
-_SHARE = (lambda x: 0 <= x < 1, "must be in [0, 1)")
-_PROBABILITY = (lambda x: 0 <= x <= 1, "a probability, in [0, 1]")
-_COUNT = (lambda x: x >= 1, "must be positive")
-_NOT_NEGATIVE = (lambda x: x >= 0, "must be positive, or 0 for none")
+def _number(fits, words):
+  return lambda x: _is_number(x) and fits(x), words
+
+
+def _integer(fits, words):
+  return lambda x: type(x) is int and abs(x) < 2**32 and fits(x), words
+
+
+def _numbers(length, fits, words):
+  """A tuple of finite numbers; fits(*numbers)."""
+  return lambda x: isinstance(x, tuple | list) and len(x) == length and all(map(_is_number, x)) and fits(*x), words
+
+
+def _duration(units, *others, zero=False):
+  """A positive (or zero) number with one of the units, or one of the other strings."""
+  words = " or ".join(f'"{example}"' for example in (*(_EXAMPLES[unit] for unit in units), *others))
+
+  def fits(x):
+    number, unit = _parse_duration(x)
+    is_duration = unit in units and (number > 0 or zero) and number <= _MAX_STEPS
+    return isinstance(x, str) and (x in others or is_duration)
+
+  return fits, f"write {words}"
+
+
+def _pairs(fits_second, words):
+  """A tuple of (string, value) pairs."""
+
+  def is_pair(x):
+    return isinstance(x, tuple | list) and len(x) == 2 and isinstance(x[0], str) and fits_second(x[1])
+
+  return lambda x: isinstance(x, tuple | list) and all(map(is_pair, x)), words
+
+
+def _is_number(x):
+  return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= _LARGEST
+
+
+_LARGEST = 1e30  # NaN and infinity are not within
+_MAX_STEPS = 2**31 - 1  # the state counts steps in int32
+_EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "minute": "30 minutes", "hour": "1 hour"}
+_STEPS, _TIMES = ("step", "epoch"), ("minute", "hour")
+
+_TEXT = (lambda x: isinstance(x, str), "a string")
+_NAME = (lambda x: isinstance(x, str) and bool(x), "a string that is not empty")
+_SHARE = _number(lambda x: 0 <= x < 1, "must be in [0, 1)")
+_PROBABILITY = _number(lambda x: 0 <= x <= 1, "a probability, in [0, 1]")
+_COUNT = _integer(lambda x: x >= 1, "must be a positive integer")
+_POSITIVE = _number(lambda x: x > 0, "must be positive")
+_NOT_NEGATIVE = _number(lambda x: x >= 0, "must be positive, or 0 for none")
+_AXIS = _integer(lambda x: x == -1 or x >= 1, "must be a positive integer, or -1 for all remaining devices")
+_SEED = _integer(lambda x: x >= 0, "must be an integer in [0, 2^32)")
+_MEAN = _numbers(3, lambda *x: all(0 <= v <= 1 for v in x), "must be 3 numbers in [0, 1], for pixels in [0, 1]")
+_STD = _numbers(3, lambda *x: all(0 < v <= 1 for v in x), "must be 3 numbers in (0, 1], for pixels in [0, 1]")
 
 # Fields that evaluation reads.
 _EVALUATION = {
+  "seed": _SEED,
+  "data.image_size": _COUNT,
+  "data.mean": _MEAN,
+  "data.std": _STD,
+  "data.workers": _integer(lambda x: x >= -1, "must be -1 (automatic), 0 or more"),
+  "data.prefetch": _COUNT,
   "eval.batch_size": _COUNT,
-  "eval.crop_ratio": (lambda x: 0 < x <= 1, "must be in (0, 1]"),
+  "eval.crop_ratio": _number(lambda x: 0 < x <= 1, "must be in (0, 1]"),
   "eval.interpolation": _is_in("bicubic", "bilinear"),
 }
-# {field: (test of a value, the valid values in words)}
+# A row for each field of configs/default.py, and for those of optim.kwargs that mean the same in all optimizers. "*" is
+# any name. What depends on data, devices, the task or the model is checked where it is built, before the first step.
 _FIELDS = {
+  "init_from": _TEXT,
+  "task": _is_in(*rows.ROWS),
+  "duration": _duration(_STEPS),
+  "loss": _NAME,  # the task has the names
   "label_smoothing": _SHARE,
   "ema_decay": _SHARE,
+  "accumulation_steps": _COUNT,
+  "model.name": _NAME,
+  "model.dtype": _is_in("float32", "bfloat16"),
   "model.drop_path": _SHARE,
   "model.dropout": _SHARE,
   "model.remat": _is_in("none", "block", "preactivations"),
+  "data.name": _NAME,
+  "data.data_dir": (lambda x: x is None or isinstance(x, str), "a directory, or None"),
+  "data.train_split": _NAME,
+  "data.eval_split": _NAME,
   "data.batch_size": _COUNT,
-  "data.image_size": _COUNT,
-  "data.workers": (lambda x: x >= -1, "must be -1 (automatic), 0 or more"),
-  "data.prefetch": _COUNT,
   "augment.crop": _is_in("random_resized", "affine", "center"),
+  "augment.crop_scale": _numbers(2, lambda low, high: 0 < low <= high <= 1, "must be (low, high) in (0, 1]"),
+  "augment.crop_ratio": _numbers(2, lambda low, high: 0 < low <= high, "must be (low, high), both positive"),
+  "augment.rotation": _number(lambda x: 0 <= x <= 180, "must be in [0, 180] degrees"),
+  "augment.zoom": _SHARE,
+  "augment.shift": _NOT_NEGATIVE,
+  "augment.randaugment": _TEXT,
+  "augment.repeats": _COUNT,
   "augment.flip": _PROBABILITY,
   "augment.random_erasing": _PROBABILITY,
   "augment.mixup": _NOT_NEGATIVE,
   "augment.cutmix": _NOT_NEGATIVE,
-  "checkpoint.keep": _COUNT,
-  "optim.learning_rate": (lambda x: x > 0, "must be positive"),
+  "optim.name": _NAME,
+  "optim.learning_rate": _POSITIVE,
   "optim.weight_decay": _NOT_NEGATIVE,
+  "optim.decay_mask": _TEXT,
   "optim.clip_norm": _NOT_NEGATIVE,
-  "optim.layer_decay": (lambda x: 0 < x <= 1, "must be in (0, 1]; 1 is none"),
+  "optim.lr_multipliers": _pairs(
+    lambda factor: _is_number(factor) and factor >= 0, "must be (regex, factor) pairs, with factors of 0 or more"
+  ),
+  "optim.kwargs.b1": _SHARE,
+  "optim.kwargs.b2": _SHARE,
+  "optim.kwargs.eps": _NOT_NEGATIVE,
+  "optim.kwargs.momentum": _SHARE,
+  "optim.layer_decay": _number(lambda x: 0 < x <= 1, "must be in (0, 1]; 1 is none"),
   "optim.nonfinite": _is_in("stop", "skip"),
+  "optim.schedule.name": _is_in("cosine", "linear", "constant"),
+  "optim.schedule.warmup": _duration(_STEPS, zero=True),
   "optim.schedule.start": _NOT_NEGATIVE,
   "optim.schedule.end": _NOT_NEGATIVE,
-  "hang_timeout": (lambda x: to_seconds(x) is not None, 'write "30 minutes" or "1 hour"'),
-  "profile": (lambda x: not x or profiled_steps(x), 'write "FIRST:LAST", two steps of the run, such as "100:110"'),
+  "optim.schedule.clock": _is_in("warmup", "zero"),
+  "optim.schedule.every": _duration(_STEPS),
+  "optim.schedule.delay": _duration(_STEPS, zero=True),
+  "eval.every": _duration(_STEPS),
+  "evals.*.type": _NAME,  # the evaluators have the names
+  "evals.*.every": _duration(_STEPS, "", "never"),
+  "evals.*.name": _TEXT,
+  "evals.*.split": _TEXT,
+  "evals.*.train_split": _TEXT,
+  "evals.*.shots": (
+    lambda x: isinstance(x, tuple | list) and bool(x) and all(type(v) is int and v >= 0 for v in x),
+    "must be numbers of images per class, such as (5, 10); 0 takes all",
+  ),
+  "checkpoint.every": _duration(_STEPS + _TIMES),
+  "checkpoint.keep": _COUNT,
+  "checkpoint.best": _TEXT,
+  "mesh.data": _AXIS,
+  "mesh.fsdp": _AXIS,
+  "mesh.model": _AXIS,
+  "mesh.rules": _pairs(lambda axes: isinstance(axes, tuple | list), "must be (regex, axes) pairs"),
+  "hang_timeout": _duration(_TIMES),
+  "profile": (
+    lambda x: isinstance(x, str) and (not x or profiled_steps(x) is not None),
+    'write "FIRST:LAST", two steps of the run, such as "100:110"',
+  ),
+  "log_every": _duration(_STEPS),
   **_EVALUATION,
 }
+# Of all other fields, which are options of models and optimizers.
+_OTHER = (lambda x: not isinstance(x, float) or _is_number(x), "must be finite")
 
 # Fields that may differ when a run is resumed: they change results by no more than rounding.
 _FREE = (
@@ -77,22 +186,24 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
 
   dataset: also check that the dataset is available.
   """
-  problems = _problems(config, _FIELDS)
+  wrong = _problems(config, _FIELDS, _OTHER)
+  problems = list(wrong.values())
   try:
-    if dataset:
+    if dataset and not wrong.keys() & {"data.name", "data.data_dir"}:
       datasets.check(config.data.name, config.data.data_dir)
   except UserError as error:
     problems.append(str(error))
-  if config.augment.randaugment:
+  if "augment.randaugment" not in wrong and config.augment.randaugment:
     try:
       randaugment.parse(config.augment.randaugment, fill=(0, 0, 0))
     except UserError as error:
       problems.append(f"augment.randaugment: {error}")
-  batch_size, parts = config.data.batch_size, config.accumulation_steps
-  if not 1 <= config.augment.repeats <= max(1, batch_size):
-    problems.append(f"augment.repeats={config.augment.repeats}: must be from 1 (off) to data.batch_size")
-  if parts < 1 or batch_size % parts:
-    problems.append(f"accumulation_steps={parts}: must be positive and divide data.batch_size={batch_size}")
+  if not wrong.keys() & {"data.batch_size", "augment.repeats", "accumulation_steps"}:
+    batch_size, parts, repeats = config.data.batch_size, config.accumulation_steps, config.augment.repeats
+    if repeats > batch_size:
+      problems.append(f"augment.repeats={repeats}: must be from 1 (off) to data.batch_size={batch_size}")
+    if batch_size % parts:
+      problems.append(f"accumulation_steps={parts}: must divide data.batch_size={batch_size}")
   if problems:
     raise UserError("\n\n".join(problems))
 
@@ -100,15 +211,18 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for invalid values of the fields that evaluation reads."""
   if problems := _problems(config, _EVALUATION):
-    raise UserError("\n\n".join(problems))
+    raise UserError("\n\n".join(problems.values()))
 
 
-def _problems(config, fields):
-  problems = []
-  for field, (fits, words) in fields.items():
-    value = functools.reduce(lambda tree, key: tree[key], field.split("."), config)
-    if not fits(value):
-      problems.append(f"{field}={value!r}: {words}")
+def _problems(config, fields, other=None):
+  """{field: "field=value: the valid values"}; `other` is the row of fields that the table does not have."""
+  values = _flatten(config.to_dict())
+  required = (field for field in fields if "*" not in field and not field.startswith("optim.kwargs."))
+  problems = {field: f"{field}: is missing" for field in required if field not in values}
+  for field, value in values.items():
+    row = fields.get(re.sub(r"^evals\.[^.]*\.", "evals.*.", field), other)
+    if row and not row[0](value):
+      problems[field] = f"{field}={value!r}: {row[1]}"
   return problems
 
 
@@ -152,14 +266,22 @@ def _flatten(tree, prefix=""):
 
 def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> int:
   """The number of steps in `duration`, rounded; `field` is the config field that the error names."""
-  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch)s?\s*", str(duration))
-  if not match:
+  number, unit = _parse_duration(duration)
+  if unit not in _STEPS:
     raise UserError(f'{field} is {duration!r}: write a number and a unit, such as "20 epochs" or "10000 steps"')
-  number = float(match[1])
-  return round(number if match[2] == "step" else number * num_images / batch_size)
+  steps = number if unit == "step" else number * num_images / batch_size
+  if steps > _MAX_STEPS:
+    raise UserError(f"{field}={duration!r} is more than {_MAX_STEPS:,} steps")
+  return round(steps)
 
 
 def to_seconds(duration: str) -> float | None:
   """Seconds of a duration in minutes or hours; None for other units."""
-  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(minute|hour)s?\s*", str(duration))
-  return match and float(match[1]) * {"minute": 60, "hour": 3600}[match[2]]
+  number, unit = _parse_duration(duration)
+  return number * {"minute": 60, "hour": 3600}[unit] if unit in _TIMES else None
+
+
+def _parse_duration(text):
+  """(number, unit without s) of a duration; (0.0, None) if it is none."""
+  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch|minute|hour)s?\s*", str(text))
+  return (float(match[1]), match[2]) if match else (0.0, None)

@@ -150,6 +150,21 @@ def test_bad_input_is_refused_before_the_first_step(command, tmp_path, case):
   assert "step " not in output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flags",
+  [
+    ["--config.data.batch_size=1", "--config.data.workers=1", "--config.data.eval_split=test[:1]"],
+    ["--config.data.train_split=train[:1]", "--config.eval.batch_size=1", "--config.data.eval_split=test[:2]"],
+    ["--config.data.batch_size=3", "--config.augment.repeats=3", "--config.data.eval_split=test[:1]"],
+  ],
+)
+def test_the_smallest_runs(command, tmp_path, flags):
+  code, output = command(*_train(tmp_path, *flags, "--config.optim.schedule.warmup=1 step", steps=2))
+  assert code == 0, output
+  assert "done: top-1 " in output
+
+
 def test_batch_that_the_devices_do_not_divide(command, tmp_path):
   code, output = command(*_train(tmp_path), devices=3)
   assert code == 2

@@ -1,5 +1,6 @@
 """Every config: complete, and its recipe, one of each kind in two real steps, fits a small model and the digits."""
 
+import functools
 import importlib
 import pathlib
 import re
@@ -156,6 +157,159 @@ def test_values_out_of_range_are_named(field, value):
   with pytest.raises(UserError, match=re.escape(field)) as error:
     config_lib.check(config)
   assert str(value) in str(error.value)
+
+
+_NAN, _INF = float("nan"), float("inf")
+_NO_NUMBER = (True, None, "1", _NAN, _INF, -_INF, 10**400, (1,), {})
+_NO_INTEGER = (*_NO_NUMBER, 1.0, 1.5)
+_NO_TEXT = (True, None, 1, 0.5, _NAN, ("a",), {})
+_NO_NAME = (*_NO_TEXT, "")
+_NO_STEPS = (
+  *_NO_NAME,
+  "10",
+  "steps",
+  "1 parsec",
+  "-1 steps",
+  "nan steps",
+  "1e3 steps",
+  "1 minute",
+  f"{'9' * 400} steps",
+)
+_NO_INTERVAL = (*_NO_STEPS, "0 steps", "0.0 epochs")
+_NO_CHOICE = (*_NO_NAME, "none of them")
+_NO_COUNT = (*_NO_INTEGER, 0, -1)
+_NO_SHARE = (*_NO_NUMBER, -0.1, 1.0)
+_NO_PROBABILITY = (*_NO_NUMBER, -0.1, 1.1)
+_NO_AXIS = (*_NO_INTEGER, 0, -2)
+_NO_TUPLE = (True, None, 0.5, "ab", "abc", (), (0.5,), (0.5,) * 4, {})
+_NO_CHANNELS = (*_NO_TUPLE, (0.5, 0.5), (0.5, 0.5, _NAN), (0.5, 0.5, "0.5"), (0.5, 0.5, True))
+_NO_RANGE = (
+  *_NO_TUPLE,
+  (1.0, 0.5),
+  (0, 1),
+  (-1, 1),
+  (0.5, _INF),
+  (_NAN, 1.0),
+  (0.5, "1"),
+  (0.5, True),
+  (0.5, 0.6, 0.7),
+)
+_NO_PAIRS = (True, None, 1, "kernel$", ("kernel$",), (("kernel$",),), ((1, 1.0),), (("kernel$", 1.0, 1.0),), ("a", "b"))
+# Values that no run can use, for every field of default.py.
+_WRONG = {
+  "init_from": _NO_TEXT,
+  "task": _NO_CHOICE,
+  "seed": (*_NO_INTEGER, -1, 2**32),
+  "duration": _NO_INTERVAL,
+  "loss": _NO_NAME,
+  "label_smoothing": _NO_SHARE,
+  "ema_decay": _NO_SHARE,
+  "accumulation_steps": (*_NO_COUNT, 7),
+  "model.name": _NO_NAME,
+  "model.dtype": (*_NO_CHOICE, "float64"),
+  "model.drop_path": _NO_SHARE,
+  "model.dropout": _NO_SHARE,
+  "model.remat": (*_NO_CHOICE, "all"),
+  "data.name": _NO_NAME,
+  "data.data_dir": (True, 1, ("a",), {}),
+  "data.train_split": _NO_NAME,
+  "data.eval_split": _NO_NAME,
+  "data.image_size": _NO_COUNT,
+  "data.batch_size": _NO_COUNT,
+  "data.mean": (*_NO_CHANNELS, (123.7, 116.3, 103.5), (-0.1, 0.5, 0.5)),
+  "data.std": (*_NO_CHANNELS, (58.4, 57.1, 57.4), (0.0, 0.5, 0.5), (-0.1, 0.5, 0.5)),
+  "data.workers": (*_NO_INTEGER, -2),
+  "data.prefetch": _NO_COUNT,
+  "augment.crop": _NO_CHOICE,
+  "augment.crop_scale": (*_NO_RANGE, (0.5, 1.1)),
+  "augment.crop_ratio": _NO_RANGE,
+  "augment.rotation": (*_NO_NUMBER, -1.0, 181.0),
+  "augment.zoom": _NO_SHARE,
+  "augment.shift": (*_NO_NUMBER, -1.0),
+  "augment.randaugment": (*_NO_TEXT, "rand-m99"),
+  "augment.repeats": (*_NO_COUNT, 1000),
+  "augment.flip": _NO_PROBABILITY,
+  "augment.random_erasing": _NO_PROBABILITY,
+  "augment.mixup": (*_NO_NUMBER, -0.1),
+  "augment.cutmix": (*_NO_NUMBER, -0.1),
+  "optim.name": _NO_NAME,
+  "optim.kwargs.b1": (*_NO_NUMBER[2:6], -0.1, 1.0),
+  "optim.kwargs.b2": (*_NO_NUMBER[2:6], -0.1, 1.0),
+  "optim.kwargs.eps": (*_NO_NUMBER[2:6], -1e-8),
+  "optim.kwargs.momentum": (*_NO_NUMBER[2:6], -0.1, 1.0),
+  "optim.kwargs.other": (_NAN, _INF),
+  "optim.learning_rate": (*_NO_NUMBER, 0.0, -1.0),
+  "optim.weight_decay": (*_NO_NUMBER, -0.1),
+  "optim.decay_mask": _NO_TEXT,
+  "optim.clip_norm": (*_NO_NUMBER, -1.0),
+  "optim.lr_multipliers": (*_NO_PAIRS, (("kernel$", -1.0),), (("kernel$", _NAN),), (("kernel$", "1"),)),
+  "optim.layer_decay": (*_NO_NUMBER, 0.0, 1.1),
+  "optim.nonfinite": _NO_CHOICE,
+  "optim.schedule.name": _NO_CHOICE,
+  "optim.schedule.warmup": _NO_STEPS,
+  "optim.schedule.start": (*_NO_NUMBER, -1e-6),
+  "optim.schedule.end": (*_NO_NUMBER, -1e-6),
+  "optim.schedule.clock": _NO_CHOICE,
+  "optim.schedule.every": _NO_INTERVAL,
+  "optim.schedule.delay": _NO_STEPS,
+  "eval.every": _NO_INTERVAL,
+  "eval.batch_size": _NO_COUNT,
+  "eval.crop_ratio": (*_NO_NUMBER, 0.0, 1.1),
+  "eval.interpolation": (*_NO_CHOICE, "area"),
+  "checkpoint.every": tuple(value for value in _NO_INTERVAL if value != "1 minute"),
+  "checkpoint.keep": _NO_COUNT,
+  "checkpoint.best": _NO_TEXT,
+  "mesh.data": _NO_AXIS,
+  "mesh.fsdp": _NO_AXIS,
+  "mesh.model": _NO_AXIS,
+  "mesh.rules": (*_NO_PAIRS[:-2], (("kernel$", "data"),)),
+  "hang_timeout": (*_NO_NAME, "30", "0 minutes", "-1 minutes", "10 steps", "a while"),
+  "profile": (*_NO_TEXT, "20:10", "0:10", "10", "a:b", "-1:3"),
+  "log_every": _NO_INTERVAL,
+}
+for _name, _field in (("val", ""), ("calibration", ""), ("fewshot", "train_split")):
+  _WRONG |= {f"evals.{_name}.{_field}": _NO_TEXT[:-1] for _field in ("name", "split", _field) if _field}
+  _WRONG[f"evals.{_name}.type"] = (*_NO_TEXT[:-1], "")
+  _WRONG[f"evals.{_name}.every"] = tuple(value for value in _NO_INTERVAL if value not in ("", {}))
+_WRONG["evals.fewshot.shots"] = (True, None, 5, "5", (), (0.5,), (-1,), (True,), ("5",), (_NAN,))
+
+
+def _with(field, value):
+  """The default config with a value that it would not take on its own."""
+  tree = _config("default").to_dict()
+  *groups, name = field.split(".")
+  functools.reduce(lambda tree, key: tree[key], groups, tree)[name] = value
+  return ml_collections.ConfigDict(tree)
+
+
+def test_every_field_has_values_that_are_wrong():
+  fields = {field for field in _WRONG if not field.startswith("optim.kwargs.")}
+  assert fields == set(_leaves(_config("default")))
+
+
+@pytest.mark.parametrize("field", _WRONG)
+def test_wrong_values_are_refused_by_name(field):
+  for value in _WRONG[field]:
+    with pytest.raises(UserError) as error:
+      config_lib.check(_with(field, value), dataset=False)
+    message = str(error.value)
+    assert message.startswith(field), f"{field}={value!r}: {message}"
+    assert "\n" not in message
+
+
+def test_all_problems_are_named_at_once():
+  config = _config("default")
+  config.seed, config.data.batch_size, config.hang_timeout = -1, 0, "0 minutes"
+  del config.augment.randaugment
+  with pytest.raises(UserError) as error:
+    config_lib.check(config, dataset=False)
+  fields = ("seed=-1", "data.batch_size=0", "hang_timeout='0 minutes'", "augment.randaugment: is missing")
+  assert all(field in str(error.value) for field in fields)
+
+
+@pytest.mark.parametrize("name", ["default", *_NAMES])
+def test_values_of_configs_are_accepted(name):
+  config_lib.check(_config(name), dataset=False)
 
 
 def test_every_field_is_explained():

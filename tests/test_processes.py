@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import signal
 import socket
@@ -10,6 +11,7 @@ from conftest import SMALL
 import numpy as np
 import pytest
 
+from mlpvision import workdir as workdir_lib
 from mlpvision.checkpoints import load_weights
 
 
@@ -31,11 +33,11 @@ def _port():
     return probe.getsockname()[1]
 
 
-def _start_two(start, workdir, steps, *flags, launcher=_explicit):
+def _start_two(start, workdir, steps, *flags, launcher=_explicit, devices=4):
   _port.cache_clear()
   flags = (*SMALL, f"--config.duration={steps} steps", "--config.log_every=2 steps", *flags)
   flags = ("train.py", *flags, "--config.eval.every=1000 steps", f"--workdir={workdir}")
-  return [start(*flags, devices=4, **launcher(i)) for i in range(2)]
+  return [start(*flags, devices=devices, **launcher(i)) for i in range(2)]
 
 
 def _losses(workdir):
@@ -92,3 +94,23 @@ def test_a_peer_that_hangs_or_dies_ends_the_other(start, tmp_path, what, message
   output += processes[0].communicate(timeout=60)[0]
   assert processes[0].returncode == 75, output
   assert re.search(rf"error: process 0 of 2: {message}.*Another process is probably dead", output), output
+
+
+@pytest.mark.slow
+def test_a_workdir_in_use_refuses_every_process(start, tmp_path):
+  with workdir_lib.hold(tmp_path):
+    processes = _start_two(start, tmp_path, 4)
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [2, 2], outputs
+  assert f"{tmp_path} is in use by another run: process {os.getpid()} on " in outputs[0]
+  assert f"process 0 could not lock {tmp_path}" in outputs[1]
+  assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+@pytest.mark.slow
+def test_one_row_per_host(start, tmp_path):
+  flags = ("--config.data.batch_size=2", "--config.data.eval_split=test[:1]", "--config.eval.batch_size=1")
+  processes = _start_two(start, tmp_path, 6, *flags, devices=1)
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  assert "on 1 test images" in outputs[0]

@@ -16,6 +16,7 @@ import numpy as np
 from mlpvision.data import datasets, rows, transforms, workers
 from mlpvision.errors import UserError, printable
 
+_ENDLESS = sys.maxsize // 2  # rows of a run; grain adds to it
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
 
 
@@ -37,7 +38,7 @@ def train_batches(
   """
   count = config.data.batch_size // process_count
   load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
-  dataset = grain.MapDataset.range(sys.maxsize).seed(config.seed).random_map(load).batch(count)
+  dataset = grain.MapDataset.range(_ENDLESS).seed(config.seed).random_map(load).batch(count)
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
 
 

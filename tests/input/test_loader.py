@@ -54,6 +54,22 @@ def test_train_batches(train_split, small_config):
   assert set(batch) == {"image", "label", "replaced"}
 
 
+@pytest.mark.parametrize(("batch_size", "hosts"), [(1, 1), (2, 2), (3, 1), (3, 3)])
+@pytest.mark.parametrize("images", ["train[:1]", "train[:2]"])
+def test_smallest_batches(data_dir, small_config, images, batch_size, hosts):
+  """One row per host, and batches that are larger than the data."""
+  split = datasets.open_split("mnist5k", images, str(data_dir))
+  small_config.data.batch_size = batch_size
+  parts = [
+    loader.train_batches(split, small_config, start_step=2, process_index=host, process_count=hosts)
+    for host in range(hosts)
+  ]
+  for step in (2, 3):
+    labels = np.concatenate([next(part)["label"] for part in parts])
+    indices = loader.image_indices(split, small_config, step)
+    np.testing.assert_array_equal(labels, [split.source[i]["label"] for i in indices])
+
+
 def test_the_images_of_a_step_can_be_told(train_split, small_config):
   small_config.augment.repeats = 3
   batch = next(loader.train_batches(train_split, small_config, start_step=130))
