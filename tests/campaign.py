@@ -157,7 +157,8 @@ def page(faults, files, seconds, options):
   template = (pathlib.Path(__file__).parent / "reliability.md").read_text()
   return template.format(
     faults="\n".join(lines), files="\n".join(changes), count=len(faults), changes=options.changes,
-    seconds=round(seconds), seed=options.seed, jobs=options.jobs, interval=INTERVAL, steps=STEPS, date=datetime.date.today(),
+    seconds=round(seconds), seed=options.seed, jobs=options.jobs, interval=INTERVAL, steps=STEPS,
+    date=datetime.date.today(),
     machine=f"{os.cpu_count()} CPU cores, Python {platform.python_version()}",
   )  # fmt: skip
 

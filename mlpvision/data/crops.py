@@ -19,8 +19,9 @@ from mlpvision.data.transforms import decode_jpeg, jpeg_size, open_image
 # Equals Pillow's antialiased bicubic, which the recipes used, to 1/255 per pixel, in a fifth of the time.
 _BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
-# The ratio of an image's sides up to which evaluation resizes the whole image before the crop, as the originals do.
-_LONGEST = 32
+# The ratio of an image's sides, and the pixels of the result, up to which evaluation resizes the whole image before the
+# crop, as the originals do.
+_LONGEST, _LARGEST = 32, 2**26
 
 # Pixels of a crop above which it is first reduced by an integer, as large JPEGs are while decoding.
 _LARGE = 2**24
@@ -148,13 +149,14 @@ def center_crop(image: Image.Image, size: int, *, crop_ratio: float, interpolati
   image: in mode RGB; crop_ratio: in (0, 1]; interpolation: "bicubic" or "bilinear".
 
   Equal to torchvision's and timm's, bit for bit. Where one side is more than 32 times the other, only the part that the
-  crop shows is resized, so that memory does not grow with the ratio; values then differ by rounding.
+  crop shows is resized, so that memory does not grow with the ratio; values then differ by rounding. The same holds
+  for a crop of a very small part.
   """
   resampling = Image.Resampling[interpolation.upper()]
   short = math.floor(size / crop_ratio)
   resized = [int(short * side / min(image.size)) for side in image.size]  # torchvision's rounding
   left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
-  if max(image.size) > _LONGEST * min(image.size):
+  if max(image.size) > _LONGEST * min(image.size) or resized[0] * resized[1] > _LARGEST:
     return _resize_center(image, resized, (left, top), size, resampling)
   if list(image.size) != resized:
     image = image.resize(resized, resampling)
