@@ -30,9 +30,6 @@ def run(main: Callable[[list[str]], None]) -> None:
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   _open_output()
   keep_freed_memory()
-  for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, "reconfigure"):  # None if it was closed
-      stream.reconfigure(errors="backslashreplace")  # for an ASCII terminal, and names that are not UTF-8
 
   def guarded(argv):
     if not flags.FLAGS["verbosity"].present:
