@@ -171,6 +171,27 @@ def test_batch_that_the_devices_do_not_divide(command, tmp_path):
   assert "cannot be split evenly over 3 devices: use a multiple of 3" in output
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda", "gpus"])
+def test_an_accelerator_that_is_not_there(command, tmp_path, platform):
+  code, output = command(*_train(tmp_path), JAX_PLATFORMS=platform)
+  assert code == 2
+  assert output.startswith(f"error: JAX_PLATFORMS={platform}, but JAX finds no such device here")
+  assert output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_step_is_compiled(start, tmp_path):
+  process = start(*_train(tmp_path, steps=3000))
+  for line in process.stdout:
+    if "everything goes to" in line:
+      break
+  process.send_signal(signal.SIGINT)
+  output = process.stdout.read()
+  assert process.wait() == 0, output
+  assert "SIGINT: stopped before the first step; to resume: python train.py" in output
+
+
 def test_a_field_without_a_config(command):
   code, output = command("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
   assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: add --config=FILE\n")

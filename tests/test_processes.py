@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import time
 
 from conftest import SMALL
 import numpy as np
@@ -74,6 +75,32 @@ def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
   assert code == 0, output
   assert f"resuming from step {second}\n" in output
   np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+def test_ctrl_c_to_all_processes(start, tmp_path, pause):
+  """As a terminal or srun sends it; JAX's service then has to agree with two processes that both want to stop."""
+  processes = _start_two(start, tmp_path, 100_000, "--config.hang_timeout=1 minute")
+  for line in processes[0].stdout:
+    if "step      4/" in line:
+      break
+  for process in processes:
+    process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+  outputs = [process.communicate(timeout=60)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  assert load_weights(tmp_path)[2] == int(re.search(r"stopped after step (\d+)", outputs[0])[1])
+
+
+@pytest.mark.slow
+def test_a_peer_that_never_comes(start, tmp_path):
+  command = ("train.py", *SMALL, "--config.hang_timeout=0.1 minutes", f"--workdir={tmp_path}")
+  process = start(*command, **_explicit(1))
+  output = process.communicate(timeout=60)[0]
+  assert process.returncode == 75, output
+  assert "error: not all processes connected within 6 s (this is process 1 of 2)" in output
+  assert "coordinator (127.0.0.1:" in output
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,23 @@ def test_a_limited_terminal_gets_replaced_letters(encoding):
 def test_predictions_are_text():
   [found] = classification.predictions(np.ones(1), ["a\x1b[2J\x9b\r\n"])
   assert classification.as_text([found]) == r"  100.00%  a\x1b[2J\x9b\x0d\x0a"
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_command_goes_on_without_a_reader(descriptor, tmp_path):
+  code = (
+    "import pathlib, sys\n"
+    "from mlpvision import commands\n"
+    "def main(argv):\n"
+    "  for i in range(10_000):\n"
+    "    print('a line', file=(sys.stdout, sys.stderr)[i % 2], flush=True)\n"
+    f"  pathlib.Path({str(tmp_path / 'done')!r}).write_text('done')\n"
+    "commands.run(main)"
+  )
+  reader, writer = os.pipe()
+  os.close(reader)
+  streams = {("stdout", "stderr")[descriptor - 1]: writer, ("stderr", "stdout")[descriptor - 1]: subprocess.PIPE}
+  run = subprocess.run([sys.executable, "-c", code], **streams, check=False)
+  os.close(writer)
+  assert run.returncode == 0
+  assert (tmp_path / "done").exists()
