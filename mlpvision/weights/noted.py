@@ -46,19 +46,28 @@ def read(text: str) -> dict[str, Any]:
   options = found.get("options", {})
   if type(options) is not dict:
     raise ValueError("its options are not a JSON object")
-  return dict(family=family, options=options, preprocessing=view, class_names=class_names(names))
+  names = check_printable(class_names(names))
+  return dict(family=family, options=options, preprocessing=view, class_names=names)
 
 
 def class_names(names: Any) -> tuple[str, ...] | None:
-  """Class names as a tuple, None for None. Raises ValueError unless they are a list of printable text."""
+  """Class names as a tuple, None for None. Raises ValueError unless they are a list of text."""
   if names is None:
     return None
-  if type(names) not in (list, tuple) or any(type(name) is not str for name in names):
+  if type(names) not in (list, tuple) or any(type(name) is not str or len(name) > 1000 for name in names):
     raise ValueError("its class names are not a list of text")
-  for name in names:
-    if len(name) > 1000 or _CONTROL.search(name):
-      raise ValueError(f"its class name {shortened(name, 60)!r} is too long, or has control characters")
   return tuple(names)
+
+
+def check_printable(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+  """The same names. Raises ValueError if one has control characters: no weight file needs them.
+
+  A run may have them, from the folders of its dataset.
+  """
+  for name in names or ():
+    if _CONTROL.search(name):
+      raise ValueError(f"its class name {shortened(name, 60)!r} has control characters")
+  return names
 
 
 def options(module: type[nn.Module], noted: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def save(
   if class_names is not None and len(class_names) != module.num_classes:
     raise WeightsError(path, f"{len(class_names)} class names for a head of {module.num_classes}")
   try:
-    class_names = noted.class_names(class_names and [str(name) for name in class_names])
+    class_names = noted.check_printable(noted.class_names(class_names and [str(name) for name in class_names]))
   except ValueError as error:
     raise WeightsError(path, f"cannot be written: {error}") from error
   if strangers or not flat:
