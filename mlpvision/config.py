@@ -70,18 +70,18 @@ _NOT_NEGATIVE = _number(lambda x: x >= 0, "must be positive, or 0 for none")
 _AXIS = _integer(lambda x: x == -1 or x >= 1, "must be a positive integer, or -1 for all remaining devices")
 _SEED = _integer(lambda x: x >= 0, "must be an integer in [0, 2^32)")
 _MEAN = _numbers(3, lambda *x: all(0 <= v <= 1 for v in x), "must be 3 numbers in [0, 1], for pixels in [0, 1]")
-_STD = _numbers(3, lambda *x: all(0 < v <= 1 for v in x), "must be 3 numbers in (0, 1], for pixels in [0, 1]")
+_STD = _numbers(3, lambda *x: all(1e-4 <= v <= 1 for v in x), "must be 3 numbers in [1e-4, 1], for pixels in [0, 1]")
 
 # Fields that evaluation reads.
 _EVALUATION = {
   "seed": _SEED,
-  "data.image_size": _COUNT,
+  "data.image_size": _integer(lambda x: 1 <= x <= 4096, "must be an integer in [1, 4096]"),
   "data.mean": _MEAN,
   "data.std": _STD,
   "data.workers": _integer(lambda x: x >= -1, "must be -1 (automatic), 0 or more"),
   "data.prefetch": _COUNT,
   "eval.batch_size": _COUNT,
-  "eval.crop_ratio": _number(lambda x: 0 < x <= 1, "must be in (0, 1]"),
+  "eval.crop_ratio": _number(lambda x: 0.1 <= x <= 1, "must be in [0.1, 1]"),
   "eval.interpolation": _is_in("bicubic", "bilinear"),
 }
 # A row for each field of configs/default.py, and for those of optim.kwargs that mean the same in all optimizers. "*" is
