@@ -44,7 +44,8 @@ class Checkpoints:
     # One error of a failed write is reported readably. These are its traceback, and errors that follow from it.
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
     python_logging.getLogger("asyncio").addFilter(_is_retrieved)
-    sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
+    if getattr(sys.unraisablehook, "func", None) is not _report_unraisable:
+      sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=_Preserve(keep, self._best_of),
       best_fn=(lambda metrics: metrics[best]) if best else None,  # makes orbax write its file of metrics
@@ -54,9 +55,8 @@ class Checkpoints:
       enable_async_checkpointing=True,
     )
     self._manager, self._is_saving = self._open(), False
-    self._scores = {
-      step: _attempt_locally(meta_lib.read_score, self._directory, step, best) for step in self._manager.all_steps()
-    }
+    steps = self._manager.all_steps() if best else ()
+    self._scores = {step: _attempt_locally(meta_lib.read_score, self._directory, step, best) for step in steps}
 
   def _open(self):
     try:
