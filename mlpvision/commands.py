@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sys
+import threading
 import traceback
 import types
 from typing import Any
@@ -163,6 +164,11 @@ def _parse(argv):
 def _exit(message, code=2):
   message = "\n".join(map(printable, message.splitlines()))  # it may quote a file
   print(f"error: {message}" if code == 2 else message, file=sys.stderr)
+  if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+    # Python would wait for these threads; those of orbax wait for minutes for a save that has failed.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
   sys.exit(code)
 
 
