@@ -5,7 +5,6 @@ import ctypes
 import errno
 import importlib
 import importlib.util
-import io
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from mlpvision import streams
 from mlpvision.errors import UserError, printable
 
 flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
@@ -29,7 +29,7 @@ def run(main: Callable[[list[str]], None]) -> None:
   # Silences TensorFlow, which is only used to write TensorBoard events.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  _open_output()
+  streams.reopen()
   keep_freed_memory()
 
   def guarded(argv):
@@ -62,36 +62,6 @@ def _is_missing_accelerator(error):
   return bool(os.environ.get("JAX_PLATFORMS")) and frames[-1].filename.endswith(
     os.path.join("jax", "_src", "xla_bridge.py")
   )
-
-
-class _Output(io.FileIO):
-  """Standard output or error. It is dropped once nobody can read it: the pipe or the terminal has been closed."""
-
-  def write(self, data: bytes) -> int | None:
-    try:
-      return super().write(data)
-    except OSError as error:
-      if error.errno not in (errno.EPIPE, errno.EIO):
-        raise
-      os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
-      return len(data)
-
-
-def _open_output():
-  """Makes printing safe: closed streams are dropped, and characters that an encoding lacks are escaped."""
-  for descriptor in (0, 1, 2):
-    try:
-      os.fstat(descriptor)
-    except OSError:
-      os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which another file would take otherwise
-  for name, descriptor in (("stdout", 1), ("stderr", 2)):
-    stream = getattr(sys, name)
-    if stream is not None and (stream is not getattr(sys, f"__{name}__") or stream.fileno() != descriptor):
-      continue  # captured by the caller
-    like = stream or io.TextIOWrapper(io.BytesIO(), "utf-8")
-    raw = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
-    options = dict(line_buffering=like.line_buffering or name == "stderr", write_through=like.write_through)
-    setattr(sys, name, io.TextIOWrapper(raw, like.encoding, "backslashreplace", **options))
 
 
 def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHolder:

@@ -28,7 +28,8 @@ _ROOMS = {
   "mlpvision": ("models trained weights", _HEAVY | _TREES),
   "errors": ("", _HEAVY | _TREES),
   "heartbeat": ("", _HEAVY | _TREES),
-  "commands": ("errors", _HEAVY | _TREES),
+  "commands": ("errors streams", _HEAVY | _TREES),
+  "streams": ("", _HEAVY | _TREES),
   "config": ("data errors evaluate tasks", {"jax", "flax", "optax", "orbax"}),
   "preprocessing": ("", _HEAVY | _TREES),
   # What a run is made of, from the bottom up.
