@@ -61,7 +61,7 @@ class Checkpoints:
   def _open(self):
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
-      return ocp.CheckpointManager(self._directory, options=self._options, item_handlers=_handlers())
+      return _Manager(self._directory, options=self._options, item_handlers=_handlers())
     except OSError as error:
       raise UserError(f"cannot use {self._directory}: {workdir_lib.reason(error)}") from error
 
@@ -241,6 +241,12 @@ def load_weights(
 
 def _absolute(path):
   return epath.Path(path if workdir_lib.is_remote(path) else os.path.abspath(path))  # orbax rejects relative paths
+
+
+class _Manager(ocp.CheckpointManager):
+  def reached_preemption(self, step):
+    """The loop asks JAX itself. Orbax would only measure times, which a lightweight start does not know, and fail."""
+    return False
 
 
 class _StepFolders(ocp.path.step.NameFormat):

@@ -55,7 +55,7 @@ def _is_number(x):
   return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= _LARGEST
 
 
-_LARGEST = 1e30  # NaN and infinity are not within
+_LARGEST = 3e38  # of float32; NaN and infinity are not within
 _MAX_STEPS = 2**31 - 1  # the state counts steps in int32
 _EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "minute": "30 minutes", "hour": "1 hour"}
 _STEPS, _TIMES = ("step", "epoch"), ("minute", "hour")
@@ -88,7 +88,7 @@ _EVALUATION = {
 # any name. What depends on data, devices, the task or the model is checked where it is built, before the first step.
 _FIELDS = {
   "init_from": _TEXT,
-  "task": _is_in(*rows.ROWS),
+  "task": (lambda x: isinstance(x, str) and x in rows.ROWS, f"one of {', '.join(rows.ROWS)}"),
   "duration": _duration(_STEPS),
   "loss": _NAME,  # the task has the names
   "label_smoothing": _SHARE,

@@ -39,7 +39,7 @@ def test_relative_links_lead_to_files(page):
 @pytest.mark.parametrize("command", _OURS, ids=str)
 def test_commands_and_their_flags_exist(command):
   """Parsed as the command would: its flags, the config's file and the config's fields."""
-  known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', command.source.read_text())) | {"help"}
+  known = set(re.findall(r'(?:DEFINE_|define_)\w+\(\s*"(\w+)"', command.source.read_text())) | {"help"}
   if command.config:
     assert (REPO / "configs" / f"{command.config}.py").exists()
   for flag in command.flags:
