@@ -6,7 +6,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("kind", "examples"), [("weight files", 1000), ("images", 1000), ("archives", 600), ("metrics", 300)]
+  ("kind", "examples"), [("weight files", 700), ("images", 800), ("archives", 500), ("metrics", 300)]
 )
 def test_a_changed_file_is_read_or_refused(tmp_path, kind, examples):
   counts = fuzzing.run(kind, tmp_path, examples)
