@@ -156,7 +156,8 @@ def page(faults, files, seconds, options):
   changes = [f"| {kind} | {sum(c.values())} | {c['read']} | {c['refused']} | 0 | 0 |" for kind, c in files.items()]
   template = (pathlib.Path(__file__).parent / "reliability.md").read_text()
   return template.format(
-    faults="\n".join(lines), files="\n".join(changes), count=len(faults), changes=options.changes,
+    faults="\n".join(lines), files="\n".join(changes), count=len(faults), asked=options.faults,
+    changes=options.changes,
     seconds=round(seconds), seed=options.seed, jobs=options.jobs, interval=INTERVAL, steps=STEPS,
     date=datetime.date.today(),
     machine=f"{os.cpu_count()} CPU cores, Python {platform.python_version()}",
