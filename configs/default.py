@@ -22,8 +22,11 @@ def get_config():
   config.seed = 0
   # Length of the training run, in steps or epochs.
   config.duration = "100 epochs"
-  # "softmax": cross-entropy. "sigmoid": binary cross-entropy per class, summed over the classes.
+  # "softmax": cross-entropy. "sigmoid": binary cross-entropy per class, summed over the classes. Segmentation has
+  # "softmax", the mean over all pixels, of which ignored ones count as 0, and "softmax_valid", over the labeled pixels.
   config.loss = "softmax"
+  # Segmentation: weight of the auxiliary head's loss.
+  config.auxiliary_loss = 0.4
   # Label smoothing: the share of the target that is spread evenly over all classes.
   config.label_smoothing = 0.0
   # Decay of the EMA of the parameters, e.g. 0.9999; 0 disables it. With EMA, both sets of parameters are evaluated.
@@ -132,7 +135,8 @@ def get_config():
   config.optim.schedule.start = 0.0
   config.optim.schedule.end = 0.0
   # Where the decay's clock starts: "warmup", at the warm-up's end; "zero", at step 0, as timm's schedulers do: the
-  # rate then falls a little below the peak when the warm-up ends.
+  # rate then falls a little below the peak when the warm-up ends; "product", at step 0, and the warm-up multiplies the
+  # decay instead of replacing it, as mmcv's hooks do.
   config.optim.schedule.clock = "warmup"
   # The rate changes once in this time, at its beginning: DeiT's once in "1 epoch".
   config.optim.schedule.every = "1 step"

@@ -208,3 +208,48 @@ def adamw_finetune(config):
   config.optim.schedule.warmup = "5 epochs"
   config.optim.schedule.start = 1e-6
   config.optim.schedule.end = 1e-6
+
+
+def upernet(config):
+  """AS-MLP's and Swin's UperNet on ADE20K (AS-MLP, arXiv 2107.08391, Sec. 4.3; its repository's and Swin's configs).
+
+  16 crops of 512x512 a step (8 GPUs with two), 160,000 steps from ImageNet weights. The learning rate falls linearly to
+  0, counted from step 0; in the warm-up it is multiplied by a factor that grows from 1e-6 to 1. Parameters whose name
+  contains "norm" are not decayed; biases and the head's batch normalization, which is named "bn" there, are. The
+  originals train in float32, without clipping and EMA.
+  """
+  config.task = "segmentation"
+  config.duration = "160000 steps"
+  config.loss = "softmax"
+  config.auxiliary_loss = 0.4
+  config.model.name = "upernet"
+  config.model.dtype = "bfloat16"
+
+  config.data.name = "ade20k"
+  config.data.train_split = "train"
+  config.data.eval_split = "validation"
+  config.data.reduce_zero_label = True
+  config.data.scale = (2048, 512)
+  config.data.image_size = 512
+  config.data.batch_size = 16
+
+  config.augment.resize_ratio = (0.5, 2.0)
+  config.augment.cat_max_ratio = 0.75
+  config.augment.flip = 0.5
+  config.augment.photometric = True
+
+  config.optim.name = "adamw"
+  config.optim.learning_rate = 6e-5
+  config.optim.weight_decay = 0.01
+  config.optim.decay_mask = "^(?!.*norm)"
+  config.optim.schedule.name = "linear"
+  config.optim.schedule.clock = "product"
+  config.optim.schedule.warmup = "1500 steps"
+  config.optim.schedule.start = 6e-11
+
+  config.eval.every = "16000 steps"
+  config.eval.batch_size = 8
+  config.eval.interpolation = "bilinear"
+  config.checkpoint.every = "2000 steps"
+  config.checkpoint.best = "val/miou"
+  config.log_every = "50 steps"

@@ -13,7 +13,7 @@ from etils import epath
 
 from mlpvision import workdir as workdir_lib
 
-ARRAYS = ("params", "ema", "evaluated", "train")  # the items of a checkpoint, except meta
+ARRAYS = ("params", "ema", "evaluated", "stats", "ema_stats", "train")  # the items of a checkpoint, except meta
 
 
 def seal(meta: Mapping[str, Any], checksums: Mapping[str, int]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Saving and restoring checkpoints; the only file that uses orbax.
 
-WORKDIR/checkpoints/STEP contains separate items: params, ema, train (step and optimizer state) and meta (JSON: the
-config, the class names, the metric that decides which checkpoint is the best). Weights can therefore be read alone, on
+WORKDIR/checkpoints/STEP contains separate items: params, ema, stats and ema_stats (of models with batch normalization),
+train (step and optimizer state) and meta (JSON: the config, the class names, the metric that decides which checkpoint
+is the best). Weights can therefore be read alone, on
 any devices, without knowing the optimizer. meta also contains a checksum per item and one of itself: a checkpoint that
 differs from the saved one in any bit is rejected as damaged. What is not read back is not needed: orbax's file of
 metrics, its times and its shardings.
@@ -125,7 +126,8 @@ class Checkpoints:
 
   def _restore_step(self, step, abstract):
     items, meta = _read(self._manager, step, _items(abstract))
-    return abstract.replace(params=items["params"], ema=items.get("ema"), **items["train"]), meta
+    train = items.pop("train")
+    return abstract.replace(**items, **train), meta
 
   def _move_aside(self, step):
     self._manager.close()
@@ -208,7 +210,9 @@ class Checkpoints:
 def load_weights(
   source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-  """Reads (params, meta, step), with the EMA as params if `ema`, without the optimizer state.
+  """Reads (variables, meta, step), with the EMA if `ema`, without the optimizer state.
+
+  variables: for `model.apply`: "params" and, of models with batch normalization, "batch_stats".
 
   source: a run's workdir (its newest intact checkpoint is read), or one checkpoint (WORKDIR/checkpoints/STEP).
   sharding: of every array; default: this process's first device.
@@ -225,12 +229,11 @@ def load_weights(
   if not steps:
     raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  item = "ema" if ema else "params"
   options = dict(create=False, step_name_format=_StepFolders(), lightweight_initialize=True)
   options = ocp.CheckpointManagerOptions(**options)
   with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
     for step in steps:
-      result = _attempt(_load_item, manager, step, item, sharding)
+      result = _attempt(_load_variables, manager, step, ema, sharding)
       if not isinstance(result, Exception):
         return (*result, step)
       if isinstance(result, UserError):
@@ -291,16 +294,19 @@ def _attempt_locally(read, *arguments):
     return None
 
 
-def _load_item(manager, step, item, sharding):
-  meta = meta_lib.read(manager.directory, step)
-  item = "evaluated" if item == "params" and "evaluated" in meta["checksums"] else item
-  if item not in meta["checksums"]:
-    raise UserError(f"the checkpoint of step {step} has no {item}")
-  # Not the manager's metadata, which are read from files of all items and of the metrics.
-  tree = _handlers()[item].metadata(manager.directory / str(step) / item)
-  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-  items, meta = _read(manager, step, {item: abstract})
-  return items[item], meta
+def _load_variables(manager, step, ema, sharding):
+  saved = meta_lib.read(manager.directory, step)["checksums"]
+  params, stats = ("ema", "ema_stats") if ema else ("evaluated" if "evaluated" in saved else "params", "stats")
+  if params not in saved:
+    raise UserError(f"the checkpoint of step {step} has no {params}")
+
+  def abstract(item):
+    # Not the manager's metadata, which are read from files of all items and of the metrics.
+    tree = _handlers()[item].metadata(manager.directory / str(step) / item)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+  items, meta = _read(manager, step, {item: abstract(item) for item in (params, stats) if item in saved})
+  return {"params": items[params], **items.get(stats, {})}, meta
 
 
 def _read(manager, step, targets):
@@ -322,7 +328,8 @@ def _handlers():
 
 def _items(state):
   items = {"params": state.params, "train": {"step": state.step, "opt_state": state.opt_state}}
-  return items if state.ema is None else {**items, "ema": state.ema}
+  others = {name: getattr(state, name) for name in ("ema", "stats", "ema_stats")}
+  return items | {name: item for name, item in others.items() if item}
 
 
 def _report_damage(path, error):

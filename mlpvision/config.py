@@ -92,6 +92,7 @@ _FIELDS = {
   "duration": _duration(_STEPS),
   "loss": _NAME,  # the task has the names
   "label_smoothing": _SHARE,
+  "auxiliary_loss": _NOT_NEGATIVE,
   "ema_decay": _SHARE,
   "accumulation_steps": _COUNT,
   "model.name": _NAME,
@@ -134,7 +135,7 @@ _FIELDS = {
   "optim.schedule.warmup": _duration(_STEPS, zero=True),
   "optim.schedule.start": _NOT_NEGATIVE,
   "optim.schedule.end": _NOT_NEGATIVE,
-  "optim.schedule.clock": _is_in("warmup", "zero"),
+  "optim.schedule.clock": _is_in("warmup", "zero", "product"),
   "optim.schedule.every": _duration(_STEPS),
   "optim.schedule.delay": _duration(_STEPS, zero=True),
   "eval.every": _duration(_STEPS),

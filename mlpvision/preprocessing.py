@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 _MAX_IMAGE_SIZE = 4096
+_MAX_SCALE = 16384
 # {field: (smallest, largest)}; mean and std are of pixels in [0, 1], and (value * 255 - 0) / 1 has a std of 1 / 255.
 _RANGES = {"mean": (0, 1), "std": (1e-4, 10), "crop_ratio": (0.1, 1)}
 
@@ -17,6 +18,9 @@ class Preprocessing:
 
   The shorter side is resized to image_size / crop_ratio, the central square of image_size is cropped, and values in
   [0, 1] are normalized by mean and std (red, green, blue).
+
+  With `scale`, of segmenters, the whole image is resized to fit this (longer, shorter) side instead, bilinear and not
+  antialiased; image_size is then that of the training crops.
   """
 
   mean: tuple[float, float, float]
@@ -24,6 +28,7 @@ class Preprocessing:
   crop_ratio: float = 0.875
   interpolation: str = "bicubic"
   image_size: int | tuple[int, int] = 224
+  scale: tuple[int, int] | None = None
 
   def __post_init__(self) -> None:
     for name, (low, high) in _RANGES.items():
@@ -39,9 +44,15 @@ class Preprocessing:
       isinstance(n, numbers.Integral) and _is_between(n, 1, _MAX_IMAGE_SIZE) for n in sides
     ):
       raise ValueError(f"image_size={_text(self.image_size)}: must be in pixels, from 1 to {_MAX_IMAGE_SIZE}")
+    if self.scale is not None and not (
+      isinstance(self.scale, tuple | list) and len(self.scale) == 2 and all(_is_between(n, 1, _MAX_SCALE) for n in self.scale)
+    ):
+      raise ValueError(f"scale={_text(self.scale)}: must be two numbers of pixels, from 1 to {_MAX_SCALE}")
 
   def __str__(self) -> str:
     mean, std = (f"({', '.join(f'{x:g}' for x in channels)})" for channels in (self.mean, self.std))
+    if self.scale:
+      return f"to fit {self.scale[0]} x {self.scale[1]} pixels, mean {mean}, std {std}"
     return f"{self.image_size} pixels, crop ratio {self.crop_ratio:g}, {self.interpolation}, mean {mean}, std {std}"
 
 
@@ -57,10 +68,13 @@ def _text(value):
 def of_config(config: ml_collections.ConfigDict) -> Preprocessing:
   """The preprocessing of a run's evaluation, from config.data and config.eval. ValueError if no image can be."""
   data, view = config.data, config.eval
-  return Preprocessing(tuple(data.mean), tuple(data.std), view.crop_ratio, view.interpolation, data.image_size)
+  scale = tuple(data.scale) if config.get("task") == "segmentation" else None
+  return Preprocessing(tuple(data.mean), tuple(data.std), view.crop_ratio, view.interpolation, data.image_size, scale)
 
 
 def write_to(config: ml_collections.ConfigDict, preprocessing: Preprocessing) -> None:
   """Sets the config fields that `of_config` reads."""
   config.data.update(mean=preprocessing.mean, std=preprocessing.std, image_size=preprocessing.image_size)
   config.eval.update(crop_ratio=preprocessing.crop_ratio, interpolation=preprocessing.interpolation)
+  if preprocessing.scale:
+    config.data.scale = preprocessing.scale

@@ -14,9 +14,10 @@ import ml_collections
 import numpy as np
 
 from mlpvision import augment, checkpoints, models, preprocessing as preprocessing_lib, tasks, weights
-from mlpvision.data import crops, imagenet, transforms
+from mlpvision.data import imagenet
 from mlpvision.errors import UserError
 from mlpvision.preprocessing import Preprocessing
+from mlpvision.models import layers
 from mlpvision.weights import noted, shapes
 from mlpvision.weights.errors import shortened
 
@@ -26,9 +27,9 @@ class Trained:
   """A model with its parameters and preprocessing. `model, params = trained` unpacks it.
 
   Attributes:
-    model: a linen module: model.apply({"params": params}, images) maps normalized images to outputs; for a classifier,
-      logits [B, K].
-    params: nested dict of float32 arrays.
+    model: a linen module: model.apply(variables, images) maps normalized images to outputs; for a classifier, logits
+      [B, K].
+    variables: {"params": nested dict of float32 arrays}, and "batch_stats" of a model with batch normalization.
     preprocessing: None if a weight file does not specify it.
     class_names: of the K classes: ImageNet's WordNet ids for published weights, numbers for files without names.
     model_name: a key of `models.MODELS`.
@@ -37,7 +38,7 @@ class Trained:
   """
 
   model: nn.Module
-  params: Mapping[str, Any]
+  variables: Mapping[str, Any]
   preprocessing: Preprocessing | None
   class_names: tuple[str, ...]
   model_name: str
@@ -49,9 +50,14 @@ class Trained:
     return iter((self.model, self.params))
 
   @property
+  def params(self) -> Mapping[str, Any]:
+    """The parameters."""
+    return self.variables["params"]
+
+  @property
   def task(self) -> Any:
-    """The module in `tasks`; for a weight file, classification."""
-    return tasks.of(self.config or {})
+    """The module in `tasks`; for a weight file, of its model."""
+    return tasks.of(self.config or {"task": tasks.name_of(self.model)})
 
   @property
   def loss(self) -> str:
@@ -65,15 +71,14 @@ class Trained:
       `data.pixels` knows. UserError if it cannot be read.
     """
     view = self.preprocessing
-    options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
-    pixels = crops.center_crop(transforms.open_image(picture), view.image_size, **options)
-    return np.asarray(augment.normalize(pixels, view.mean, view.std))
+    return np.asarray(augment.normalize(self.task.row(picture, self.config_of_task)["image"], view.mean, view.std))
 
   def predict(self, pictures: Any, top: int = 5) -> list[Any]:
     """The task's prediction for each image.
 
     For a classifier, this is a list of up to `top` `tasks.classification.Prediction`s, most probable first.
-    Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss.
+    Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss. For a segmenter, it
+    is a `tasks.segmentation.Prediction`, with a map of the image's own size.
 
     pictures: an image, as `preprocess` takes it, or a sequence of them. UserError lists all that cannot be read.
     """
@@ -81,22 +86,34 @@ class Trained:
     found, problems = [], []
     for picture in pictures if several else [pictures]:  # one is in memory at a time
       try:
-        pixels = self.preprocess(picture)
+        row = self.task.row(picture, self.config_of_task)
       except UserError as error:
         problems.append(str(error))
         continue
       if not problems:
-        values = jax.device_get(self._probabilities(self.params, pixels[None]))
-        found.append(self.task.predictions(values[0], self.class_names, top))
+        batch = jax.tree.map(lambda x: x[None], row)
+        values = jax.device_get(self._probabilities(self.variables, batch))
+        found.append(self.task.predictions(values[0], row, self.class_names, top))
     if problems:
       raise UserError("\n".join(problems))
     return found
 
   @functools.cached_property
+  def config_of_task(self) -> ml_collections.ConfigDict:
+    """The config of a run; for a weight file, the fields that evaluation reads, with the file's preprocessing."""
+    if self.config is not None:
+      return self.config
+    config = ml_collections.ConfigDict({"data": {}, "eval": {}})
+    preprocessing_lib.write_to(config, self.preprocessing)
+    return config
+
+  @functools.cached_property
   def _probabilities(self):
-    return jax.jit(
-      lambda params, images: self.task.probabilities(self.model.apply({"params": params}, images), self.loss)
-    )
+    def probabilities(variables, batch):
+      apply = functools.partial(self.model.apply, variables)
+      return self.task.probabilities(self.task.outputs(apply, batch, self.config_of_task), self.loss)
+
+    return jax.jit(probabilities)
 
 
 def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None) -> Trained:
@@ -128,28 +145,34 @@ def open_source(
   """
   source = os.path.expanduser(source)
   if os.path.isfile(source) or source in weights.KNOWN:
-    model, params, info = weights.load(source, ema=ema, **overrides)
+    loaded = weights.load(source, ema=ema, **overrides)
+    model, _, info = loaded
     count = model.num_classes or 0
     names = imagenet.head_classes(count) if info.entry else None
     names = names or info.class_names or tuple(str(i) for i in range(count))
-    return Trained(model, jax.device_put(params, sharding), info.preprocessing, names, info.model_name, info=info)
+    variables = jax.device_put(loaded.variables, sharding)
+    return Trained(model, variables, info.preprocessing, names, info.model_name, info=info)
   if "://" not in source and not os.path.isdir(source):
     near = difflib.get_close_matches(source, weights.KNOWN, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
-  params, meta, step = checkpoints.load_weights(source, sharding, bool(ema))
+  variables, meta, step = checkpoints.load_weights(source, sharding, bool(ema))
   try:
-    return _of_run(params, meta, step)
+    return _of_run(variables, meta, step)
   except Exception as error:  # a run of somebody else, whose meta can be anything
     raise UserError(f"{source}: the checkpoint of step {step} is not usable: {shortened(error, 1000)}") from error
 
 
-def _of_run(params, meta, step):
+def _of_run(variables, meta, step):
   """A `Trained` from what a checkpoint contains. Raises an exception if it is not that of a run."""
   config, names = ml_collections.ConfigDict(meta["config"]), noted.class_names(meta["class_names"])
   tasks.of(config).check(config)
   options = {name: value for name, value in config.model.items() if name not in (*noted.RUN_OPTIONS, "name")}
-  known = [family for family in models.FAMILIES if config.model.name in family.variants]
+  backbone = options.pop("backbone", config.model.name)
+  known = [family for family in models.FAMILIES if backbone in family.variants]
+  if head := models.HEADS.get(config.model.name):
+    own = {name: options.pop(name) for name in layers.attributes(head) if name in options}
+    noted.options(head, own)
   if known:
     options = noted.options(known[0].module, options)
   for name in ("drop_path", "dropout"):
@@ -157,22 +180,29 @@ def _of_run(params, meta, step):
       raise UserError(f"model.{name}={config.model[name]}: must be in [0, 1)")
   view = preprocessing_lib.of_config(config)
   model = tasks.make_model(config, len(names))
-  found, expected = _shapes(params), _expected(model, params, view)
-  if isinstance(model, tuple(family.module for family in known)):
-    if wrong := noted.disagreement(options, known[0].arguments(found)):
+  found, expected = _shapes(variables), _expected(model, variables, view)
+  if known:
+    params = variables["params"]
+    of_backbone = params["backbone"] if head else params
+    if wrong := noted.disagreement(options, known[0].arguments(_shapes(of_backbone))):
       raise UserError(f"its config.model says {wrong}")
   wrong = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
   if wrong:
     raise UserError(f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0]}")
-  return Trained(model, params, view, names, config.model.name, config=config, step=step)
+  return Trained(model, variables, view, names, config.model.name, config=config, step=step)
 
 
-def _expected(model, params, view):
-  """{path: shape} of a model's parameters."""
+def _expected(model, variables, view):
+  """{path: shape} of a model's variables."""
+  if hasattr(model, "backbone"):
+    found = shapes.expected_dense(model, _shapes(variables["params"]))
+    in_stats = [path for path in found if path.startswith("batch_stats/")]
+    return {path if path in in_stats else f"params/{path}": shape for path, shape in found.items()}
   if any(isinstance(model, family.module) for family in models.FAMILIES):
-    return shapes.expected(model, _shapes(params))
+    found = shapes.expected(model, _shapes(variables["params"]))
+    return {f"params/{path}": shape for path, shape in found.items()}
   images = jax.ShapeDtypeStruct((1, view.image_size, view.image_size, 3), "float32")
-  return _shapes(jax.eval_shape(model.init, jax.random.key(0), images)["params"])
+  return _shapes(jax.eval_shape(model.init, jax.random.key(0), images))
 
 
 def _shapes(params):

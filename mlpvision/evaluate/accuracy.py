@@ -25,9 +25,9 @@ class Accuracy(one_pass.Sums):
     """The task's sums over a batch."""
     return tasks.of(self.config).partial(outputs, batch, self.config.loss, self.classes)
 
-  def run(self, params: Mapping[str, Any]) -> dict[str, Any]:
+  def run(self, variables: Mapping[str, Any]) -> dict[str, Any]:
     """{metric: value} of the task's METRICS, and "images", the number of images with a label."""
-    totals = self.totals(params)
+    totals = self.totals(variables)
     if not totals["images"]:
       raise UserError(f"{self.split.name}: none of the {len(self.split):,} images has a label")
     return {**tasks.of(self.config).scores(totals), "images": int(totals["images"])}

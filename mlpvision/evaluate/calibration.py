@@ -29,7 +29,7 @@ class Calibration(one_pass.Sums):
     bins = jnp.minimum((confidence * 10).astype(int), 9)
     return {"gaps": jnp.zeros(10).at[bins].add(gap), "images": batch["mask"].sum()}
 
-  def run(self, params: Mapping[str, Any]) -> dict[str, float]:
-    """{"ece": float in [0, 1]} of these parameters."""
-    totals = self.totals(params)
+  def run(self, variables: Mapping[str, Any]) -> dict[str, float]:
+    """{"ece": float in [0, 1]} of these variables."""
+    totals = self.totals(variables)
     return {"ece": float(np.abs(totals["gaps"]).sum() / totals["images"])}

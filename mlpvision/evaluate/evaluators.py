@@ -20,7 +20,7 @@ from mlpvision.evaluate.calibration import Calibration
 from mlpvision.fewshot import linear_probe
 from mlpvision.fewshot.linear_probe import FewShot
 
-# Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(params)` -> their values.
+# Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(variables)` -> their values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
 
 
@@ -122,9 +122,9 @@ def match_classes(
   )
 
 
-def run(name: str, evaluator: Any, params: Any, ema: Any = None) -> dict[str, Any]:
-  """{"NAME/metric": value} of the parameters, and {"NAME/ema_metric": value} of their EMA if there is one."""
-  results = {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+def run(name: str, evaluator: Any, variables: Any, ema: Any = None) -> dict[str, Any]:
+  """{"NAME/metric": value} of the variables, and {"NAME/ema_metric": value} of their EMA if there is one."""
+  results = {f"{name}/{metric}": value for metric, value in evaluator.run(variables).items()}
   if ema is not None:
     results |= {f"{name}/ema_{metric}": value for metric, value in evaluator.run(ema).items()}
   return results

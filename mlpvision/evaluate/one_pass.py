@@ -1,6 +1,7 @@
 """One pass over a split, on any mesh and any number of hosts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -9,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 import numpy as np
 
-from mlpvision import augment, heartbeat, sharding
+from mlpvision import heartbeat, sharding, tasks
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 
@@ -56,16 +57,16 @@ class Sums:
       raise UserError(f"{type(self).__name__.lower()}: {split.name} has several labels per image")
     self.split, self.config, self.mesh, self.classes = split, config, mesh, classes
 
-    def sums(params, batch):
-      outputs = model.apply({"params": params}, augment.normalize(batch["image"], config.data.mean, config.data.std))
+    def sums(variables, batch):
+      outputs = tasks.of(config).outputs(functools.partial(model.apply, variables), batch, config)
       return self.partial(outputs, batch)
 
     self._sums = jit(sums, mesh)
 
-  def totals(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  def totals(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The sums over the split, exact for any batch size."""
     total = None
-    for sums in over(self.split, self.config, self.mesh, lambda batch: self._sums(params, batch)):
+    for sums in over(self.split, self.config, self.mesh, lambda batch: self._sums(variables, batch)):
       # In float64 or int64, so that the sum over all batches is exact.
       sums = jax.tree.map(
         lambda x: np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64), sums

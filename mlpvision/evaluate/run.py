@@ -48,7 +48,7 @@ def evaluate(
     entry, common = own.get(name, {"type": name}), (trained.model, trained.class_names, merged, mesh)
     trained_on = trained.config.data.name if trained.config else None
     evaluator, split, note = evaluators.make(entry, *common, weights=str(source), trained_on=trained_on)
-    results = evaluator.run(trained.params)
+    results = evaluator.run(trained.variables)
     found |= results
     dataset = dataset or split.name
     notes += [note] if note and note not in notes else []

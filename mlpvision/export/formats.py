@@ -17,13 +17,18 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
 
   `jax.export.deserialize(bytes).call(images)` maps uint8 [b, S, S, 3], for any b, cropped and resized but not
   normalized, to float32 logits [b, K], on CPU, GPU and TPU. PATH.json has the preprocessing, class names and loss.
+
+  A segmenter maps uint8 [b, H, W, 3], resized but not normalized, to float32 logits [b, H / 4, W / 4, K], for any H and
+  W that 32 divides; on a backbone for one image size, for this size.
   """
   view = trained.preprocessing
-  (batch_size,) = jax.export.symbolic_shape("b")
-  images = jax.ShapeDtypeStruct((batch_size, view.image_size, view.image_size, 3), jnp.uint8)
+  shape, is_dense = "b, s, s, 3".replace("s", str(view.image_size)), hasattr(trained.model, "backbone")
+  if is_dense and trained.model.backbone.any_size:
+    shape = "b, 32*h, 32*w, 3"
+  images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), jnp.uint8)
 
   def outputs(images):
-    return trained.model.apply({"params": trained.params}, augment.normalize(images, view.mean, view.std))
+    return trained.model.apply(trained.variables, augment.normalize(images, view.mean, view.std))
 
   exported = jax.export.export(jax.jit(outputs), platforms=("cpu", "cuda", "tpu"))(images)
   pathlib.Path(path).write_bytes(exported.serialize())
@@ -33,7 +38,8 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
 
 def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
   """Writes the parameters with timm's or the official code's names, and the metadata that `weights.save` stores."""
-  weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names)
+  stats = {name: tree for name, tree in trained.variables.items() if name != "params"}
+  weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names, stats)
 
 
 FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}

@@ -60,9 +60,9 @@ class FewShot:
 
     self._features = one_pass.jit(extract, mesh)
 
-  def run(self, params: Mapping[str, Any]) -> dict[str, float]:
+  def run(self, variables: Mapping[str, Any]) -> dict[str, float]:
     """{"top1_5shot": accuracy on the evaluation split, ...}; the linear probe is "top1_probe"."""
-    headless = {name: value for name, value in params.items() if name != "head"}
+    headless = {name: value for name, value in variables["params"].items() if name != "head"}
     test = self._extract(headless, self._eval_split)
     results = {}
     for count, split in self._train.items():

@@ -8,6 +8,7 @@ import jax
 
 from mlpvision.models import asmlp, ff, layers, mixer, resmlp, s2mlp, swin, vit
 from mlpvision.models.family import Family
+from mlpvision.models.heads import upernet
 
 FAMILIES = (
   mixer.FAMILY,
@@ -19,22 +20,30 @@ FAMILIES = (
   swin.FAMILY,
 )
 MODELS = {name: (family.module, sizes) for family in FAMILIES for name, sizes in family.variants.items()}
+# Models for dense tasks, which have a backbone.
+HEADS = {"upernet": upernet.UperNet}
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
   """A linen module by the name of its variant, e.g. create("s2mlp_wide", num_classes=10, drop_path=0.1).
 
+  Models for dense tasks take the name of a backbone, and its options with their own:
+  create("upernet", backbone="asmlp_tiny", num_classes=150, channels=512, drop_path=0.3).
+
   If you compile its gradient for a CPU yourself, use `compiler_options`, as the training loop does.
 
   Args:
-    name: a key of `MODELS`.
+    name: a key of `MODELS` or `HEADS`.
     **overrides: attributes of the family's module that differ from the variant's.
 
   Raises:
     ValueError: unknown name or attribute; the message suggests similar ones.
   """
+  if name in HEADS:
+    return _create_dense(HEADS[name], name, **overrides)
   if name not in MODELS:
-    raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}; known: {', '.join(MODELS)}")
+    known = (*MODELS, *HEADS)
+    raise ValueError(f"unknown model {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
   module, sizes = MODELS[name]
   known = layers.attributes(module)
   for key in overrides:
@@ -43,8 +52,26 @@ def create(name: str, **overrides: Any) -> nn.Module:
   return module(**{**sizes, **overrides})
 
 
+def _create_dense(module, name, *, backbone=None, **options):
+  if backbone not in MODELS:
+    near = _nearest(str(backbone), MODELS)
+    raise ValueError(f"{name} needs a backbone, {backbone!r} is none{near}; known: {', '.join(MODELS)}")
+  own = [key for key in layers.attributes(module) if key != "backbone"]
+  shared = {key: options[key] for key in ("dtype",) if key in options}
+  rest = {key: value for key, value in options.items() if key not in own}
+  known = layers.attributes(MODELS[backbone][0])
+  for key in rest:
+    if key not in known or key == "num_classes":
+      both = (*own, *known)
+      raise ValueError(f"{name} with {backbone} has no option {key!r}{_nearest(key, both)}; options: {', '.join(both)}")
+  family = next(family for family in FAMILIES if backbone in family.variants)
+  built = create(backbone, **{"num_classes": None, **family.dense, **rest, **shared})
+  return module(backbone=built, **{key: value for key, value in options.items() if key in own})
+
+
 def family_of(module: nn.Module) -> Family:
-  """The record of a module's family; ValueError if it is not in `FAMILIES`."""
+  """The record of a module's family, or of its backbone's; ValueError if it is not in `FAMILIES`."""
+  module = getattr(module, "backbone", module)
   for family in FAMILIES:
     if isinstance(module, family.module):
       return family

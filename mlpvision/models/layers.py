@@ -187,9 +187,14 @@ class DropPath(nn.Module):
     return jnp.where(self._mask(x), 1.0 / (1.0 - self.rate) if self.rescale else 1.0, 0.0)
 
   def _mask(self, x):
-    part, parts = _part.get()
-    mask = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, (x.shape[0], parts))[:, part]
+    mask = bernoulli_rows(self.make_rng("dropout"), 1.0 - self.rate, (x.shape[0],))
     return mask.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def bernoulli_rows(key: jax.Array, probability: float, shape: tuple[int, ...]) -> jax.Array:
+  """bool of this shape, True with `probability`; an image's row does not depend on the parts of `part_of_batch`."""
+  part, parts = _part.get()
+  return jax.random.bernoulli(key, probability, (shape[0], parts, *shape[1:]))[:, part]
 
 
 def drop_path_rates(rate: float, num_blocks: int) -> list[float]:

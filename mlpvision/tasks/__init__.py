@@ -11,10 +11,13 @@ make_model(name, options, num_classes): a linen module, from normalized images [
 augmented(key, batch, num_classes, config): (float32 images [B, H, W, 3], a tree of targets [B, ...]). Geometric
   transforms apply to images and targets alike.
 loss(outputs, targets, config): (mean loss, {metric: mean}); means are over the global batch.
+outputs(apply, batch, config): what the model says about the rows of an evaluation batch, or of `row`s; apply(images)
+  applies the model to normalized images.
 partial(outputs, batch, loss, classes): sums over the rows with mask True, including "images", to be added over batches.
 scores(sums): {metric: float} for METRICS.
 probabilities(outputs, loss): the input of `predictions`; runs on the device.
-predictions(probabilities, class_names, top): the prediction for one image; `as_text` and `as_json` format it.
+row(picture, config): the row of a picture in an evaluation batch, without its target.
+predictions(probabilities, row, class_names, top): the prediction for one image; `as_text` and `as_json` format it.
 caption(target, class_names): one target as text, for a contact sheet.
 """
 
@@ -28,9 +31,10 @@ import ml_collections
 import numpy as np
 
 from mlpvision.errors import UserError
-from mlpvision.tasks import classification
+from mlpvision.models.heads import upernet
+from mlpvision.tasks import classification, segmentation
 
-TASKS = {"classification": classification}
+TASKS = {"classification": classification, "segmentation": segmentation}
 
 
 def of(config: Mapping[str, Any]) -> ModuleType:
@@ -39,6 +43,11 @@ def of(config: Mapping[str, Any]) -> ModuleType:
   if name not in TASKS:
     raise UserError(f"task={name!r}: must be one of {', '.join(TASKS)}")
   return TASKS[name]
+
+
+def name_of(model: nn.Module) -> str:
+  """The task of a model from a weight file."""
+  return "segmentation" if isinstance(model, upernet.UperNet) else "classification"
 
 
 def make_model(config: ml_collections.ConfigDict, num_classes: int | None) -> nn.Module:
@@ -66,5 +75,6 @@ def random_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int 
   rng, found = np.random.default_rng(seed), {}
   for key, (shape, dtype) in batch_spec(config).items():
     high = 256 if key == "image" else 1 if dtype == jnp.bool_ else num_classes
-    found[key] = rng.integers(0, high, (config.data.batch_size, *shape)).astype(dtype)
+    low = (high := config.data.image_size) if key == "size" else 0
+    found[key] = rng.integers(low, high + bool(low), (config.data.batch_size, *shape)).astype(dtype)
   return found

@@ -1,6 +1,6 @@
 """Classification: one of K classes per image; in evaluation, several classes may be correct."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from mlpvision import augment, models
-from mlpvision.data import imagenet
+from mlpvision.data import crops, imagenet, transforms
 from mlpvision.errors import UserError, printable
 
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
@@ -75,6 +75,13 @@ def loss(
   return LOSSES[config.loss](logits, targets).mean(), {"top1": hits.mean(dtype=jnp.float32)}
 
 
+def outputs(
+  apply: Callable[..., jax.Array], batch: Mapping[str, jax.Array], config: ml_collections.ConfigDict
+) -> jax.Array:
+  """float32 logits [b, K] of the images of an evaluation batch, uint8 [b, H, W, 3]."""
+  return apply(augment.normalize(batch["image"], config.data.mean, config.data.std))
+
+
 def partial(
   logits: jax.Array, batch: Mapping[str, jax.Array], loss_name: str, classes: Sequence[int] | np.ndarray | None = None
 ) -> dict[str, jax.Array]:
@@ -110,8 +117,17 @@ def probabilities(logits: jax.Array, loss_name: str) -> jax.Array:
   return (jax.nn.sigmoid if loss_name == "sigmoid" else jax.nn.softmax)(logits)
 
 
-def predictions(values: np.ndarray, class_names: Sequence[str], top: int = 5) -> list[Prediction]:
+def row(picture: Any, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+  """The row of a picture in an evaluation batch. picture: see `transforms.open_image`."""
+  view = dict(crop_ratio=config.eval.crop_ratio, interpolation=config.eval.interpolation)
+  return {"image": crops.center_crop(transforms.open_image(picture), config.data.image_size, **view)}
+
+
+def predictions(
+  values: np.ndarray, row: Mapping[str, Any], class_names: Sequence[str], top: int = 5
+) -> list[Prediction]:
   """The `top` most probable classes of one image, most probable first. values: its probabilities [K]."""
+  del row
   best = np.argsort(-values, kind="stable")[:top]
   return [Prediction(class_names[i], float(values[i]), imagenet.words(class_names[i])) for i in best]
 

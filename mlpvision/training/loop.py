@@ -131,8 +131,8 @@ def _run(config, workdir, checkpoints, stop, watchdog):
     results = {}
     for name in names:
       started = time.perf_counter()
-      params = optim.evaluation_params(state.opt_state, state.params)
-      found = evaluators.run(name, evaluations[name], params, state.ema)
+      variables = {"params": optim.evaluation_params(state.opt_state, state.params), **state.stats}
+      found = evaluators.run(name, evaluations[name], variables, state.ema_variables)
       write(step, found)
       progress.say(f"step {step}: {evaluators.summary(found)}")
       progress.pause(time.perf_counter() - started)

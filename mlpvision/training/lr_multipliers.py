@@ -28,16 +28,17 @@ def factors(params: Mapping[str, Any], multipliers: Iterable[tuple[str, float]] 
     params: nested dict; only its paths are used.
     multipliers: (regex, factor) pairs. The first regex that matches a path, such as "block_3/channel_norm/scale", sets
       its factor; 0 freezes. Other paths have 1.
-    layer_decay: also multiplies by this to the power of the number of layers above (arXiv 2106.08254, Sec. 3.3). The
-      head and the last norm are the top layer; each block is a layer, with the merging before it; stem, position
+    layer_decay: also multiplies by this to the power of the number of layers above (arXiv 2106.08254, Sec. 3.3). All
+      heads and the last norm are the top layer; each block is a layer, with the merging before it; stem, position
       embeddings and class tokens are the bottom layer.
   """
-  layers = _layers(params.keys())
+  layers = _layers(params.keys() - {"backbone"} | params.get("backbone", {}).keys())
   top = max(layers.values())
 
   def of(path, _):
     own = next((float(factor) for pattern, factor in multipliers if re.search(pattern, to_text(path))), 1.0)
-    return own * layer_decay ** (top - layers[path[0].key])
+    module = path[1] if path[0].key == "backbone" else path[0]
+    return own * layer_decay ** (top - layers[module.key])
 
   return jax.tree.map_with_path(of, params)
 

@@ -13,6 +13,7 @@ import optax.contrib
 from mlpvision.errors import UserError
 
 SCHEDULES = ("cosine", "linear", "constant")
+CLOCKS = ("warmup", "zero", "product")
 
 # optax's names for the mask of weight decay, and LARS's for its layer-wise scaling.
 _MASKS = ("mask", "weight_decay_mask", "trust_ratio_mask")
@@ -37,7 +38,8 @@ def make_schedule(
     peak, start, end: learning rates.
     warmup_steps, total_steps: the peak is reached at warmup_steps, the end at total_steps.
     clock: "warmup": the decay starts when the warm-up ends. "zero": the decay covers all total_steps, and the warm-up
-      replaces its first warmup_steps (timm's schedulers, used by DeiT and Swin).
+      replaces its first warmup_steps (timm's schedulers, used by DeiT and Swin). "product": the decay covers all
+      total_steps, and is multiplied by a factor that grows from start / peak to 1 in the warm-up (mmcv's hooks).
     every_steps: the rate changes only once in this many steps; the other numbers of steps are rounded to multiples.
     delay_steps: each step has the rate of this many steps before; the first ones have step 0's.
 
@@ -46,8 +48,8 @@ def make_schedule(
   """
   if name not in SCHEDULES:
     raise UserError(f"unknown optim.schedule.name {name!r}; one of {', '.join(SCHEDULES)}")
-  if clock not in ("warmup", "zero"):
-    raise UserError(f"unknown optim.schedule.clock {clock!r}; 'warmup' or 'zero'")
+  if clock not in CLOCKS:
+    raise UserError(f"unknown optim.schedule.clock {clock!r}; one of {', '.join(CLOCKS)}")
   if warmup_steps > total_steps:
     raise UserError(f"the warm-up of {warmup_steps} steps is longer than the whole run of {total_steps}")
   if every_steps < 1:
@@ -58,7 +60,7 @@ def make_schedule(
       name, peak=peak, warmup_steps=periods[0], total_steps=max(1, periods[1]), start=start, end=end, clock=clock
     )
     return lambda step: counted(jnp.maximum(step // every_steps - periods[2], 0))
-  elapsed = warmup_steps if clock == "zero" else 0  # of the decay, when the warm-up ends
+  elapsed = 0 if clock == "warmup" else warmup_steps  # of the decay, when the warm-up ends
   decay_steps = max(1, total_steps - warmup_steps + elapsed)
   decay = {
     "cosine": lambda: optax.cosine_decay_schedule(peak, decay_steps, alpha=end / peak),
@@ -67,6 +69,9 @@ def make_schedule(
   }[name]()
   if not warmup_steps:
     return decay
+  if clock == "product":
+    factor = optax.linear_schedule(start / peak, 1.0, warmup_steps)
+    return lambda step: factor(step) * decay(step)
   warmup = optax.linear_schedule(start, peak, warmup_steps)
   return optax.join_schedules([warmup, lambda step: decay(step + elapsed)], [warmup_steps])
 

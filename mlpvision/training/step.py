@@ -19,25 +19,39 @@ from mlpvision.models import layers
 
 @flax.struct.dataclass
 class TrainState:
-  """step: int32 []; params: float32 tree; ema: such a tree, or None; opt_state: the optimizer's."""
+  """The state of training; docs/design.md says how each part is carried.
+
+  step: int32 []; params: float32 tree; ema: such a tree, or None; opt_state: the optimizer's.
+  stats: the model's other variables, {"batch_stats": float32 tree}, or {}; ema_stats: their EMA, {} if there is none.
+  """
 
   step: jax.Array
   params: Any
   ema: Any
   opt_state: Any
+  stats: Any = flax.struct.field(default_factory=dict)
+  ema_stats: Any = flax.struct.field(default_factory=dict)
+
+  @property
+  def ema_variables(self) -> dict[str, Any] | None:
+    """The averages, for `model.apply`; None without an EMA."""
+    return None if self.ema is None else {"params": self.ema, **self.ema_stats}
 
 
 def make_init(
   model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, ema: bool
 ) -> Callable[..., TrainState]:
-  """A function (key, loaded) -> initial `TrainState`; loaded, {"path/of/leaf": array}, replaces random parameters."""
+  """A function (key, loaded) -> initial `TrainState`; loaded replaces random parameters, see `create_state`."""
 
   def init(key, loaded=None):
-    params = model.init(key, jnp.zeros((1, image_size, image_size, 3)))["params"]
-    params = flatten_dict(params, sep="/")
-    params = unflatten_dict({path: (loaded or {}).get(path, leaf) for path, leaf in params.items()}, sep="/")
-    averages = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer.init(params))
+    def replaced(tree):
+      flat = flatten_dict(tree, sep="/")
+      return unflatten_dict({path: (loaded or {}).get(path, leaf) for path, leaf in flat.items()}, sep="/")
+
+    stats = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
+    params, stats = replaced(stats.pop("params")), replaced(stats)
+    averages, average_stats = jax.tree.map(jnp.copy, (params, stats)) if ema else (None, {})
+    return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer.init(params), stats, average_stats)
 
   return init
 
@@ -55,9 +69,12 @@ def abstract_state(
 def create_state(
   init: Callable[..., TrainState], abstract: TrainState, seed: int, loaded: Mapping[str, np.ndarray] | None = None
 ) -> TrainState:
-  """The state of step 0, computed in its shardings. loaded: {"path/of/leaf": array}, the same on every process."""
+  """The state of step 0, computed in its shardings.
+
+  loaded: {"path/of/parameter" or "batch_stats/path": array}, the same on every process.
+  """
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  targets = flatten_dict(abstract.params, sep="/")
+  targets = {**flatten_dict(abstract.params, sep="/"), **flatten_dict(abstract.stats, sep="/")}
   placed = {
     path: jax.make_array_from_callback(array.shape, targets[path].sharding, array.__getitem__)
     for path, array in (loaded or {}).items()
@@ -77,32 +94,37 @@ def make_train_step(
   """
   task = tasks.of(config)
 
-  def mean_loss(params, key, images, targets):
-    outputs = model.apply({"params": params}, images, train=True, rngs={"dropout": key})
-    return task.loss(outputs, targets, config)
+  def mean_loss(params, stats, key, images, targets):
+    """(loss, (means, the statistics after this batch))."""
+    outputs, stats = model.apply(
+      {"params": params, **stats}, images, train=True, rngs={"dropout": key}, mutable=list(stats)
+    )
+    loss, means = task.loss(outputs, targets, config)
+    return loss, (means, dict(stats))
 
-  def objective_of_part(params, key, images, targets):
+  def objective_of_part(params, stats, key, images, targets):
     images, targets = jax.tree.map(lambda x: x[:: config.accumulation_steps], (images, targets))
-    return mean_loss(params, key, images, targets)[0]
+    return mean_loss(params, stats, key, images, targets)[0]
 
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
     images, targets = task.augmented(augment_key, batch, model.num_classes, config)
-    gradient = jax.value_and_grad(mean_loss, has_aux=True)
-    (loss, means), grads = accumulate(gradient, config.accumulation_steps, state.params, model_key, images, targets)
-    again = functools.partial(objective_of_part, key=model_key, images=images, targets=targets)
+    of_parts = functools.partial(accumulate, jax.value_and_grad(mean_loss, has_aux=True), config.accumulation_steps)
+    (loss, (means, stats)), grads = of_parts((state.params, state.stats, model_key), images, targets)
+    again = functools.partial(objective_of_part, stats=state.stats, key=model_key, images=images, targets=targets)
     # The loss, and how to compute it again, are for the few optimizers that read them.
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, obj_fn=again)
     params = optax.apply_updates(state.params, updates)
-    ema = state.ema
+    ema, ema_stats = state.ema, state.ema_stats
     if ema is not None:
-      ema = optax.incremental_update(params, ema, 1.0 - config.ema_decay)
+      ema, ema_stats = optax.incremental_update((params, stats), (ema, ema_stats), 1.0 - config.ema_decay)
     # For the norm of `updates`, XLA would compute the update a second time; this sum is fused with the update.
     change = optax.tree.sub(params, state.params)
     metrics = {"loss": loss, **means, "grad_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(change)}
     metrics["finite"] = (jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])).astype(jnp.float32)
     metrics["replaced"] = batch["replaced"].sum(dtype=jnp.float32)
-    return state.replace(step=state.step + 1, params=params, ema=ema, opt_state=opt_state), metrics
+    changed = dict(params=params, ema=ema, opt_state=opt_state, stats=stats, ema_stats=ema_stats)
+    return state.replace(step=state.step + 1, **changed), metrics
 
   return train_step
 
@@ -113,11 +135,11 @@ def step_keys(seed: int, step: jax.typing.ArrayLike) -> jax.Array:
 
 
 def accumulate(
-  gradient: Callable[..., Any], parts: int, params: Mapping[str, Any], key: jax.Array, images: jax.Array, targets: Any
+  gradient: Callable[..., Any], parts: int, common: Sequence[Any], images: jax.Array, targets: Any
 ) -> Any:
-  """The mean of `gradient(params, key, images, targets)` over equal parts of the batch, computed one at a time."""
+  """The mean of `gradient(*common, images, targets)` over equal parts of the batch, computed one at a time."""
   if parts == 1:
-    return gradient(params, key, images, targets)
+    return gradient(*common, images, targets)
 
   def split(x):
     # Part i has rows i, i + parts, ..., so each device keeps its own rows. Contiguous parts would move all of them.
@@ -126,10 +148,11 @@ def accumulate(
   def add(total, part):
     i, images, targets = part
     with layers.part_of_batch(i, parts):  # makes random draws per image independent of the number of parts
-      result = gradient(params, key, images, targets)
+      result = gradient(*common, images, targets)
     return jax.tree.map(jnp.add, total, result), None
 
   scanned = (jnp.arange(parts), *jax.tree.map(split, (images, targets)))
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, key, images, targets))
+  shapes = jax.eval_shape(gradient, *common, images, targets)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   total, _ = jax.lax.scan(add, zeros, scanned)
   return jax.tree.map(lambda x: x / parts, total)

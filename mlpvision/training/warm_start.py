@@ -1,6 +1,10 @@
-"""Warm starts: parameters of another run or a weight file, adapted to a run's model, without optimizer state."""
+"""Warm starts: parameters of another run or a weight file, adapted to a run's model, without optimizer state.
+
+A segmenter can start from a classifier, which gives it its backbone, or from another segmenter.
+"""
 
 import dataclasses
+import re
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -16,6 +20,10 @@ from mlpvision.models import swin
 from mlpvision.weights import resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
+
+_CLASSIFIER = re.compile(r"^(head|\w+_head/conv_seg)/")
+# Of a classifier, which its maps may not need.
+_OF_CLASSIFIER = ("backbone/head/", "backbone/norm/")
 
 
 def open_source(
@@ -33,13 +41,16 @@ def open_source(
     found = trained_lib.open_source(config.init_from, **options)
   except UserError as error:
     raise UserError(f"init_from: {error}") from error
-  family, wanted = type(found.model), type(tasks.make_model(config, 1))
-  if family is not wanted:
+  own = tasks.make_model(config, 1)
+  family, wanted = type(_backbone(found.model)), type(_backbone(own))
+  if family is not wanted or (_is_dense(found.model) and type(found.model) is not type(own)):
+    field = "backbone" if _is_dense(own) else "name"
+    what = f"{type(found.model).__name__} on {family.__name__}" if _is_dense(found.model) else family.__name__
+    advice = f": set --config.model.{field}={found.model_name}" if not _is_dense(found.model) else ""
     raise UserError(
-      f"init_from={config.init_from} is a {family.__name__}, but model.name={config.model.name} is a"
-      f" {wanted.__name__}: set --config.model.name={found.model_name}"
+      f"init_from={config.init_from} is a {what}, but model.{field}={config.model[field]} is a {wanted.__name__}{advice}"
     )
-  return dataclasses.replace(found, params=jax.device_get(found.params))
+  return dataclasses.replace(found, variables=jax.device_get(found.variables))
 
 
 def completed(config: ml_collections.ConfigDict, source: trained_lib.Trained) -> ml_collections.ConfigDict:
@@ -68,7 +79,8 @@ def parameters(
   """The parameters of `source` that the new run starts from: ({"path/of/leaf": float32 array}, text for the log).
 
   These are all parameters, except for the head if the classes differ in name or order. Position embeddings and
-  token-mixing MLPs are adapted to the image size by `weights.resize`.
+  token-mixing MLPs are adapted to the image size by `weights.resize`. A segmenter's statistics are at paths such as
+  "batch_stats/decode_head/bottleneck/bn/mean".
 
   config: of the new run, from `completed`.
   abstract, class_names: shapes of the parameters, and classes, of the new run.
@@ -80,12 +92,33 @@ def parameters(
   loaded = flatten_dict(params, sep="/")
   expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
   same_labels = _has_head_of(source, tuple(class_names))
-  new = [path for path in expected if path.startswith("head/") and not same_labels]
-  loaded = {path: array for path, array in loaded.items() if not path.startswith("head/") or same_labels}
+  if "backbone" in abstract and not _is_dense(model):
+    before, loaded = ({f"backbone/{path}": array for path, array in tree.items()} for tree in (before, loaded))
+    loaded = {path: array for path, array in loaded.items() if path in expected or not path.startswith(_OF_CLASSIFIER)}
+    new = [path for path in expected if not path.startswith("backbone/")]
+  else:
+    new = [path for path in expected if _CLASSIFIER.search(path) and not same_labels]
+  loaded = {path: array for path, array in loaded.items() if path not in new}
   _check_shapes(config, model, loaded, {path: shape for path, shape in expected.items() if path not in new})
   resized = [path for path in loaded if before[path].shape != loaded[path].shape]
-  text = _describe(config, source, model, loaded, new, resized)
+  text = _describe(config, source, model, loaded, _summarized(new), resized)
+  if _is_dense(model):
+    stats = {name: tree for name, tree in source.variables.items() if name != "params"}
+    loaded |= {path: np.asarray(array) for path, array in flatten_dict(stats, sep="/").items()}
   return loaded, "\n".join([text, *_about_head(source, class_names, same_labels)])
+
+
+def _summarized(paths):
+  """The modules of a head and its arrays by name, if there are only a few."""
+  return paths if len(paths) <= 4 else [f"{name}/..." for name in dict.fromkeys(p.partition("/")[0] for p in paths)]
+
+
+def _is_dense(module):
+  return hasattr(module, "backbone")
+
+
+def _backbone(module):
+  return getattr(module, "backbone", module)
 
 
 def _has_head_of(source, class_names):
@@ -119,16 +152,22 @@ def _first_other(source, class_names):
 
 def _fit(config, source):
   """(module, params) of `source`, adapted to the new run's image size and, for Swin, window size."""
-  own = tasks.make_model(config, 1)
+  own, params = _backbone(tasks.make_model(config, 1)), jax.tree.map(np.asarray, source.params)
   window = own.window_size if isinstance(own, swin.Swin) else None
   try:
-    return resize.fit(source.model, jax.tree.map(np.asarray, source.params), config.data.image_size, window)
+    model, fitted = resize.fit(
+      _backbone(source.model), params.get("backbone", params), config.data.image_size, window
+    )
+    if not _is_dense(source.model):
+      return model, fitted
+    return source.model.clone(backbone=model), {**params, "backbone": fitted}
   except ValueError as error:
     raise UserError(f"init_from={config.init_from} with data.image_size={config.data.image_size}: {error}") from error
 
 
 def _options(module):
-  """{attribute: value} of the attributes that parameters depend on."""
+  """{attribute: value} of the attributes of a backbone that parameters depend on."""
+  module = _backbone(module)
   free = (*RUN_OPTIONS, *models.family_of(module).free)
   return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
 

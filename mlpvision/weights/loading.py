@@ -1,9 +1,10 @@
 """Loads a file's arrays as the parameters of a module, and reports everything that does not match."""
 
+from collections.abc import Iterator
 import dataclasses
 import difflib
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 from flax import linen as nn
@@ -14,7 +15,7 @@ import numpy as np
 
 from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import download, known, noted, resize, shapes as shapes_lib, tables
+from mlpvision.weights import dense, download, known, noted, reading, resize, shapes as shapes_lib
 from mlpvision.weights.errors import WeightsError, listing, shortened
 from mlpvision.weights.files import WeightFile
 from mlpvision.weights.noted import RUN_OPTIONS
@@ -46,12 +47,25 @@ class Info:
   ema: bool | None = None
 
 
-class Loaded(NamedTuple):
-  """A module, its parameters (nested dict of float32 NumPy arrays) and an `Info`."""
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A module with its parameters; `module, params, info = loaded` unpacks it.
+
+  params: nested dict of float32 NumPy arrays; stats: {"batch_stats": such a dict}, or {}.
+  """
 
   module: nn.Module
   params: dict
   info: Info
+  stats: dict = dataclasses.field(default_factory=dict)
+
+  def __iter__(self) -> Iterator[Any]:
+    return iter((self.module, self.params, self.info))
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """For `module.apply`."""
+    return {"params": self.params, **self.stats}
 
 
 def load(
@@ -89,7 +103,9 @@ def load(
     ema = False  # the published accuracies are of the weights
   file = WeightFile(path, ema)
   saved = _noted(file)
-  family, table, params = _read(file, saved["family"])
+  if dense.is_dense(file.names) and (model_name is None or model_name in models.HEADS):
+    return _load_dense(file, saved, seed, overrides)
+  family, table, params = reading.read(file, saved["family"])
   _check_noted(file, family, params, saved)
   if entry:
     model_name = model_name or entry.model
@@ -125,6 +141,14 @@ def load(
   return Loaded(module, unflatten_dict(params, sep="/"), info)
 
 
+def _load_dense(file, saved, seed, overrides):
+  found = dense.load(file, saved, seed=seed, **overrides)
+  names = saved["class_names"] if found.head == "file" else None
+  about = dict(preprocessing=saved["preprocessing"] or dense.PREPROCESSING, class_names=names, ema=file.ema)
+  info = Info(file.path, "mmseg", found.model_name, found.overrides, found.head, **about)
+  return Loaded(found.module, found.params, info, found.stats)
+
+
 def _existing(source):
   path = os.path.expanduser(source)
   if os.path.exists(path):
@@ -132,60 +156,6 @@ def _existing(source):
   near = difflib.get_close_matches(path, known.KNOWN, n=3)
   hint = f"Did you mean {' or '.join(near)}?" if near else f"Known names: {', '.join(known.KNOWN)}"
   raise WeightsError(path, "is neither a file nor the name of known weights", hint)
-
-
-def _named(file, family_name):
-  """({name in a table: name in the file}, family, table), without prefixes; family and table are None if unknown."""
-  names = {name: name for name in file.names}
-  for _ in range(4):  # prefixes that we do not know
-    names, named = tables.strip_prefixes(names), {}
-    renumbered = tables.renumber_pre_linen(names)
-    for short, name in names.items():
-      if (other := named.setdefault(renumbered[short], name)) != name:
-        raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
-    family, table = tables.identify(list(named), family_name)
-    shorter = tables.strip_common(names)
-    if family is not None or shorter is None:
-      break
-    names = shorter
-  return named, family, table
-
-
-def _read(file, family_name):
-  """(family, table, {our path: array}) of a file; family_name: from its metadata, or None."""
-  names, family, table = _named(file, family_name)
-  if family is None:
-    advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"
-    raise WeightsError(file.path, "contains weights of no known model", advice + listing(file.names, 5))
-  used = set(names.values())
-  left = [name for name in file.names if name not in used and not name.startswith("opt/")]
-  if left:
-    logging.warning("%s: %d arrays are not of the model and are left out:\n%s", file.path, len(left), listing(left))
-  chosen, strangers = {}, []
-  for short, name in names.items():
-    if table.skips(short):
-      continue
-    translated = table.ours(short)
-    if translated is None:
-      strangers.append(name)
-      continue
-    path, transform = translated
-    if path in chosen:
-      raise WeightsError(file.path, f"has {chosen[path][0]} and {name}, which are the same parameter of the model")
-    chosen[path] = name, transform
-  if strangers:
-    problem = f"looks like {family.module.__name__} in {table.name} naming, but has unknown arrays ({len(strangers)})"
-    raise WeightsError(file.path, problem, listing(strangers))
-  file.check_memory(name for name, _ in chosen.values())
-  params = {}
-  for path, (name, transform) in chosen.items():
-    try:
-      params[path] = file.read(name, transform)
-    except (ValueError, IndexError) as error:
-      if isinstance(error, WeightsError):
-        raise
-      raise WeightsError(file.path, f"{name} has shape {file.shape(name)}, which is impossible for {path}") from error
-  return family, table, params
 
 
 def _noted(file):

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import noted, tables
+from mlpvision.weights import dense, noted, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import write
 from mlpvision.weights.loading import attributes
@@ -23,11 +23,12 @@ def save(
   params: Mapping[str, Any],
   preprocessing: Preprocessing | None = None,
   class_names: Sequence[str] | None = None,
+  stats: Mapping[str, Any] | None = None,
 ) -> None:
   """Writes parameters that timm or the official code can load; `load` restores them exactly.
 
   .safetensors files have timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for families
-  without published weights (S2-MLP), our own, joined by dots. The metadata has the module's attributes, the
+  without published weights (S2-MLP), our own, joined by dots; those of segmenters have mmsegmentation's. The metadata has the module's attributes, the
   preprocessing and the class names. .npz, only for Mixer, is the layout of the published files, without metadata.
 
   Args:
@@ -36,6 +37,7 @@ def save(
     params: nested dict of arrays, such as `module.init(...)["params"]`, with or without the head.
     preprocessing: of evaluation images.
     class_names: of the head's outputs; None for numbers.
+    stats: {"batch_stats": ...}, of a model with batch normalization.
 
   Raises:
     WeightsError: the number of class names is not the head's, parameters are not of this family, or the family cannot
@@ -44,9 +46,11 @@ def save(
   module = models.create(module) if isinstance(module, str) else module
   file_format = "npz" if str(path).endswith(".npz") else "safetensors"
   table = tables.table_for(models.family_of(module), file_format)
+  if hasattr(module, "backbone"):
+    table = dense.table(table) if file_format == "safetensors" else None
   if table is None:
     raise WeightsError(path, f"{type(module).__name__} has no .npz layout", "Use the suffix .safetensors.")
-  flat = flatten_dict(params, sep="/")
+  flat = {**flatten_dict(params, sep="/"), **flatten_dict((stats or {}).get("batch_stats", {}), sep="/")}
   translated = {ours: table.theirs(ours) for ours in flat}
   strangers = [ours for ours, found in translated.items() if found is None]
   if class_names is not None and len(class_names) != module.num_classes:
@@ -62,7 +66,7 @@ def save(
 
 
 def _metadata(module, preprocessing, class_names):
-  about = {"family": models.family_of(module).module.__name__, "options": attributes(module)}
+  about = {"family": models.family_of(module).module.__name__, "options": attributes(getattr(module, "backbone", module))}
   if preprocessing is not None:
     about["preprocessing"] = dataclasses.asdict(preprocessing)
   if class_names is not None:

@@ -36,17 +36,44 @@ def expected(module: nn.Module, shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
   Raises ValueError: the module has more blocks than there are arrays, or it cannot be traced.
   """
-  family = models.family_of(module)
-  if sum(depths(module)) > len(shapes) or len(depths(module)) > _MAX_STAGES:
-    raise ValueError(f"{sum(depths(module))} blocks in {len(depths(module))} stages do not fit {len(shapes)} arrays")
-  size = (8 * module.size_divisor,) * 2 if family.patches is None else image_size_of(module, shapes)
+  return _repeated(module, _traced(module, shapes)["params"])
+
+
+def expected_dense(module: nn.Module, shapes: Shapes) -> dict[str, tuple[int, ...]]:
+  """Like `expected`, for the variables of a model with a backbone.
+
+  Parameters have their paths, such as "decode_head/conv_seg/bias"; statistics have paths such as
+  "batch_stats/decode_head/bottleneck/bn/mean".
+  """
+  variables = _traced(module, shapes)
+  params = variables.pop("params")
+  found = _repeated(module.backbone, params.pop("backbone"))
+  others = flatten_dict({**params, **variables}, sep="/")
+  found = {f"backbone/{path}": shape for path, shape in found.items()}
+  return dict(sorted((found | {path: leaf.shape for path, leaf in others.items()}).items()))
+
+
+def _traced(module, shapes):
+  """Shapes of the variables of a module with the shortest backbone; shapes: of parameters."""
+  backbone = getattr(module, "backbone", module)
+  family, blocks = models.family_of(backbone), depths(backbone)
+  if sum(blocks) > len(shapes) or len(blocks) > _MAX_STAGES:
+    raise ValueError(f"{sum(blocks)} blocks in {len(blocks)} stages do not fit {len(shapes)} arrays")
+  if backbone is not module:
+    shapes = {path.removeprefix("backbone/"): shape for path, shape in shapes.items() if path.startswith("backbone/")}
+  size = (8 * backbone.size_divisor,) * 2 if family.patches is None else image_size_of(backbone, shapes)
   images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+  short = shortest(module) if backbone is module else module.clone(backbone=shortest(backbone))
   try:
-    tree = jax.eval_shape(lambda x: shortest(module).init(jax.random.key(0), x)["params"], images)
+    return dict(jax.eval_shape(short.init, jax.random.key(0), images))
   except Exception as error:  # tracing with wrong sizes can raise any exception
     raise ValueError(str(error) or type(error).__name__) from error
-  found = {}
-  for path, leaf in flatten_dict(tree, sep="/").items():
+
+
+def _repeated(module, params):
+  """{path: shape} of a family's module, from the parameters of the shortest one."""
+  family, found = models.family_of(module), {}
+  for path, leaf in flatten_dict(params, sep="/").items():
     block, slash, rest = path.partition("/")
     place = numbers(block, family.block)
     copies = 1 if place is None else depths(module)[place.get("s", 0)]

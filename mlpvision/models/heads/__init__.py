@@ -1,0 +1,1 @@
+"""Heads for dense tasks, on the maps of `pyramid.Pyramid`."""
