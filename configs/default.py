@@ -60,7 +60,15 @@ def get_config():
   config.data.train_split = "train"
   # The split that is evaluated.
   config.data.eval_split = "test"
-  # Input resolution: height and width of the model's images in pixels.
+  # Segmentation: a text file with the name of a class on each line, index 0 first, for datasets that do not name their
+  # classes. "": the dataset's names; of a folder, those in its classes.txt.
+  config.data.classes = ""
+  # Segmentation: in the label maps, 0 marks pixels without a label and class i is stored as i + 1, as in ADE20K.
+  config.data.reduce_zero_label = False
+  # Segmentation: the longest lengths in pixels of an image's longer and shorter side. Every image is resized to fit
+  # them, keeping its aspect ratio.
+  config.data.scale = (2048, 512)
+  # Input resolution: height and width of the model's images in pixels. For segmentation, of the training crops.
   config.data.image_size = 224
   # Global batch size: images per step, over all devices and hosts.
   config.data.batch_size = 128
@@ -74,6 +82,7 @@ def get_config():
   config.data.prefetch = 4
 
   # Augmentation of training images, in this order. Everything up to `repeats` runs on the host, the rest on the device.
+  # Segmentation has its own, all on the host: resize_ratio, cat_max_ratio, flip, photometric.
   config.augment = ml_collections.ConfigDict()
   # How an image is cut to image_size x image_size: "random_resized" (random resized crop), "affine" (random rotation,
   # zoom and shift of the whole image) or "center" (center crop, as in evaluation).
@@ -90,6 +99,13 @@ def get_config():
   config.augment.shift = 0.0
   # RandAugment in timm's notation, e.g. "rand-m9-mstd0.5-inc1", or big_vision's, e.g. "randaug(2,15)"; "" disables it.
   config.augment.randaugment = ""
+  # Segmentation: data.scale is multiplied by a number from this range, drawn uniformly.
+  config.augment.resize_ratio = (0.5, 2.0)
+  # Segmentation: a crop is drawn again, up to ten times, while one class has at least this share of its labeled pixels.
+  # 1 accepts every crop.
+  config.augment.cat_max_ratio = 0.75
+  # Segmentation: random brightness, contrast, saturation and hue, as mmsegmentation's PhotoMetricDistortion.
+  config.augment.photometric = False
   # Repeated augmentation (Hoffer et al., arXiv 1901.09335): each image appears this many times in an epoch, which then
   # has proportionally fewer distinct images. 1 disables it.
   config.augment.repeats = 1
@@ -154,6 +170,16 @@ def get_config():
   config.eval.crop_ratio = 0.875
   # Interpolation of the resize: Pillow's antialiased "bicubic" or "bilinear".
   config.eval.interpolation = "bicubic"
+
+  # Segmentation: "whole" takes the image at once; "slide" moves a window of image_size x image_size over it, and
+  # averages where windows overlap.
+  config.eval.mode = "whole"
+  # "slide": step of the window (down, right) in pixels.
+  config.eval.stride = (341, 341)
+  # Segmentation: ratios of data.scale at which an image is evaluated. The probabilities of all are averaged.
+  config.eval.scales = (1.0,)
+  # Segmentation: also evaluate the mirrored image at each ratio.
+  config.eval.flip = False
 
   # Evaluators that run during training, by name. A name begins the metrics, "val/top1"; with an EMA they are reported
   # for it too, "val/ema_top1". Each entry has

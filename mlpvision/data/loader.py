@@ -82,18 +82,22 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """This host's part of one pass over the split, in order. All hosts get the same number of batches, of one shape.
+  """This host's part of one pass over the split, in order. All hosts get batches of the same shapes, and as many.
 
-  A batch has the task's stacked rows plus "mask": bool [b], which is False for padding (zeros) and for images without a
-  label. The batch size is rounded up to a multiple of device_count, the number of devices of all hosts. If the split
-  has several labels per image, classification's "label" is bool [b, classes]. Other arguments as `train_batches`.
+  A batch has the task's stacked rows plus "mask": bool [b], which is False for padding and for images without a label.
+  The batch size is rounded up to a multiple of device_count, the number of devices of all hosts. If the split has
+  several labels per image, classification's "label" is bool [b, classes]. If rows have several shapes, the batches of
+  one shape follow those of another (`rows.Rows.groups`), each in order. Other arguments as `train_batches`.
 
   Raises UserError: an image cannot be read; the message has its split, index and file name.
   """
   count = -(-config.eval.batch_size // device_count) * device_count // process_count
-  num_batches = -(-len(split) // (count * process_count))
-  load = functools.partial(_load_eval, split=split, task_rows=rows.of(config))
-  dataset = grain.MapDataset.range(num_batches * process_count * count).map(load).batch(count)
+  task_rows, parts = rows.of(config), []
+  for indices, blank in task_rows.groups(split):
+    num_batches = -(-len(indices) // (count * process_count))
+    load = functools.partial(_load_eval, split=split, task_rows=task_rows, indices=indices, blank=blank)
+    parts.append(grain.MapDataset.range(num_batches * process_count * count).map(load).batch(count))
+  dataset = grain.MapDataset.concatenate(parts)
   return _iterate(dataset[process_index::process_count], config)
 
 
@@ -107,11 +111,15 @@ def _load_train(position, rng, *, split, order, task_rows):
     example = {}
     try:
       example = split.source[index]
-      row = task_rows.train(example, rng)
+      row = task_rows.train(example, rng, split)
       return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
       _warn_once(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
+    except UserError as error:
+      if not example:  # the source has said what is wrong, and where
+        raise
+      raise UserError(f"{_describe(split, index, example)}: {error}") from error
   raise UserError(f"{split.name}: {_TRIES} images in a row could not be read; check the dataset")
 
 
@@ -121,17 +129,18 @@ def _warn_once(message):
   print(printable(message), file=sys.stderr, flush=True)
 
 
-def _load_eval(index, *, split, task_rows):
+def _load_eval(position, *, split, task_rows, indices, blank):
   row, example = None, {}
   try:
-    if index < len(split):
+    if position < len(indices):
+      index = int(indices[position])
       example = split.source[index]
       row = task_rows.evaluation(example, split)
   except UserError as error:
     raise UserError(
       f"{_describe(split, index, example)}: {error}. Repair or remove it: evaluation skips no image"
     ) from error
-  return {**(task_rows.blank(split) if row is None else row), "mask": np.bool_(row is not None)}
+  return {**(blank if row is None else row), "mask": np.bool_(row is not None)}
 
 
 def _describe(split, index, example):

@@ -3,14 +3,14 @@
 A row is a dict of arrays with fixed shapes, see `tasks.batch_spec`; lists are padded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 from PIL import Image
 
-from mlpvision.data import crops, randaugment, transforms
+from mlpvision.data import canvases, crops, dense_transforms as dense, label_maps, randaugment, transforms
 
 
 class Rows:
@@ -43,11 +43,18 @@ class Rows:
     options = dict(crop_ratio=view.crop_ratio, interpolation=view.interpolation)
     return crops.center_crop(image, self.config.data.image_size, **options)
 
+  def groups(self, split: Any) -> list[tuple[Sequence[int], dict[str, np.ndarray]]]:
+    """[(indices of examples, a blank row), ...]: rows of a group have the same shapes in evaluation.
+
+    A blank row pads the group's last batch. By default, there is one group, in the split's order.
+    """
+    return [(range(len(split)), self.blank(split))]
+
 
 class Classification(Rows):
   """{"image": uint8 [size, size, 3], "label": int32 []}; labels are bool [K] in multi-label evaluation."""
 
-  def train(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
+  def train(self, example: Mapping[str, Any], rng: np.random.Generator, split: Any) -> dict[str, np.ndarray]:
     """A row of a training batch; `rng` is the only source of randomness."""
     image, _ = self.draw_crop(example["image"], rng)
     if self.randaugment is not None:
@@ -73,7 +80,78 @@ class Classification(Rows):
     return {"image": np.zeros((size, size, 3), np.uint8), "label": label}
 
 
-ROWS = {"classification": Classification}
+class Segmentation(Rows):
+  """Rows with an index per pixel; 255 where there is none. Sizes are int32 (height, width).
+
+  Training: {"image": uint8 [size, size, 3], "label": uint8 [size, size], "size": int32 [2]}. Beyond "size", which is
+  smaller than the crop if the image is, the image is 0 and the label 255.
+
+  Evaluation: {"images": a uint8 [H, W, 3] for each of config.eval.scales, "sizes": an int32 [2] for each, "label":
+  uint8 [H, W], "label_size": int32 [2]}. Images and label are in the upper left corner of a canvas, whose sides
+  `canvases.side` rounds up; the label has the size of the file, as the scores need it.
+  """
+
+  fields = ("image", "segmentation")
+
+  def train(self, example: Mapping[str, Any], rng: np.random.Generator, split: Any) -> dict[str, np.ndarray]:
+    """A row of a training batch; `rng` is the only source of randomness."""
+    augment, size = self.config.augment, self.config.data.image_size
+    image, labels = self._decoded(example, split)
+    shape = dense.fit(labels.shape, self.config.data.scale, rng.uniform(*augment.resize_ratio))
+    image, labels = dense.resize(image, shape), dense.resize_map(labels, shape)
+    box = dense.draw_crop(labels, size, rng, cat_max_ratio=augment.cat_max_ratio)
+    image, labels = dense.crop(image, box), dense.crop(labels, box)
+    if rng.random() < augment.flip:
+      image, labels = dense.flip(image), dense.flip(labels)
+    if augment.photometric:
+      image = dense.distort(image, dense.draw_distortion(rng))
+    image, labels = dense.pad(image, labels, size)
+    return {"image": image, "label": labels, "size": np.int32([box.height, box.width])}
+
+  def evaluation(self, example: Mapping[str, Any], split: Any) -> dict[str, np.ndarray]:
+    """A row of an evaluation batch."""
+    image, labels = self._decoded(example, split)
+    sizes = self._sizes(labels.shape)
+    return {
+      "images": tuple(dense.canvas(dense.resize(image, size), canvases.shape(size)) for size in sizes),
+      "sizes": tuple(map(np.int32, sizes)),
+      "label": dense.canvas(labels, canvases.shape(labels.shape), dense.IGNORE),
+      "label_size": np.int32(labels.shape),
+    }
+
+  def groups(self, split: Any) -> list[tuple[Sequence[int], dict[str, np.ndarray]]]:
+    """One group for each combination of canvases; the largest first, so that too little memory is noticed at once."""
+    indices = {}
+    for index, size in enumerate(split.source.sizes.tolist()):
+      shapes = tuple(map(canvases.shape, (*self._sizes(size), size)))
+      indices.setdefault(shapes, []).append(index)
+    ordered = sorted(indices, key=lambda shapes: (-sum(height * width for height, width in shapes), shapes))
+    return [(np.array(indices[shapes]), _blank(*shapes)) for shapes in ordered]
+
+  def _sizes(self, shape):
+    """Those of an image of this shape at each ratio."""
+    shape = [max(1, side) for side in shape]  # 0: a damaged image, which will raise an error
+    return [dense.fit(shape, self.config.data.scale, ratio) for ratio in self.config.eval.scales]
+
+  def _decoded(self, example, split):
+    image, labels = transforms.decode(example["image"]), label_maps.decode(example["segmentation"])
+    label_maps.check_size(labels.shape, image.shape[:2])
+    reduce_zero = self.config.data.reduce_zero_label
+    return image, label_maps.indices(labels, len(split.class_names), reduce_zero=reduce_zero)
+
+
+def _blank(*shapes):
+  """A row of segmentation on canvases of these shapes, the label's last; all is valid, and no pixel has a label."""
+  *shapes, label = shapes
+  return {
+    "images": tuple(np.zeros((*shape, 3), np.uint8) for shape in shapes),
+    "sizes": tuple(map(np.int32, shapes)),
+    "label": np.full(label, dense.IGNORE, np.uint8),
+    "label_size": np.int32(label),
+  }
+
+
+ROWS = {"classification": Classification, "segmentation": Segmentation}
 
 
 def of(config: ml_collections.ConfigDict) -> Rows:

@@ -11,6 +11,9 @@ from mlpvision.data import image_files, pixels
 from mlpvision.data.image_files import ImageError
 from mlpvision.errors import UserError
 
+_HEAD = 2**16  # bytes of a JPEG that usually have all of its metadata
+_PNG_METADATA = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
+
 # EXIF orientation -> the upright image, as a view of the stored one.
 _UPRIGHT = {
   1: lambda a: a,
@@ -34,6 +37,30 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
   """(height, width) of an ordinary JPEG's upright image, from its header; None for anything else."""
   stored = _stored_size(data)
   return stored[::-1] if stored and _orientation(data) > 4 else stored
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+  """(height, width) of an upright image of any format, from its header. Raises ImageError if that is damaged."""
+  found = jpeg_size(data)
+  if found is None:
+    image = image_files.opened(data, "the image")
+    # Pillow would decode a PNG to look for metadata behind its pixels.
+    is_plain = image.format == "PNG" and not any(mark in data for mark in _PNG_METADATA)
+    found = image.size if not is_plain and image_files.orientation(image) > 4 else image.size[::-1]
+  return found
+
+
+def file_size(path: str | os.PathLike) -> tuple[int, int]:
+  """As `upright_size`, of a file, of which only the beginning is read if it is a JPEG."""
+  data = image_files.read(path, _HEAD)
+  if len(data) == _HEAD:
+    try:
+      if data.startswith(b"\xff\xd8"):
+        return upright_size(data)
+    except ImageError:  # its metadata are longer
+      pass
+    data = image_files.read(path)
+  return upright_size(data)
 
 
 def decode_jpeg(data: bytes, reduction: int = 1) -> np.ndarray | None:

