@@ -78,7 +78,7 @@ def make(
 
   def open_split(split):
     known = {found.name: found for found in opened}
-    return known.get(f"{name}:{split}") or datasets.open_split(name, split, config.data.data_dir)
+    return known.get(f"{name}:{split}") or datasets.of(config, split, name)
 
   kind, split = EVALUATORS[entry["type"]], open_split(entry.get("split") or config.data.eval_split)
   if kind is FewShot:  # fits its own head, so classes need not match

@@ -58,9 +58,7 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
 
   Raises UserError: an invalid dataset, mesh, batch size, duration, optimizer, model or source of a warm start.
   """
-  data = config.data
-  train_split = datasets.open_split(data.name, data.train_split, data.data_dir)
-  eval_split = datasets.open_split(data.name, data.eval_split, data.data_dir)
+  train_split, eval_split = (datasets.of(config, split) for split in (config.data.train_split, config.data.eval_split))
   _check_classes(train_split)
   eval_split, note = datasets.with_classes(eval_split, train_split.class_names, train_split.name)
   basis = _basis(config, len(train_split))
@@ -183,7 +181,7 @@ def _check_classes(split):
   if split.multi_label:
     raise UserError(f"{split.name} has several labels per image: it is for evaluation only")
   if len(split.class_names) < 2:
-    raise UserError(f"{split.name} has only one class, {split.class_names[0]}; a classifier needs two")
+    raise UserError(f"{split.name} has only one class, {split.class_names[0]}; training needs two")
 
 
 def _check_batch(config, shards):
