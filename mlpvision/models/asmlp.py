@@ -1,12 +1,12 @@
 """AS-MLP (Lian et al., arXiv 2107.08391; ICLR 2022); follows the official implementation (svip-lab/AS-MLP)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import forms, layers
+from mlpvision.models import canvas, forms, layers
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP_CONV1X1, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
@@ -23,6 +23,7 @@ class AxialShift(nn.Module):
 
   connection: "parallel" adds the horizontal and the vertical branch, as in the paper; "serial" applies the vertical
     branch to the result of the horizontal one, with the same norms and activations (the paper gives no details).
+  cells: valid rows and columns of x, see `canvas`. The norms leave out the rest, and shifts move zeros in from there.
   """
 
   shift_size: int
@@ -32,22 +33,23 @@ class AxialShift(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, cells: jax.Array | None = None) -> jax.Array:
     channels = x.shape[-1]
+    mask = canvas.mask(x.shape, cells)
 
     def shifted(y, axis, name):
       def product(y, kernel, *_, **__):
         return shifted_product(y, kernel, self.shift_size, axis, self.padding, self.dilation)
 
-      return forms.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(y))
+      return forms.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(canvas.masked(y, cells)))
 
     x = _dense(channels, channels, self.dtype, "conv1")(x)
-    x = forms.gelu(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x))
+    x = forms.gelu(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask))
     if self.connection == "parallel":
       x = shifted(x, 2, "conv2_1") + shifted(x, 1, "conv2_2")
     else:
       x = shifted(shifted(x, 2, "conv2_1"), 1, "conv2_2")
-    x = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x, mask)
     return _dense(channels, channels, self.dtype, "conv3")(x)
 
 
@@ -64,12 +66,13 @@ class ASBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
     drop_path = layers.DropPath(self.drop_path)
-    y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x)
+    mask = canvas.mask(x.shape, cells)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
-    x = x + drop_path(shift(y), train)
-    y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x)
+    x = x + drop_path(shift(y, cells), train)
+    y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x, mask)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
@@ -77,25 +80,27 @@ class ASBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-  """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], H and W even.
+  """Halves the map, doubles the channels; [B, H, W, C] -> [B, H/2, W/2, 2C], odd sides zero-padded by 1.
 
   The original gathers four neighbors into 4C channels before the norm and the projection. Here they are not moved: the
-  norm gives the same result on the map, and the projection is a product over neighbors and channels.
+  norm gives the same result on the map, and the projection is a product over neighbors and channels. The norm's
+  statistics include the zeros that pad an odd map, as in the original segmentation code (AS-MLP-Semantic-Segmentation).
   """
 
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, cells: jax.Array | None = None) -> jax.Array:
+    x = canvas.padded(canvas.masked(x, cells), 2)
     batch, height, width, channels = x.shape
-    if height % 2 or width % 2:
-      raise ValueError(f"a map of {height}x{width} cannot be halved: AS-MLP needs image sides divisible by 32")
+    mask = canvas.mask((batch, height // 2, width // 2, 1), canvas.cells(cells, 2))
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
 
     def of_neighbors(values):  # stored as [column, row, channel]: even-even, odd-even, even-odd, odd-odd (row, column)
       return values.reshape(2, 2, channels).swapaxes(0, 1)[:, None]
 
-    x = layers.GroupNorm1(4 * channels, of_neighbors, dtype=self.dtype, name="norm")(x)
+    mask = None if mask is None else mask[:, :, None, :, None]
+    x = layers.GroupNorm1(4 * channels, of_neighbors, dtype=self.dtype, name="norm")(x, mask)
     return _Reduction(2 * channels, self.dtype, name="reduction")(x)
 
 
@@ -114,7 +119,7 @@ class _Reduction(nn.Module):
 
 
 class ASMLP(layers.Backbone):
-  """AS-MLP, a pyramid of four stages, for image sides divisible by 32.
+  """AS-MLP, a pyramid of four stages; logits are for image sides divisible by 32, `features` for any size.
 
   Attributes, in addition to those of every `Backbone`:
     patch_size: 4 in all variants.
@@ -126,6 +131,9 @@ class ASMLP(layers.Backbone):
     connection: "parallel" or "serial", see `AxialShift`.
   """
 
+  any_size: ClassVar[bool] = True
+  map_norm: ClassVar[str] = "group"
+
   patch_size: int = 4
   hidden_dim: int = 96
   depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -136,19 +144,33 @@ class ASMLP(layers.Backbone):
   connection: str = "parallel"
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    return_features: bool = False,
+    sizes: jax.Array | None = None,
+  ) -> layers.Outputs:
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
-    x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x)
+    height, width = images.shape[1:3]
+    if not return_features and (height % self.size_divisor or width % self.size_divisor):
+      raise ValueError(f"images of {height}x{width}: AS-MLP needs image sides divisible by {self.size_divisor}")
+    if sizes is not None and self.padding != "zero":
+      raise ValueError(f"shifts with {self.padding!r} padding cannot end at an image's size: set padding='zero'")
+    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
+    cells = canvas.cells(sizes, self.patch_size)
+    x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x, canvas.mask(x.shape, cells))
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, depth in enumerate(self.depths):
       if stage:
-        x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
+        x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x, cells)
+        cells = canvas.cells(cells, 2)
       for i in range(depth):
-        x = self.block(ASBlock, f"stage_{stage}_block_{i}", drop_path=next(rates))(x, train)
+        x = self.block(ASBlock, f"stage_{stage}_block_{i}", drop_path=next(rates))(x, train, cells)
       maps.append(x)
     if return_features:
       return tuple(maps)

@@ -20,7 +20,9 @@ REMAT = ("none", "block", "preactivations")
 
 
 def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
-  """Applies a remat policy to a block module, called as block(x, train). The results do not change.
+  """Applies a remat policy to a block module, called as block(x, train, ...). The results do not change.
+
+  The gradient is that of x and the parameters alone; arguments after x must not depend on what is differentiated.
 
   With any policy, blocks share no work in the backward pass on CPU; this requires `models.compiler_options`.
 
@@ -41,8 +43,8 @@ def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
   class Block(block):
     """`block` with a stored gradient of x."""
 
-    def __call__(self, x, train):
-      return super().__call__(stored_gradient(x), train)
+    def __call__(self, x, *arguments):
+      return super().__call__(stored_gradient(x), *arguments)
 
   return Block
 
@@ -53,9 +55,9 @@ def _recomputed(block, policy):
   class Block(block):
     """`block` with a backward pass that starts from what the policy keeps."""
 
-    def __call__(self, x, train):
+    def __call__(self, x, *arguments):
       def plain(module, x):
-        return block.__call__(module, x, train)
+        return block.__call__(module, x, *arguments)
 
       def forward(module, x):
         return nn.vjp(nn.remat(plain, prevent_cse=False, policy=keep), module, x)
@@ -183,20 +185,33 @@ def layer_norm(
   return (centered * (gain * scale) + bias).astype(dtype)
 
 
-def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any) -> jax.Array:
+def group_norm(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any, mask: jax.Array | None = None
+) -> jax.Array:
   """(x - E[x]) / sqrt(Var[x] + epsilon) * scale + bias, E and Var over all axes but the first; in `dtype`.
+
+  mask: bool [B, ...] that broadcasts against x; E and Var are over the values where it is True.
 
   Applied as one affine map per example and channel, x * gain + (bias - E[x] * gain), to save a pass over the map.
   """
-  axes = tuple(range(1, x.ndim))
+  mean_of = functools.partial(_mean_of_example, mask=mask)
   wide = x.astype(jnp.float32)
-  mean = saved(wide.mean(axes, keepdims=True))
+  mean = saved(mean_of(wide))
   if x.dtype == jnp.bfloat16:  # one pass for both; E[x^2] - E[x]^2 loses less precision than rounding x has lost
-    variance = saved(jnp.maximum(0.0, jnp.square(wide).mean(axes, keepdims=True) - jnp.square(mean)))
+    variance = saved(jnp.maximum(0.0, mean_of(jnp.square(wide)) - jnp.square(mean)))
   else:  # the derivative with respect to this mean is zero; XLA would compute it with a pass over the map
-    variance = saved(jnp.square(wide - lax.stop_gradient(mean)).mean(axes, keepdims=True))
+    variance = saved(mean_of(jnp.square(wide - lax.stop_gradient(mean))))
   gain = scale * lax.rsqrt(variance + epsilon)
   return (wide * gain + (bias - mean * gain)).astype(dtype)
+
+
+def _mean_of_example(x, mask):
+  """[B, ...] -> [B, 1, ...]; 0 for an example whose mask is False everywhere."""
+  axes = tuple(range(1, x.ndim))
+  if mask is None:
+    return x.mean(axes, keepdims=True)
+  count = mask.sum(axes, keepdims=True) * (x.size // mask.size)
+  return jnp.where(mask, x, 0.0).sum(axes, keepdims=True) / jnp.maximum(count, 1)
 
 
 def affine(
@@ -263,15 +278,20 @@ def group_masks(shape: tuple[int, ...], groups: Groups) -> list[tuple[tuple[int,
   return masks
 
 
-def inside(shape: tuple[int, ...], offset: tuple[int, int]) -> jax.Array:
-  """bool [1, H, W, 1]: whether position (y - dy, x - dx) is inside the map."""
+def inside(shape: tuple[int, ...], offset: tuple[int, int], cells: jax.Array | None = None) -> jax.Array:
+  """bool [1, H, W, 1]: whether position (y - dy, x - dx) is inside the map.
+
+  cells: int [B, 2], rows and columns of each example that count as inside; the result is then [B, H, W, 1].
+  """
   (dy, dx), (_, height, width, _) = offset, shape
   y = lax.broadcasted_iota(jnp.int32, (1, height, width, 1), 1) - dy
   x = lax.broadcasted_iota(jnp.int32, (1, height, width, 1), 2) - dx
+  if cells is not None:
+    height, width = (cells[:, axis, None, None, None] for axis in (0, 1))
   return (y >= 0) & (y < height) & (x >= 0) & (x < width)
 
 
-def has_source(shape: tuple[int, ...], groups: Groups) -> jax.Array:
-  """bool [1, H, W, C]: whether each channel's source is inside the map."""
-  masks = [in_group & inside(shape, offset) for offset, in_group in group_masks(shape, groups)]
+def has_source(shape: tuple[int, ...], groups: Groups, cells: jax.Array | None = None) -> jax.Array:
+  """bool [1, H, W, C], or [B, H, W, C] with `cells`: whether each channel's source is inside the map, see `inside`."""
+  masks = [in_group & inside(shape, offset, cells) for offset, in_group in group_masks(shape, groups)]
   return functools.reduce(jnp.logical_or, masks)

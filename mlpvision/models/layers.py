@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
@@ -12,7 +12,7 @@ import jax
 from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
-from mlpvision.models import forms
+from mlpvision.models import canvas, forms
 
 # PyTorch's default for linear and convolution layers, kernels and biases: uniform within +-1 / sqrt(fan_in).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -131,7 +131,8 @@ class LayerNorm(nn.Module):
 class GroupNorm1(nn.Module):
   """GroupNorm (arXiv 1803.08494) with one group: normalizes each example over all positions and channels.
 
-  [B, ..., C] -> the same shape in `dtype`, with the values and parameters of nn.GroupNorm.
+  [B, ..., C] -> the same shape in `dtype`, with the values and parameters of nn.GroupNorm. A mask, bool and
+  broadcasting against the input, restricts the statistics to positions where it is True.
 
   features: number of scales and biases; None for C.
   arrange: maps scales and biases to an array that broadcasts against the input.
@@ -143,9 +144,9 @@ class GroupNorm1(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     scale, bias = map(self.arrange, _scale_and_bias(self, self.features or x.shape[-1]))
-    return forms.group_norm(x, scale, bias, self.epsilon, self.dtype)
+    return forms.group_norm(x, scale, bias, self.epsilon, self.dtype, mask)
 
 
 class Affine(nn.Module):
@@ -220,7 +221,14 @@ class Backbone(nn.Module):
     dropout: after both layers of every MLP or channel MLP; 0 in the papers of the MLP families.
     remat: what the backward pass recomputes: "none", "block" or "preactivations", see `forms.remat`.
     dtype: of the computation; parameters and logits are float32.
+
+  Of the class:
+    any_size: whether the parameters fit images of any size.
+    map_norm: the norm that suits this family's maps, "layer" or "group" (one group), see `pyramid.Pyramid`.
   """
+
+  any_size: ClassVar[bool] = False
+  map_norm: ClassVar[str] = "layer"
 
   num_classes: int | None = 1000
   drop_path: float = 0.0
@@ -239,12 +247,31 @@ class Backbone(nn.Module):
     """Both sides of an image must be multiples of this."""
     return self.feature_strides[-1]
 
-  def features(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, ...]:
-    """One map per stage, ([B, H/stride, W/stride, channels], ...).
+  def features(
+    self, images: jax.Array, *, train: bool = False, sizes: jax.Array | None = None
+  ) -> tuple[jax.Array, ...]:
+    """One map per stage, ([B, H/stride, W/stride, channels], ...), sides rounded up.
 
     A plain stack returns the output of its last norm, if it has one, without the class token. A pyramid returns each
     stage's output before it is merged.
+
+    Args:
+      images: float [B, H, W, 3], normalized. If the family takes any size, zeros pad them to whole patches.
+      train: whether drop path and dropout act.
+      sizes: int [B, 2], height and width of each image in the top left corner of its canvas. The maps then equal those
+        of the image alone: in its ceil(size / stride) rows and columns, whatever the canvas holds beyond it. Their
+        values beyond are unspecified. None: the image fills the canvas.
+
+    Raises:
+      ValueError: sizes for a family whose parameters fix the number of patches; images that do not fit.
     """
+    if self.any_size:
+      return self(canvas.padded(images, self.patch_size), train=train, return_features=True, sizes=sizes)
+    if sizes is not None:
+      raise ValueError(
+        f"{type(self).__name__} cannot leave out a part of its canvas: its layers over the patches, or its position"
+        " embedding, see all of it. Use images that fill the canvas, without `sizes`"
+      )
     return self(images, train=train, return_features=True)
 
   def block(self, module: type[nn.Module], name: str, **options: Any) -> nn.Module:

@@ -1,11 +1,11 @@
 """S2-MLP (Yu et al., arXiv 2106.07477; WACV 2022). No official code or weights were released."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 import jax
 
-from mlpvision.models import forms, layers
+from mlpvision.models import canvas, forms, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.shift import spatial_shift
 
@@ -41,7 +41,7 @@ class S2Block(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
     dense = dict(kernel_init=_INIT, dtype=self.dtype)
     channels = x.shape[-1]
     drop_path = layers.DropPath(self.drop_path)
@@ -54,7 +54,7 @@ class S2Block(nn.Module):
 
     def spatial(y):
       y = forms.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))
-      y = spatial_shift(y, self.directions, self.border)
+      y = spatial_shift(y, self.directions, self.border, cells)
       return layers.Dense(channels, **dense, name="spatial_fc2")(y)
 
     def channel(y):
@@ -82,6 +82,8 @@ class S2MLP(layers.Backbone):
   every layer norm, also the stem's (initial scale 1). The paper does not state layer norm's epsilon; it is DeiT's 1e-6.
   """
 
+  any_size: ClassVar[bool] = True
+
   patch_size: int = 16
   num_blocks: int = 12
   hidden_dim: int = 768
@@ -94,15 +96,23 @@ class S2MLP(layers.Backbone):
   stem_norm: str = "layer"
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    return_features: bool = False,
+    sizes: jax.Array | None = None,
+  ) -> layers.Outputs:
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")
     stem = dict(kernel_init=_INIT, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
+    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
+    cells = canvas.cells(sizes, self.patch_size)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = self.block(S2Block, f"block_{i}", drop_path=rate)(x, train)
+      x = self.block(S2Block, f"block_{i}", drop_path=rate)(x, train, cells)
     if return_features:
       return (x,)
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)

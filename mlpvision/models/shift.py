@@ -36,7 +36,10 @@ PADDINGS = ("zero", "circular", "reflect", "replicate")
 
 
 def spatial_shift(
-  x: jax.Array, directions: str | Sequence[tuple[int, int]] = "four", border: str = "keep"
+  x: jax.Array,
+  directions: str | Sequence[tuple[int, int]] = "four",
+  border: str = "keep",
+  cells: jax.Array | None = None,
 ) -> jax.Array:
   """S2-MLP's spatial shift (arXiv 2106.07477, Algorithm 1 and Eq. 3).
 
@@ -45,6 +48,7 @@ def spatial_shift(
     directions: a name in `DIRECTIONS`, or a sequence of (dy, dx); one equal group of channels for each.
     border: the value at a position whose source is outside the map. "keep": its own value, as in Algorithm 1, which
       only overwrites the interior. "zero": 0, as in the depthwise convolution that the paper describes.
+    cells: int [B, 2], rows and columns of each example in the map, see `canvas`; the map ends there.
 
   Returns:
     [B, H, W, C]. At (y, x), a group with direction (dy, dx) has the value of (y - dy, x - dx).
@@ -58,7 +62,11 @@ def spatial_shift(
   if x.shape[-1] % len(offsets):
     raise ValueError(f"{x.shape[-1]} channels are not divisible into {len(offsets)} equal groups ({directions=})")
   width = x.shape[-1] // len(offsets)
-  return _shift(x, tuple((offset, width) for offset in offsets), border)
+  groups = tuple((offset, width) for offset in offsets)
+  shifted = _shift(x, groups, border)
+  if cells is None:
+    return shifted
+  return jnp.where(forms.has_source(x.shape, groups, cells), shifted, x if border == "keep" else jnp.zeros_like(x))
 
 
 def resolve_directions(directions: str | Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

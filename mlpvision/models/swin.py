@@ -1,29 +1,31 @@
 """Swin Transformer (Liu et al., arXiv 2103.14030); follows the official implementation and timm."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import canvas, layers
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
 
 _INIT = nn.initializers.normal(0.02)
+WINDOW_PADDINGS = ("after_shift", "before_shift")
 
 
 class SwinBlock(nn.Module):
   """x + WindowAttention(norm(x)), then x + MLP(norm(x)) (Sec. 3.2, Eq. 3); [B, H, W, C] -> [B, H, W, C].
 
   shifted: the windows are shifted cyclically, down and right by half a window (Fig. 4).
-
-  Along an axis no longer than the window, the window shrinks to the map and is not shifted. Otherwise, zeros pad the
-  map to whole windows after the norm; as in the original, attention includes the padding.
+  window_padding: see `Swin`. After the norm, zeros pad the map to whole windows; as in the originals, attention
+    includes the padding.
+  cells: valid rows and columns of x, see `canvas`.
   """
 
   num_heads: int
   window_size: int
+  window_padding: str
   shifted: bool
   mlp_ratio: float
   drop_path: float
@@ -31,31 +33,35 @@ class SwinBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
-    x = x + drop_path(self._attend(layers.LayerNorm(**norm, name="norm1")(x), train), train)
+    y = canvas.masked(layers.LayerNorm(**norm, name="norm1")(x), cells)
+    x = x + drop_path(self._attend(y, train, cells), train)
     y = layers.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
     return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
 
-  def _attend(self, x, train):
-    map_size = x.shape[1:3]
-    window = tuple(min(size, self.window_size) for size in map_size)
-    shift = tuple(w // 2 if self.shifted and size > w else 0 for size, w in zip(map_size, window, strict=True))
-    padding = tuple(-size % w for size, w in zip(map_size, window, strict=True))
+  def _attend(self, x, train, cells):
+    map_size, before = x.shape[1:3], self.window_padding == "before_shift"
+    window = tuple(self.window_size if before else min(size, self.window_size) for size in map_size)
+    is_shifted = [self.shifted and (before or size > w) for size, w in zip(map_size, window, strict=True)]
+    shift = tuple(w // 2 if s else 0 for s, w in zip(is_shifted, window, strict=True))
+    padded_size = [size + -size % w for size, w in zip(map_size, window, strict=True)]
     table_size = 2 * self.window_size - 1
     table = self.param("relative_position_bias", _INIT, (table_size, table_size, self.num_heads))
     bias = _relative_position_bias(table, window)
+    if before:
+      x = canvas.padded(x, window)
     if any(shift):
-      bias = bias + _region_mask([size + p for size, p in zip(map_size, padding, strict=True)], window, shift)
+      bias = bias + _region_mask(padded_size, window, shift, cells)
       x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
-    x = jnp.pad(x, ((0, 0), (0, padding[0]), (0, padding[1]), (0, 0)))
-    padded_size = x.shape[1:3]
+    x = canvas.padded(x, window)
     attention = layers.Attention(self.num_heads, self.dropout, _INIT, self.dtype, name="attention")
-    x = attention(_to_windows(x, window), train, bias)
-    x = _from_windows(x, window, padded_size)[:, : map_size[0], : map_size[1]]
-    return jnp.roll(x, shift, (1, 2))
+    x = _from_windows(attention(_to_windows(x, window), train, bias), window, padded_size)
+    if before:
+      return jnp.roll(x, shift, (1, 2))[:, : map_size[0], : map_size[1]]
+    return jnp.roll(x[:, : map_size[0], : map_size[1]], shift, (1, 2))
 
 
 def _to_windows(x, window):
@@ -85,16 +91,25 @@ def _relative_position_bias(table, window):
   return bias.reshape(tokens, tokens, -1).transpose(2, 0, 1)
 
 
-def _region_mask(map_size, window, shift):
-  """[number of windows, 1, N, N]: -100 for two positions that only the cyclic shift put in one window, 0 otherwise."""
+def _region_mask(map_size, window, shift, cells):
+  """[number of windows, 1, N, N]: -100 for two positions that only the cyclic shift put in one window, 0 otherwise.
+
+  With cells [B, 2], [B, number of windows, 1, N, N]: the map of an example also ends where its last whole window ends.
+  """
 
   def region(size, w, s):
     position = jnp.arange(size)
     return jnp.where(position < size - w, 0, jnp.where(position < size - s, 1, 2)) if s else 0 * position
 
   rows, columns = map(region, map_size, window, shift)
-  regions = _to_windows((3 * rows[:, None] + columns)[None, :, :, None], window)[0]
-  return jnp.where(regions == regions.swapaxes(1, 2), 0.0, -100.0)[:, None]
+  regions = (3 * rows[:, None] + columns)[None, :, :, None]
+  if cells is None:
+    regions = _to_windows(regions, window)[0]
+    return jnp.where(regions == regions.swapaxes(1, 2), 0.0, -100.0)[:, None]
+  ends = canvas.cells(cells, jnp.asarray(window)) * jnp.asarray(window)
+  outside = jnp.roll(~canvas.mask((1, *map_size, 1), ends), (-shift[0], -shift[1]), (1, 2))
+  regions = _to_windows(jnp.where(outside, 9, regions), window)
+  return jnp.where(regions == regions.swapaxes(2, 3), 0.0, -100.0)[:, :, None]
 
 
 class PatchMerging(nn.Module):
@@ -103,8 +118,8 @@ class PatchMerging(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+  def __call__(self, x: jax.Array, cells: jax.Array | None = None) -> jax.Array:
+    x = canvas.padded(canvas.masked(x, cells), 2)
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
     # The original order of the four neighbors (row, column): even-even, odd-even, even-odd, odd-odd.
@@ -115,7 +130,7 @@ class PatchMerging(nn.Module):
 
 
 class Swin(layers.Backbone):
-  """Swin Transformer, a pyramid of four stages, for any image size that patch_size divides.
+  """Swin Transformer, a pyramid of four stages; logits are for image sides that patch_size divides.
 
   Attributes, in addition to those of every `Backbone`:
     patch_size: 4 in all variants.
@@ -123,17 +138,24 @@ class Swin(layers.Backbone):
     depths: blocks per stage; every second block has shifted windows.
     num_heads: per stage.
     window_size: side of the attention windows; 7 for 224 pixels, 12 for 384.
+    window_padding: how windows cover a map that they do not divide. "after_shift", as in timm: zeros pad the map after
+      the cyclic shift, and along an axis no longer than the window, the window shrinks to the map and is not shifted.
+      "before_shift", as in the official detection and segmentation code: zeros pad the map before the shift, windows
+      keep their size, and those of every second block are always shifted. `features` with `sizes` requires it.
     mlp_ratio: hidden width of the MLPs / channels.
     dropout: also after the patch embedding and the projection of the attention; 0 in the paper.
 
   A window that shrinks to a small map uses the center of its table of biases; timm's table is smaller there.
   """
 
+  any_size: ClassVar[bool] = True
+
   patch_size: int = 4
   hidden_dim: int = 96
   depths: tuple[int, ...] = (2, 2, 6, 2)
   num_heads: tuple[int, ...] = (3, 6, 12, 24)
   window_size: int = 7
+  window_padding: str = "after_shift"
   mlp_ratio: float = 4.0
 
   @property
@@ -142,21 +164,34 @@ class Swin(layers.Backbone):
     return self.patch_size
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
-    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
+  def __call__(
+    self,
+    images: jax.Array,
+    *,
+    train: bool = False,
+    return_features: bool = False,
+    sizes: jax.Array | None = None,
+  ) -> layers.Outputs:
+    """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if len(self.num_heads) != len(self.depths):
       raise ValueError(f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage")
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
+    if self.window_padding not in WINDOW_PADDINGS:
+      raise ValueError(f"unknown window_padding {self.window_padding!r}; one of {', '.join(WINDOW_PADDINGS)}")
+    if sizes is not None and self.window_padding != "before_shift":
+      raise ValueError("Swin's features with sizes require window_padding='before_shift'")
+    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
     x = layers.Dropout(self.dropout)(x, train)
+    cells = canvas.cells(sizes, self.patch_size)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, depth in enumerate(self.depths):
       if stage:
-        x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x)
+        x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x, cells)
+        cells = canvas.cells(cells, 2)
       for i in range(depth):
         options = dict(num_heads=self.num_heads[stage], shifted=i % 2 == 1, drop_path=next(rates))
-        x = self.block(SwinBlock, f"stage_{stage}_block_{i}", **options)(x, train)
+        x = self.block(SwinBlock, f"stage_{stage}_block_{i}", **options)(x, train, cells)
       maps.append(x)
     if return_features:
       return tuple(maps)
@@ -224,4 +259,4 @@ def _names(name, merging, head):
 
 _TABLES = (_names("timm", "layers.{s+1}", "head.fc"), _names("official", "layers.{s}", "head"))
 
-FAMILY = Family(Swin, VARIANTS, _arguments, block=_BLOCK, tables=_TABLES)
+FAMILY = Family(Swin, VARIANTS, _arguments, block=_BLOCK, dense=dict(window_padding="before_shift"), tables=_TABLES)

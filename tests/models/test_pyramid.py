@@ -1,0 +1,215 @@
+"""Maps for dense prediction: images of any size, also in a larger canvas, and the four maps of `Pyramid`."""
+
+import functools
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlpvision import models
+from mlpvision.models import asmlp, pyramid, swin
+
+_STAGES = dict(hidden_dim=8, depths=(1, 1, 1, 1))
+_MODELS = {
+  "asmlp_tiny": _STAGES,
+  "asmlp_small": dict(**_STAGES, shift_size=3, connection="serial", remat="preactivations"),
+  "swin_tiny": dict(hidden_dim=8, depths=(1, 2, 1, 2), num_heads=(1, 2, 2, 2), window_size=3),
+  "s2mlp_wide": dict(patch_size=16, num_blocks=1, hidden_dim=16),
+  "s2mlp_deep": dict(patch_size=8, num_blocks=1, hidden_dim=16, border="zero"),
+}
+_SIZES, _CANVAS = ((96, 160), (90, 131)), (160, 224)
+
+
+def _create(name, **options):
+  (family,) = [family for family in models.FAMILIES if name in family.variants]
+  return models.create(name, num_classes=None, **family.dense, **options)
+
+
+def _random(tree):
+  """All values are random, because a parameter of zeros or ones could go unnoticed."""
+  random = np.random.default_rng(0)
+  return jax.tree.map(lambda x: 0.4 * random.standard_normal(x.shape, np.float32), tree)
+
+
+def _maps(model, params, images, sizes=None):
+  """(the backbone's maps, the pyramid's)."""
+  maps = model.apply({"params": params["backbone"]}, images, sizes=sizes, method="features")
+  head = pyramid.Pyramid(model.feature_strides, model.map_norm)
+  return maps, head.apply({"params": params["pyramid"]}, maps, sizes)
+
+
+def _params(model):
+  shapes = jax.eval_shape(
+    functools.partial(model.init, method="features"), jax.random.key(0), jnp.zeros((1, 64, 64, 3))
+  )
+  maps = jax.eval_shape(lambda p, x: model.apply(p, x, method="features"), shapes, jnp.zeros((1, 64, 64, 3)))
+  head = pyramid.Pyramid(model.feature_strides, model.map_norm)
+  return _random(
+    {"backbone": shapes["params"], "pyramid": jax.eval_shape(head.init, jax.random.key(0), maps)["params"]}
+  )
+
+
+@pytest.mark.parametrize("name", _MODELS)
+def test_an_image_in_a_canvas_has_the_maps_of_the_image_alone(name):
+  """In all stages and through the pyramid; what lies beyond the image changes nothing and gets no gradient."""
+  model = _create(name, **_MODELS[name])
+  params = _params(model)
+  images = np.random.default_rng(1).standard_normal((2, *_CANVAS, 3), np.float32)
+  alone = [images[i : i + 1, :height, :width] for i, (height, width) in enumerate(_SIZES)]
+
+  def run(params, images, alone):
+    in_canvas, pull_back = jax.vjp(lambda x: _maps(model, params, x, jnp.asarray(_SIZES)), images)
+    # The gradient of large patches is slow on CPU.
+    gradients = pull_back(jax.tree.map(jnp.cos, in_canvas)) if model.patch_size < 16 else ()
+    return in_canvas, gradients, [_maps(model, params, x) for x in alone]
+
+  in_canvas, gradients, expected = jax.jit(run)(params, images, alone)
+  for i, (height, width) in enumerate(_SIZES):
+    for strides, found, maps in zip((model.feature_strides, pyramid.STRIDES), in_canvas, expected[i], strict=True):
+      assert len(found) == len(maps) == len(strides)
+      for stride, x, wanted in zip(strides, found, maps, strict=True):
+        rows, columns = -(-height // stride), -(-width // stride)
+        assert goldens.relative_error(x[i, :rows, :columns], wanted[0, :rows, :columns]) < 1e-5
+    for stride, x in zip(pyramid.STRIDES, in_canvas[1], strict=True):
+      beyond = np.array(x[i])
+      beyond[: -(-height // stride), : -(-width // stride)] = 0
+      assert not beyond.any()
+    if gradients:
+      (gradient,) = gradients
+      assert 0 < np.abs(gradient[i, :height, :width]).max() < np.inf
+      assert not gradient[i, height:].any()
+      assert not gradient[i, :, width:].any()
+
+
+def _attention(params, x, heads, window, shift):
+  """Swin's window attention of a map [H, W, C], in plain loops: zeros pad it, then the windows are shifted.
+
+  Follows Swin's detection code in words: a query sees the keys of its window that the cyclic shift did not bring there.
+  """
+  height, width, channels = x.shape
+  whole = [-(-size // window) * window for size in (height, width)]
+  padded = np.zeros((*whole, channels))
+  padded[:height, :width] = x
+  qkv = padded @ params["attention"]["qkv"]["kernel"] + params["attention"]["qkv"]["bias"]
+  query, key, value = np.moveaxis(qkv.reshape(*whole, 3, heads, channels // heads), 2, 0)
+  out = np.zeros((height, width, heads, channels // heads))
+
+  def window_of(position, size):
+    """Its number after the shift to lower positions, and whether it then passed the border."""
+    moved = (position - shift) % size
+    return moved // window, position < shift
+
+  for y, x in np.ndindex(height, width):
+    keys = [
+      (r, c)
+      for r, c in np.ndindex(*whole)
+      if window_of(r, whole[0]) == window_of(y, whole[0]) and window_of(c, whole[1]) == window_of(x, whole[1])
+    ]
+    for head in range(heads):
+      scores = [
+        query[y, x, head] @ key[r, c, head] * (channels // heads) ** -0.5
+        + params["relative_position_bias"][y - r + window - 1, x - c + window - 1, head]
+        for r, c in keys
+      ]
+      weights = np.exp(scores - np.max(scores))
+      out[y, x, head] = sum(w * value[r, c, head] for w, (r, c) in zip(weights / weights.sum(), keys, strict=True))
+  return (
+    out.reshape(height, width, channels) @ params["attention"]["proj"]["kernel"] + params["attention"]["proj"]["bias"]
+  )
+
+
+@pytest.mark.parametrize(("size", "shifted"), [((5, 8), True), ((5, 8), False), ((3, 2), True)])
+def test_windows_of_dense_prediction_are_those_of_swins_detection_code(size, shifted):
+  options = dict(num_heads=2, window_size=4, window_padding="before_shift", drop_path=0.0, dropout=0.0)
+  block = swin.SwinBlock(**options, shifted=shifted, mlp_ratio=1.0, dtype=jnp.float32)
+  x = np.random.default_rng(3).standard_normal((1, *size, 8), np.float32)
+  params = _random(jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))["params"])
+  params["channel_mixing"] = jax.tree.map(np.zeros_like, params["channel_mixing"])
+  normed = (x[0] - x[0].mean(-1, keepdims=True)) / np.sqrt(x[0].var(-1, keepdims=True) + 1e-5)
+  normed = normed * params["norm1"]["scale"] + params["norm1"]["bias"]
+  expected = x[0] + _attention(params, normed, heads=2, window=4, shift=2 if shifted else 0)
+  found = jax.jit(lambda p, x: block.apply({"params": p}, x, False))(params, x)
+  np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_sizes_nothing_is_masked_or_padded():
+  model = _create("asmlp_tiny", **_STAGES, shift_size=1)
+  params, images = _params(model), jnp.zeros((1, 64, 64, 3))
+  plain, masked = (
+    str(jax.make_jaxpr(functools.partial(_maps, model))(params, images, sizes))
+    for sizes in (None, jnp.full((1, 2), 64))
+  )
+  for operation in ("select_n", " pad[", "iota"):
+    assert operation not in plain
+  assert "select_n" in masked
+
+
+@pytest.mark.parametrize(("stride", "widths"), [(4, (16,) * 4), (8, (8, 16, 16, 16)), (32, (2, 4, 8, 16))])
+def test_one_map_becomes_four(stride, widths):
+  x = jax.ShapeDtypeStruct((2, 96 // stride, 160 // stride, 16), jnp.bfloat16)
+  head = pyramid.Pyramid((stride,), dtype=jnp.bfloat16)
+  maps, variables = jax.eval_shape(lambda x: head.init_with_output(jax.random.key(0), (x,)), x)
+  assert [m.shape for m in maps] == [(2, 96 // s, 160 // s, c) for s, c in zip(pyramid.STRIDES, widths, strict=True)]
+  assert {m.dtype for m in maps} == {jnp.dtype(jnp.bfloat16)}
+  assert {"norm0", "norm1", "norm2", "norm3"} <= variables["params"].keys()
+
+
+def test_upsampling_is_a_transposed_convolution():
+  layer = pyramid.Upsampling(3)
+  x = np.random.default_rng(0).standard_normal((1, 2, 3, 4), np.float32)
+  params = _random(jax.eval_shape(layer.init, jax.random.key(0), x)["params"])
+  expected = np.zeros((1, 4, 6, 3))
+  for y, z, i, j in np.ndindex(2, 3, 2, 2):
+    expected[0, 2 * y + i, 2 * z + j] = x[0, y, z] @ params["kernel"][:, i, j] + params["bias"]
+  np.testing.assert_allclose(layer.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_higher_stride_keeps_the_largest_values():
+  x = np.random.default_rng(0).standard_normal((1, 3, 5, 8), np.float32)
+  head = pyramid.Pyramid((16,))
+  maps, _ = head.init_with_output(jax.random.key(0), (x,))
+  corner, edge = x[0, :2, :2].max((0, 1)), x[0, 2:, 4:].max((0, 1))
+  for found, expected in ((maps[3][0, 0, 0], corner), (maps[3][0, 1, 2], edge)):
+    np.testing.assert_allclose(found, (expected - expected.mean()) / expected.std(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("strides", [(14,), (64,), (4, 8), (8, 16, 32, 64)])
+def test_strides_without_a_pyramid_are_refused(strides):
+  with pytest.raises(ValueError, match=f"stride {strides[0]}.* must have strides 4, 8, 16 and 32"):
+    pyramid.check(strides)
+
+
+def test_odd_maps_are_padded_with_zeros_before_they_are_merged():
+  x = np.random.default_rng(0).standard_normal((1, 3, 5, 4), np.float32)
+  for merging in (asmlp.PatchMerging(jnp.float32), swin.PatchMerging(jnp.float32)):
+    even = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    padded, variables = merging.init_with_output(jax.random.key(0), even)
+    np.testing.assert_allclose(merging.apply(variables, x), padded, rtol=1e-5, atol=1e-6)
+
+
+def test_families_that_see_their_whole_canvas_refuse_sizes():
+  for family in models.FAMILIES:
+    assert family.module.any_size == (family.patches is None)
+    if not family.module.any_size:
+      model = models.create(next(iter(family.variants)))
+      with pytest.raises(ValueError, match="without `sizes`"):
+        model.features(jnp.zeros((1, 32, 32, 3)), sizes=jnp.zeros((1, 2), jnp.int32))
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "message"),
+  [
+    ("asmlp_tiny", {"padding": "circular"}, "padding='zero'"),
+    ("swin_tiny", {}, "window_padding='before_shift'"),
+    ("swin_tiny", {"window_padding": "first"}, "unknown window_padding 'first'"),
+  ],
+)
+def test_options_without_exact_features_are_refused(name, options, message):
+  model = models.create(name, **options)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(
+      lambda x: model.init(jax.random.key(0), x, sizes=jnp.asarray([[32, 32]]), method="features"),
+      jnp.zeros((1, 32, 32, 3)),
+    )
