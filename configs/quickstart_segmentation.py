@@ -1,6 +1,6 @@
 """Segments scenes of real handwritten digits that come with the installation: nothing is downloaded.
 
-  python train.py --config=configs/quickstart_segmentation.py --workdir=runs/segmentation
+python train.py --config=configs/quickstart_segmentation.py --workdir=runs/segmentation
 """
 
 from configs import default

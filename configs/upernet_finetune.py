@@ -4,8 +4,8 @@
     --config.data.name=folder:PATH --workdir=runs/segmenter
 
 PATH has train/images, train/labels, val/images, val/labels and classes.txt, see docs/datasets.md. WEIGHTS is a
-classifier's or a segmenter's workdir, a weight file or a name listed in docs/weights.md; NAME is the classifier's model,
-or any variant of the same family. "" trains from scratch.
+classifier's or a segmenter's workdir, a weight file or a name listed in docs/weights.md; NAME is the classifier's
+model, or any variant of the same family. "" trains from scratch.
 
 The recipe is that of `recipes.upernet` for 40 epochs of 512x512 crops, with 16 a step. For a few hundred images on one
 small machine: --config.data.batch_size=4 --config.data.image_size=256 --config.data.scale="(1024, 256)".

@@ -44,9 +44,8 @@ class Preprocessing:
       isinstance(n, numbers.Integral) and _is_between(n, 1, _MAX_IMAGE_SIZE) for n in sides
     ):
       raise ValueError(f"image_size={_text(self.image_size)}: must be in pixels, from 1 to {_MAX_IMAGE_SIZE}")
-    if self.scale is not None and not (
-      isinstance(self.scale, tuple | list) and len(self.scale) == 2 and all(_is_between(n, 1, _MAX_SCALE) for n in self.scale)
-    ):
+    sides = self.scale if isinstance(self.scale, tuple | list) else (self.scale,)
+    if self.scale is not None and not (len(sides) == 2 and all(_is_between(n, 1, _MAX_SCALE) for n in sides)):
       raise ValueError(f"scale={_text(self.scale)}: must be two numbers of pixels, from 1 to {_MAX_SCALE}")
 
   def __str__(self) -> str:

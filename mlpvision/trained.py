@@ -16,8 +16,8 @@ import numpy as np
 from mlpvision import augment, checkpoints, models, preprocessing as preprocessing_lib, tasks, weights
 from mlpvision.data import imagenet
 from mlpvision.errors import UserError
-from mlpvision.preprocessing import Preprocessing
 from mlpvision.models import layers
+from mlpvision.preprocessing import Preprocessing
 from mlpvision.weights import noted, shapes
 from mlpvision.weights.errors import shortened
 
@@ -105,6 +105,8 @@ class Trained:
       return self.config
     config = ml_collections.ConfigDict({"data": {}, "eval": {}})
     preprocessing_lib.write_to(config, self.preprocessing)
+    if self.task is tasks.segmentation and not self.model.backbone.any_size:
+      config.eval.update(mode="slide", stride=(2 * self.preprocessing.image_size // 3,) * 2)
     return config
 
   @functools.cached_property

@@ -111,33 +111,43 @@ class Segmentation(Rows):
   def evaluation(self, example: Mapping[str, Any], split: Any) -> dict[str, np.ndarray]:
     """A row of an evaluation batch."""
     image, labels = self._decoded(example, split)
-    sizes = self._sizes(labels.shape)
-    return {
-      "images": tuple(dense.canvas(dense.resize(image, size), canvases.shape(size)) for size in sizes),
-      "sizes": tuple(map(np.int32, sizes)),
-      "label": dense.canvas(labels, canvases.shape(labels.shape), dense.IGNORE),
-      "label_size": np.int32(labels.shape),
-    }
+    return {**unlabeled(image, self.config), "label": dense.canvas(labels, canvases.shape(labels.shape), dense.IGNORE)}
 
   def groups(self, split: Any) -> list[tuple[Sequence[int], dict[str, np.ndarray]]]:
     """One group for each combination of canvases; the largest first, so that too little memory is noticed at once."""
     indices = {}
     for index, size in enumerate(split.source.sizes.tolist()):
-      shapes = tuple(map(canvases.shape, (*self._sizes(size), size)))
+      shapes = tuple(map(canvases.shape, (*_sizes(size, self.config), size)))
       indices.setdefault(shapes, []).append(index)
     ordered = sorted(indices, key=lambda shapes: (-sum(height * width for height, width in shapes), shapes))
     return [(np.array(indices[shapes]), _blank(*shapes)) for shapes in ordered]
-
-  def _sizes(self, shape):
-    """Those of an image of this shape at each ratio."""
-    shape = [max(1, side) for side in shape]  # 0: a damaged image, which will raise an error
-    return [dense.fit(shape, self.config.data.scale, ratio) for ratio in self.config.eval.scales]
 
   def _decoded(self, example, split):
     image, labels = transforms.decode(example["image"]), label_maps.decode(example["segmentation"])
     label_maps.check_size(labels.shape, image.shape[:2])
     reduce_zero = self.config.data.reduce_zero_label
     return image, label_maps.indices(labels, len(split.class_names), reduce_zero=reduce_zero)
+
+
+def unlabeled(image: np.ndarray, config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """A row of the evaluation of segmentation without labels, of an image uint8 [H, W, 3].
+
+  config: data.scale and eval.scales, if there is one.
+  """
+  shape = image.shape[:2]
+  sizes = _sizes(shape, config)
+  return {
+    "images": tuple(dense.canvas(dense.resize(image, size), canvases.shape(size)) for size in sizes),
+    "sizes": tuple(map(np.int32, sizes)),
+    "label": np.full(canvases.shape(shape), dense.IGNORE, np.uint8),
+    "label_size": np.int32(shape),
+  }
+
+
+def _sizes(shape, config):
+  """Those of an image of this shape at each ratio."""
+  shape = [max(1, side) for side in shape]  # 0: a damaged image, which will raise an error
+  return [dense.fit(shape, config.data.scale, ratio) for ratio in config.eval.get("scales", (1.0,))]
 
 
 def _blank(*shapes):

@@ -20,7 +20,7 @@ from mlpvision.evaluate.calibration import Calibration
 from mlpvision.fewshot import linear_probe
 from mlpvision.fewshot.linear_probe import FewShot
 
-# Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(variables)` -> their values.
+# Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(variables)` -> values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
 
 

@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from mlpvision import augment, models
-from mlpvision.data import rows, transforms
+from mlpvision import models
+from mlpvision.data import pixels, rows, transforms
 from mlpvision.errors import UserError, printable
 from mlpvision.models.heads import interpolation
 from mlpvision.tasks import whole_image
@@ -55,6 +55,13 @@ def check(config: ml_collections.ConfigDict) -> None:
   wrong += [f"label_smoothing={config.label_smoothing}"] if config.label_smoothing else []
   if wrong:
     raise UserError(f"{', '.join(wrong)}: segmentation does not have this; remove it")
+  backbone = models.MODELS.get(config.model.get("backbone"), (None,))[0]
+  if backbone is not None and not backbone.any_size and config.eval.mode == "whole":
+    raise UserError(
+      f"{config.model.backbone} works at one image size, that of data.image_size={config.data.image_size}, so it cannot"
+      " segment whole images of other sizes: set eval.mode='slide', or use a backbone for any size"
+      f" ({', '.join(name for name, (module, _) in models.MODELS.items() if module.any_size)})"
+    )
   if config.data.batch_size // config.accumulation_steps < 2:
     raise UserError(
       "segmentation needs at least two images in each accumulation step: the head's batch normalization sees one value"
@@ -65,7 +72,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 def make_model(name: str, options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
   """A segmenter: float [B, H, W, 3] -> float32 logits [B, H / 4, W / 4, K]."""
   if name not in models.HEADS:
-    raise ValueError(f"{name!r} is no segmenter; set model.name to one of {', '.join(models.HEADS)}, and model.backbone")
+    raise ValueError(f"{name!r} is no segmenter: set model.name={' or '.join(models.HEADS)}, and model.backbone")
   return models.create(name, num_classes=num_classes, **options)
 
 
@@ -159,7 +166,7 @@ def probabilities(outputs: Maps, loss_name: str) -> jax.Array:
 
 def row(picture: Any, config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The row of a picture in an evaluation batch. picture: see `transforms.open_image`."""
-  return rows.unlabeled(transforms.open_image(picture), config)
+  return rows.unlabeled(pixels.to_array(transforms.open_image(picture)), config)
 
 
 def predictions(values: np.ndarray, row: Mapping[str, Any], class_names: Sequence[str], top: int = 5) -> Prediction:

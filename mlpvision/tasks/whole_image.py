@@ -84,7 +84,7 @@ def _classes(views, height):
 
 
 def _slide(apply, images, sizes, config):
-  """float32 logits [b, H, W, K]: the mean over windows of data.image_size, eval.stride apart, the last moved inwards."""
+  """float32 logits [b, H, W, K]: the mean over windows of data.image_size, eval.stride apart, the last one inside."""
   window, (height, width) = config.data.image_size, images.shape[1:3]
   images = jnp.pad(images, ((0, 0), (0, max(0, window - height)), (0, max(0, window - width)), (0, 0)))
   canvas = images.shape[1:3]

@@ -134,9 +134,7 @@ def step_keys(seed: int, step: jax.typing.ArrayLike) -> jax.Array:
   return jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
 
 
-def accumulate(
-  gradient: Callable[..., Any], parts: int, common: Sequence[Any], images: jax.Array, targets: Any
-) -> Any:
+def accumulate(gradient: Callable[..., Any], parts: int, common: Sequence[Any], images: jax.Array, targets: Any) -> Any:
   """The mean of `gradient(*common, images, targets)` over equal parts of the batch, computed one at a time."""
   if parts == 1:
     return gradient(*common, images, targets)

@@ -47,9 +47,8 @@ def open_source(
     field = "backbone" if _is_dense(own) else "name"
     what = f"{type(found.model).__name__} on {family.__name__}" if _is_dense(found.model) else family.__name__
     advice = f": set --config.model.{field}={found.model_name}" if not _is_dense(found.model) else ""
-    raise UserError(
-      f"init_from={config.init_from} is a {what}, but model.{field}={config.model[field]} is a {wanted.__name__}{advice}"
-    )
+    own = f"model.{field}={config.model[field]} is a {wanted.__name__}"
+    raise UserError(f"init_from={config.init_from} is a {what}, but {own}{advice}")
   return dataclasses.replace(found, variables=jax.device_get(found.variables))
 
 
@@ -155,9 +154,7 @@ def _fit(config, source):
   own, params = _backbone(tasks.make_model(config, 1)), jax.tree.map(np.asarray, source.params)
   window = own.window_size if isinstance(own, swin.Swin) else None
   try:
-    model, fitted = resize.fit(
-      _backbone(source.model), params.get("backbone", params), config.data.image_size, window
-    )
+    model, fitted = resize.fit(_backbone(source.model), params.get("backbone", params), config.data.image_size, window)
     if not _is_dense(source.model):
       return model, fitted
     return source.model.clone(backbone=model), {**params, "backbone": fitted}

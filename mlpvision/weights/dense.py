@@ -1,4 +1,4 @@
-"""Weight files of models for dense tasks, in mmsegmentation's names: a backbone, a decode head and an auxiliary head."""
+"""Weight files of segmenters, in mmsegmentation's names: a backbone, a decode head and an auxiliary head."""
 
 from collections.abc import Iterable, Mapping
 import dataclasses
@@ -25,6 +25,7 @@ PREPROCESSING = Preprocessing(
 )
 _PART = re.compile(r"(?:.*\.)?((?:backbone|pyramid|decode_head|auxiliary_head)\..*)")
 _OUTPUT_NORM = re.compile(r"backbone\.norm\d+\.")
+_OF_CLASSIFIER = ("backbone/norm/", "backbone/head/")
 _CLASSIFIERS = ("decode_head/conv_seg", "auxiliary_head/conv_seg")
 
 
@@ -47,12 +48,8 @@ def is_dense(names: Iterable[str]) -> bool:
 
 def table(of_backbone: Table) -> Table:
   """The table for writing a segmenter, from the one for writing its backbone."""
-  rows = ((_join("backbone", ".", theirs), _join("backbone", "/", ours), leaves) for theirs, ours, leaves in of_backbone.rows)
-  return Table("mmseg", (*upernet.TABLE.rows, *rows))
-
-
-def _join(prefix, separator, name):
-  return f"{prefix}{separator}{name}" if name else prefix
+  rows = ((f"backbone.{theirs}", f"backbone/{ours}", leaves) for theirs, ours, leaves in of_backbone.rows)
+  return Table("mmseg", (*upernet.TABLE.rows, *((a.rstrip("."), b.rstrip("/"), leaves) for a, b, leaves in rows)))
 
 
 def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrides: Any) -> Dense:
@@ -78,8 +75,6 @@ def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrid
     raise WeightsError(file.path, "contains a segmenter on an unknown backbone", listing(list(of_backbone), 5))
   arrays = reading.translated(file, of_backbone, table, f"{family.module.__name__} in {table.name} naming")
   sizes = _arguments(file, family, arrays)
-  # A classifier's last norm and head are not used.
-  arrays = {path: array for path, array in arrays.items() if not path.startswith(("norm/", "head/"))}
   arrays = {f"backbone/{path}": array for path, array in arrays.items()}
   arrays |= reading.translated(file, rest, upernet.TABLE, "UperNet in mmseg naming")
   options = _options(file, family, saved, {**table.options, **sizes}) | overrides
@@ -87,16 +82,16 @@ def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrid
   wanted = options.pop("num_classes", classes)
   if not wanted:
     raise WeightsError(file.path, "is a segmenter, which has no features without its classes", "Omit num_classes.")
-  for name, path in (("channels", "decode_head/conv_seg/kernel"), ("auxiliary_channels", "auxiliary_head/conv_seg/kernel")):
-    if path in arrays:
-      options[name] = arrays[path].shape[0]
+  for name, path in zip(("channels", "auxiliary_channels"), _CLASSIFIERS, strict=True):
+    if f"{path}/kernel" in arrays:
+      options[name] = arrays[f"{path}/kernel"].shape[0]
   known = layers.attributes(family.module)
   sizes_only = {name: value for name, value in options.items() if name in known}
   backbone = min(family.variants, key=lambda name: len(_difference(name, sizes_only)))
   changed = {"backbone": backbone, **_difference(backbone, sizes_only)}
   changed |= {name: value for name, value in options.items() if name not in known}
   module = models.create("upernet", num_classes=classes, **changed)
-  _check(file, module, arrays)
+  arrays = _checked(file, module, arrays)
   if wanted != classes:
     module, head = module.clone(num_classes=wanted), "new"
     arrays |= _new_classifiers(arrays, wanted, seed)
@@ -139,13 +134,16 @@ def _family(name):
   return next(family for family in models.FAMILIES if name in family.variants)
 
 
-def _check(file, module, arrays):
+def _checked(file, module, arrays):
+  """The arrays of the module, without a classifier's last norm and head if there are any."""
   shapes = {path: array.shape for path, array in arrays.items()}
   try:
     expected = shapes_lib.expected_dense(module, shapes)
   except ValueError as error:
     raise WeightsError(file.path, f"does not match UperNet: {str(error)[:1000]}") from error
   expected = {path.removeprefix("batch_stats/"): shape for path, shape in expected.items()}
+  arrays = {path: a for path, a in arrays.items() if path in expected or not path.startswith(_OF_CLASSIFIER)}
+  shapes = {path: shapes[path] for path in arrays}
   wrong = [f"{path}: missing" for path in expected if path not in shapes]
   wrong += [f"{path}: unexpected" for path in shapes if path not in expected]
   wrong += [
@@ -155,6 +153,7 @@ def _check(file, module, arrays):
   ]
   if wrong:
     raise WeightsError(file.path, f"does not match UperNet on {type(module.backbone).__name__}", listing(wrong))
+  return arrays
 
 
 def _new_classifiers(arrays, num_classes, seed):

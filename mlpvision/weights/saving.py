@@ -28,8 +28,9 @@ def save(
   """Writes parameters that timm or the official code can load; `load` restores them exactly.
 
   .safetensors files have timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for families
-  without published weights (S2-MLP), our own, joined by dots; those of segmenters have mmsegmentation's. The metadata has the module's attributes, the
-  preprocessing and the class names. .npz, only for Mixer, is the layout of the published files, without metadata.
+  without published weights (S2-MLP), our own, joined by dots; those of segmenters have mmsegmentation's. The metadata
+  has the attributes of the module, or of its backbone, the preprocessing and the class names. .npz, only for Mixer, is
+  the layout of the published files, without metadata.
 
   Args:
     path: ends in .safetensors or .npz; replaced only when the new file is complete.
@@ -66,7 +67,8 @@ def save(
 
 
 def _metadata(module, preprocessing, class_names):
-  about = {"family": models.family_of(module).module.__name__, "options": attributes(getattr(module, "backbone", module))}
+  module = getattr(module, "backbone", module)
+  about = {"family": type(module).__name__, "options": attributes(module)}
   if preprocessing is not None:
     about["preprocessing"] = dataclasses.asdict(preprocessing)
   if class_names is not None:

@@ -170,7 +170,8 @@ class UperNet(nn.Module):
     # A backbone for one image size sees its whole canvas, whatever the image fills.
     seen = sizes if self.backbone.any_size else None
     maps = self.backbone.features(images, train=train, sizes=seen)
-    maps = pyramid.Pyramid(self.backbone.feature_strides, self.backbone.map_norm, self.dtype, name="pyramid")(maps, seen)
+    norms = pyramid.Pyramid(self.backbone.feature_strides, self.backbone.map_norm, self.dtype, name="pyramid")
+    maps = norms(maps, seen)
     cells = None if seen is None else tuple(canvas.cells(seen, stride) for stride in pyramid.STRIDES)
     head = UPerHead(self.num_classes, self.channels, self.head_dropout, dtype=self.dtype, name="decode_head")
     logits = head(maps, train, cells)
