@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import asmlp, pyramid, swin
+from mlpvision.models import asmlp, naming, pyramid, swin
 
 _STAGES = dict(hidden_dim=8, depths=(1, 1, 1, 1))
 _MODELS = {
@@ -216,3 +216,20 @@ def test_options_without_exact_features_are_refused(name, options, message):
       lambda x: model.init(jax.random.key(0), x, sizes=jnp.asarray([[32, 32]]), method="features"),
       jnp.zeros((1, 32, 32, 3)),
     )
+
+
+@pytest.mark.parametrize("name", ["asmlp", "swin"])
+def test_names_of_a_backbone_within_a_segmenter(name):
+  (family,) = [family for family in models.FAMILIES if family.module.__module__.endswith(name)]
+  (table,) = [table for table in family.tables if table.name == "official"]
+  inside = naming.within(table, "backbone", *pyramid.ROWS)
+  names = {
+    "asmlp": goldens.read("asmlp")[1],
+    "swin": ["layers.0.downsample.norm.bias", "layers.1.blocks.0.mlp.fc1.bias"],
+  }
+  for their_name in names[name]:
+    path, _ = table.ours(their_name)
+    assert inside.ours(f"backbone.{their_name}")[0] == f"backbone/{path}"
+    assert inside.theirs(f"backbone/{path}")[0] == f"backbone.{their_name}"
+  assert inside.ours("backbone.norm3.weight")[0] == "pyramid/norm3/scale"
+  assert inside.ours("norm3.weight") is None
