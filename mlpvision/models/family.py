@@ -38,7 +38,7 @@ class Family:
     patches: maps the shapes of parameters to their number of patches, or (rows, columns); None for any image size.
     resize: how to adapt parameters to other patches, a key of `weights.resize.WAYS`; None if this is impossible.
     model_axis: shardings over the mesh's model axis: (regex for a path, mesh axis of each dimension).
-    dense: attributes that the family's authors set differently for detection and segmentation.
+    dense: attributes of a backbone for detection and segmentation, where the original differs from the classifier.
     free: attributes that do not change the meaning of parameters, such as initial values, in addition to
       `weights.loading.RUN_OPTIONS`.
     tables: names in published weights, see `naming`, or our own if there are none. Files in .safetensors format are

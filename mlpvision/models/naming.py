@@ -99,6 +99,14 @@ class Table:
     ]
 
 
+def within(table: Table, prefix: str, *rows: tuple) -> Table:
+  """The table of a model that contains the model of `table` as `prefix`, in a file and here; rows: its other ones."""
+  inner = (
+    (_join(table.separator, prefix, theirs), _join("/", prefix, ours), leaves) for theirs, ours, leaves in table.rows
+  )
+  return dataclasses.replace(table, rows=(*rows, *inner))
+
+
 def _join(separator, module, leaf):
   return f"{module}{separator}{leaf}" if module else leaf
 

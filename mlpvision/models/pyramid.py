@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import canvas, forms, layers
+from mlpvision.models.naming import NORM
 
 STRIDES = (4, 8, 16, 32)
+ROWS = (("backbone.norm{i}", "pyramid/norm{i}", NORM),)  # names in weights of mmsegmentation and mmdetection
 _NORMS = {"layer": lambda **options: layers.LayerNorm(epsilon=1e-5, **options), "group": layers.GroupNorm1}
 
 

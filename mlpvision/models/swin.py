@@ -259,4 +259,12 @@ def _names(name, merging, head):
 
 _TABLES = (_names("timm", "layers.{s+1}", "head.fc"), _names("official", "layers.{s}", "head"))
 
-FAMILY = Family(Swin, VARIANTS, _arguments, block=_BLOCK, dense=dict(window_padding="before_shift"), tables=_TABLES)
+FAMILY = Family(
+  Swin,
+  VARIANTS,
+  _arguments,
+  block=_BLOCK,
+  dense=dict(window_padding="before_shift"),
+  free=("window_padding",),
+  tables=_TABLES,
+)

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import asmlp, pyramid, swin
+from mlpvision.models import asmlp, naming, pyramid, swin
 
 _STAGES = dict(hidden_dim=8, depths=(1, 1, 1, 1))
 _MODELS = {
   "asmlp_tiny": _STAGES,
-  "asmlp_small": dict(**_STAGES, shift_size=3, connection="serial", remat="preactivations"),
+  "asmlp_small": dict(**_STAGES, shift_size=3, connection="serial"),
   "swin_tiny": dict(hidden_dim=8, depths=(1, 2, 1, 2), num_heads=(1, 2, 2, 2), window_size=3),
   "s2mlp_wide": dict(patch_size=16, num_blocks=1, hidden_dim=16),
   "s2mlp_deep": dict(patch_size=8, num_blocks=1, hidden_dim=16, border="zero"),
 }
-_SIZES, _CANVAS = ((96, 160), (90, 131)), (160, 224)
 
 
 def _create(name, **options):
@@ -41,46 +40,49 @@ def _maps(model, params, images, sizes=None):
 
 
 def _params(model):
-  shapes = jax.eval_shape(
-    functools.partial(model.init, method="features"), jax.random.key(0), jnp.zeros((1, 64, 64, 3))
-  )
-  maps = jax.eval_shape(lambda p, x: model.apply(p, x, method="features"), shapes, jnp.zeros((1, 64, 64, 3)))
-  head = pyramid.Pyramid(model.feature_strides, model.map_norm)
-  return _random(
-    {"backbone": shapes["params"], "pyramid": jax.eval_shape(head.init, jax.random.key(0), maps)["params"]}
-  )
+  def init(images):
+    maps, backbone = model.init_with_output(jax.random.key(0), images, method="features")
+    head = pyramid.Pyramid(model.feature_strides, model.map_norm)
+    return {"backbone": backbone["params"], "pyramid": head.init(jax.random.key(0), maps)["params"]}
+
+  return _random(jax.eval_shape(init, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)))
 
 
 @pytest.mark.parametrize("name", _MODELS)
 def test_an_image_in_a_canvas_has_the_maps_of_the_image_alone(name):
-  """In all stages and through the pyramid; what lies beyond the image changes nothing and gets no gradient."""
-  model = _create(name, **_MODELS[name])
-  params = _params(model)
-  images = np.random.default_rng(1).standard_normal((2, *_CANVAS, 3), np.float32)
-  alone = [images[i : i + 1, :height, :width] for i, (height, width) in enumerate(_SIZES)]
+  """In all stages and through the pyramid, whose maps are zero beyond the image."""
+  model, canvas = _create(name, **_MODELS[name]), (160, 224)
+  height, width = (96, 160) if name == "asmlp_tiny" else (90, 131)
+  images = np.random.default_rng(1).standard_normal((2, *canvas, 3), np.float32)
 
   def run(params, images, alone):
-    in_canvas, pull_back = jax.vjp(lambda x: _maps(model, params, x, jnp.asarray(_SIZES)), images)
-    # The gradient of large patches is slow on CPU.
-    gradients = pull_back(jax.tree.map(jnp.cos, in_canvas)) if model.patch_size < 16 else ()
-    return in_canvas, gradients, [_maps(model, params, x) for x in alone]
+    return _maps(model, params, images, jnp.asarray((canvas, (height, width)))), _maps(model, params, alone)
 
-  in_canvas, gradients, expected = jax.jit(run)(params, images, alone)
-  for i, (height, width) in enumerate(_SIZES):
-    for strides, found, maps in zip((model.feature_strides, pyramid.STRIDES), in_canvas, expected[i], strict=True):
-      assert len(found) == len(maps) == len(strides)
-      for stride, x, wanted in zip(strides, found, maps, strict=True):
-        rows, columns = -(-height // stride), -(-width // stride)
-        assert goldens.relative_error(x[i, :rows, :columns], wanted[0, :rows, :columns]) < 1e-5
-    for stride, x in zip(pyramid.STRIDES, in_canvas[1], strict=True):
-      beyond = np.array(x[i])
-      beyond[: -(-height // stride), : -(-width // stride)] = 0
-      assert not beyond.any()
-    if gradients:
-      (gradient,) = gradients
-      assert 0 < np.abs(gradient[i, :height, :width]).max() < np.inf
-      assert not gradient[i, height:].any()
-      assert not gradient[i, :, width:].any()
+  results = jax.jit(run)(_params(model), images, images[1:, :height, :width])
+  in_canvas, expected = jax.tree.map(np.array, results)
+  for strides, found, maps in zip((model.feature_strides, pyramid.STRIDES), in_canvas, expected, strict=True):
+    for stride, x, alone in zip(strides, found, maps, strict=True):
+      rows, columns = -(-height // stride), -(-width // stride)
+      assert goldens.relative_error(x[1, :rows, :columns], alone[0, :rows, :columns]) < 1e-5
+      x[1, :rows, :columns] = 0
+  assert not any(x[1].any() for x in in_canvas[1])
+
+
+@pytest.mark.parametrize(("name", "options"), [("asmlp_tiny", dict(depths=(0, 1, 0, 0))), ("s2mlp_deep", {})])
+def test_what_lies_beyond_an_image_gets_no_gradient(name, options):
+  """Also with remat, and of an empty image, as in the padding of a batch."""
+  model = _create(name, **_MODELS[name] | options | {"remat": "block"})
+  images = np.random.default_rng(1).standard_normal((2, 64, 96, 3), np.float32)
+
+  def value(params, images):
+    return sum(jnp.cos(x).sum() for x in _maps(model, params, images, jnp.asarray(((35, 67), (0, 0))))[1])
+
+  of_params, of_images = jax.jit(jax.grad(value, (0, 1)))(_params(model), images)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(of_params))
+  of_images = np.array(of_images)
+  assert 0 < np.abs(of_images[0, :35, :67]).max() < np.inf
+  of_images[0, :35, :67] = 0
+  assert not of_images.any()
 
 
 def _attention(params, x, heads, window, shift):
@@ -169,7 +171,7 @@ def test_upsampling_is_a_transposed_convolution():
 def test_a_higher_stride_keeps_the_largest_values():
   x = np.random.default_rng(0).standard_normal((1, 3, 5, 8), np.float32)
   head = pyramid.Pyramid((16,))
-  maps, _ = head.init_with_output(jax.random.key(0), (x,))
+  maps, _ = jax.jit(lambda x: head.init_with_output(jax.random.key(0), (x,)))(x)
   corner, edge = x[0, :2, :2].max((0, 1)), x[0, 2:, 4:].max((0, 1))
   for found, expected in ((maps[3][0, 0, 0], corner), (maps[3][0, 1, 2], edge)):
     np.testing.assert_allclose(found, (expected - expected.mean()) / expected.std(), rtol=1e-3)
@@ -185,8 +187,9 @@ def test_odd_maps_are_padded_with_zeros_before_they_are_merged():
   x = np.random.default_rng(0).standard_normal((1, 3, 5, 4), np.float32)
   for merging in (asmlp.PatchMerging(jnp.float32), swin.PatchMerging(jnp.float32)):
     even = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    padded, variables = merging.init_with_output(jax.random.key(0), even)
-    np.testing.assert_allclose(merging.apply(variables, x), padded, rtol=1e-5, atol=1e-6)
+    variables = _random(jax.eval_shape(merging.init, jax.random.key(0), even))
+    padded, odd = jax.jit(lambda *maps: [merging.apply(variables, y) for y in maps])(even, x)  # noqa: B023
+    np.testing.assert_allclose(odd, padded, rtol=1e-5, atol=1e-5)
 
 
 def test_families_that_see_their_whole_canvas_refuse_sizes():
@@ -213,3 +216,20 @@ def test_options_without_exact_features_are_refused(name, options, message):
       lambda x: model.init(jax.random.key(0), x, sizes=jnp.asarray([[32, 32]]), method="features"),
       jnp.zeros((1, 32, 32, 3)),
     )
+
+
+@pytest.mark.parametrize("name", ["asmlp", "swin"])
+def test_names_of_a_backbone_within_a_segmenter(name):
+  (family,) = [family for family in models.FAMILIES if family.module.__module__.endswith(name)]
+  (table,) = [table for table in family.tables if table.name == "official"]
+  inside = naming.within(table, "backbone", *pyramid.ROWS)
+  names = {
+    "asmlp": goldens.read("asmlp")[1],
+    "swin": ["layers.0.downsample.norm.bias", "layers.1.blocks.0.mlp.fc1.bias"],
+  }
+  for their_name in names[name]:
+    path, _ = table.ours(their_name)
+    assert inside.ours(f"backbone.{their_name}")[0] == f"backbone/{path}"
+    assert inside.theirs(f"backbone/{path}")[0] == f"backbone.{their_name}"
+  assert inside.ours("backbone.norm3.weight")[0] == "pyramid/norm3/scale"
+  assert inside.ours("norm3.weight") is None
