@@ -139,7 +139,7 @@ def open_split(
   if task == "segmentation":
     feature = segmentation_records.find_feature(name, builder.info.features)
     class_names = segmentation_records.class_names(
-      name, builder.info.features[feature], classes, reduce_zero_label=reduce_zero_label
+      name, builder.info, feature, classes, reduce_zero_label=reduce_zero_label
     )
     source = segmentation_records.Maps(_open_records(builder, name, split), feature)
     return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)

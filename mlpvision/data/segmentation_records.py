@@ -63,15 +63,17 @@ def find_feature(name: str, features: Mapping[str, Any]) -> str:
   return found
 
 
-def class_names(name: str, feature: Any, classes: str, *, reduce_zero_label: bool) -> tuple[str, ...]:
-  """The names of the classes, from a text file or from the feature. Raises UserError if neither has them.
+def class_names(name: str, info: Any, feature: str, classes: str, *, reduce_zero_label: bool) -> tuple[str, ...]:
+  """The names of the classes, from a text file or from the dataset. Raises UserError if neither has them.
 
-  feature: of tfds; a LabeledImage names the values of its maps. classes: the file, "" if there is none.
-  reduce_zero_label: leaves out the feature's first name, which is not a class then.
+  info: of tfds. A LabeledImage names the values of its maps, and so do the metadata "label_names" of our own builders.
+  classes: the file, "" if there is none. reduce_zero_label: leaves out the name of 0, which is not a class then.
   """
   if classes:
     return class_list.read(classes)
-  names = getattr(feature, "names", None)
+  names = (info.metadata or {}).get("label_names")
+  if getattr(info.features[feature], "num_classes", None):
+    names = info.features[feature].names
   if not names:
     raise UserError(
       f"{name} does not name its classes: write the name of a class on each line of a text file, index 0 first, and set"

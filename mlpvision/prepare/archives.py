@@ -1,12 +1,14 @@
-"""ImageNet's releases: archives, which must be downloaded by hand, and sizes. Standard library only."""
+"""Archives that must be downloaded by hand: ImageNet's and ADE20K's releases, and their sizes."""
 
 import dataclasses
 import itertools
 import os
 import pathlib
 import re
+import struct
 import tarfile
 
+from mlpvision import zips
 from mlpvision.errors import UserError
 from mlpvision.prepare import tars
 
@@ -76,6 +78,20 @@ RELEASES = {
     10_450,
     {"train": 11_060_223, "validation": 522_500},
   ),
+  # The sizes of the splits are from github.com/CSAILVision/sceneparsing.
+  "ade20k": Release(
+    (
+      Archive(
+        "ADEChallengeData2016.zip",
+        "0.97 GB",
+        r"ADEChallengeData2016/.+",
+        "ADEChallengeData2016/images/training/ADE_train_00000001.jpg",
+      ),
+    ),
+    "ADE20K: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+    150,
+    {"train": 20_210, "validation": 2_000},
+  ),
 }
 
 
@@ -116,12 +132,21 @@ def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
 
 
 def _check_beginning(path, archive):
+  kind, beginning = ("zip", _first_of_zip) if path.suffix == ".zip" else ("tar", _first_of_tar)
   try:
-    with tarfile.open(path, "r|*", tarinfo=tars.Member) as tar:
-      first = list(itertools.islice((member.name for member in tar if tars.is_file(member)), 3))
-  except tars.DAMAGE as error:
-    raise UserError(f"{path} cannot be read as a tar archive: {error}") from error
+    first = beginning(path)
+  except (*tars.DAMAGE, struct.error) as error:
+    raise UserError(f"{path} cannot be read as a {kind} archive: {error}") from error
   strange = [name for name in first if not re.fullmatch(archive.member, name.removeprefix("./"))]
   if not first or strange:
     found = f"begins with {strange[0]}" if first else "is empty"
     raise UserError(f"{path} {found}; expected files like {archive.example}. Use the archive as published.")
+
+
+def _first_of_tar(path):
+  with tarfile.open(path, "r|*", tarinfo=tars.Member) as tar:
+    return list(itertools.islice((member.name for member in tar if tars.is_file(member)), 3))
+
+
+def _first_of_zip(path):
+  return list(itertools.islice((name for name in zips.members(path) if not name.endswith("/")), 3))

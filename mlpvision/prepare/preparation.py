@@ -19,7 +19,8 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   """Prepares a dataset in `data_dir`, unless it is there already, and prints the progress.
 
   Args:
-    name: "imagenet2012", "imagenet21k/winter21", "imagenet21k/winter21_256", "mnist5k" or another name in tfds.
+    name: "imagenet2012", "imagenet21k/winter21", "imagenet21k/winter21_256", "ade20k", "mnist5k" or another name in
+      tfds.
     manual_dir: the directory of archives downloaded by hand; None: DATA_DIR/downloads/manual.
     data_dir: the directory of datasets; None: tfds's default.
 
@@ -66,6 +67,10 @@ def _builder(name, data_dir):
     from mlpvision.prepare.builders import imagenet21k
 
     return imagenet21k.Imagenet21k(config=imagenet21k.config(config), **options)
+  if name == "ade20k":
+    from mlpvision.prepare.builders import ade20k
+
+    return ade20k.Ade20k(**options)
   if name in datasets.OWN:
     return datasets.own_builder(name, data_dir)
   # For an unknown name, tfds.builder would search community datasets on the network.

@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from mlpvision.weights import npz, pth, safetensors as safetensors_lib, zips
+from mlpvision import zips
+from mlpvision.weights import npz, pth, safetensors as safetensors_lib
 from mlpvision.weights.errors import WeightsError, shortened
 
 # Files that are often mistaken for weights, by their first bytes.

@@ -8,7 +8,7 @@ import warnings
 import ml_dtypes
 import numpy as np
 
-from mlpvision.weights import zips
+from mlpvision import zips
 from mlpvision.weights.tensors import Tensor
 
 _MAX_HEADER = 1024  # NumPy writes 118 bytes

@@ -13,7 +13,8 @@ import re
 import ml_dtypes
 import numpy as np
 
-from mlpvision.weights import pickles, zips
+from mlpvision import zips
+from mlpvision.weights import pickles
 from mlpvision.weights.errors import WeightsError, shortened
 from mlpvision.weights.tensors import Tensor
 

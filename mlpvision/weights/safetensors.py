@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from mlpvision.weights.tensors import Tensor
-from mlpvision.weights.zips import mapped
+from mlpvision.zips import mapped
 
 _MAX_HEADER = 16 << 20  # with 1,000 arrays, 21,843 class names and the options of a model, it has less than 1 MB
 _DTYPES = {
