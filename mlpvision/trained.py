@@ -126,9 +126,11 @@ def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = 
       f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
       " mlpvision.weights.save(preprocessing=...)"
     )
-  if type(trained.model) in (family.module for family in models.FAMILIES):
+  is_dense = hasattr(trained.model, "backbone")
+  module, params = (trained.model.backbone, trained.params["backbone"]) if is_dense else (trained.model, trained.params)
+  if type(module) in (family.module for family in models.FAMILIES) and not (is_dense and module.any_size):
     try:
-      shapes.check_image_size(trained.model, _shapes(trained.params), trained.preprocessing.image_size)
+      shapes.check_image_size(module, _shapes(params), trained.preprocessing.image_size)
     except ValueError as error:
       raise UserError(f"{source}: its preprocessing does not fit its parameters: {error}") from error
   return trained

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from mlpvision import models
-from mlpvision.models import layers
+from mlpvision.models import layers, naming
 from mlpvision.models.heads import upernet
-from mlpvision.models.naming import Table
 from mlpvision.preprocessing import Preprocessing
 from mlpvision.weights import noted, reading, shapes as shapes_lib, tables
 from mlpvision.weights.errors import WeightsError, listing
@@ -46,10 +45,9 @@ def is_dense(names: Iterable[str]) -> bool:
   return any((match := _PART.fullmatch(name)) and match[1].startswith("decode_head.") for name in names)
 
 
-def table(of_backbone: Table) -> Table:
+def table(of_backbone: naming.Table) -> naming.Table:
   """The table for writing a segmenter, from the one for writing its backbone."""
-  rows = ((f"backbone.{theirs}", f"backbone/{ours}", leaves) for theirs, ours, leaves in of_backbone.rows)
-  return Table("mmseg", (*upernet.TABLE.rows, *((a.rstrip("."), b.rstrip("/"), leaves) for a, b, leaves in rows)))
+  return naming.within(of_backbone, "backbone", *upernet.TABLE.rows)
 
 
 def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrides: Any) -> Dense:

@@ -30,7 +30,7 @@ TABLE = Table(
     ("decode_head.conv_seg", "decode_head/conv_seg", CONV1X1),
     *_conv_module("auxiliary_head.convs.0", "auxiliary_head/convs_0"),
     ("auxiliary_head.conv_seg", "auxiliary_head/conv_seg", CONV1X1),
-    ("backbone.norm{i}", "pyramid/norm{i}", NORM),
+    *pyramid.ROWS,
     # The simple feature pyramid of backbones with one map, in our own names.
     ("pyramid.up{i}_{s}", "pyramid/up{i}_{s}", KERNEL),
     ("pyramid.up{i}_norm{s}", "pyramid/up{i}_norm{s}", SCALE),
