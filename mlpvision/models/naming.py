@@ -101,10 +101,13 @@ class Table:
 
 def within(table: Table, prefix: str, *rows: tuple) -> Table:
   """The table of a model that contains the model of `table` as `prefix`, in a file and here; rows: its other ones."""
-  inner = (
-    (_join(table.separator, prefix, theirs), _join("/", prefix, ours), leaves) for theirs, ours, leaves in table.rows
-  )
+  of_file, of_model = (functools.partial(_inside, separator, prefix) for separator in (table.separator, "/"))
+  inner = ((of_file(theirs), of_model(ours), leaves) for theirs, ours, leaves in table.rows)
   return dataclasses.replace(table, rows=(*rows, *inner))
+
+
+def _inside(separator, prefix, module):
+  return f"{prefix}{separator}{module}" if module else prefix  # "" for leaves without a module
 
 
 def _join(separator, module, leaf):
