@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, layers, mixer, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
 from mlpvision.models.family import Family
 
 FAMILIES = (
@@ -41,6 +41,18 @@ def create(name: str, **overrides: Any) -> nn.Module:
     if key not in known:
       raise ValueError(f"{name} has no option {key!r}{_nearest(key, known)}; options: {', '.join(known)}")
   return module(**{**sizes, **overrides})
+
+
+def backbone(name: str, **overrides: Any) -> nn.Module:
+  """`create` for dense prediction: no head, the family's `dense` attributes, and maps for a `pyramid.Pyramid`.
+
+  Raises:
+    ValueError: as of `create`, or no pyramid can be made from the model's maps.
+  """
+  module = create(name, **{"num_classes": None, **overrides})
+  pyramid.check(module.feature_strides)
+  dense = family_of(module).dense
+  return module.clone(**{key: value for key, value in dense.items() if key not in overrides})
 
 
 def family_of(module: nn.Module) -> Family:
