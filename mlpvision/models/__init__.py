@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, layers, mixer, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
 
@@ -40,7 +40,7 @@ def create(name: str, **overrides: Any) -> nn.Module:
     ValueError: unknown name or attribute; the message suggests similar ones.
   """
   if name in HEADS:
-    return _create_dense(HEADS[name], name, **overrides)
+    return _create_dense(HEADS[name], name, overrides)
   if name not in MODELS:
     known = (*MODELS, *HEADS)
     raise ValueError(f"unknown model {name!r}{_nearest(name, known)}; known: {', '.join(known)}")
@@ -52,21 +52,34 @@ def create(name: str, **overrides: Any) -> nn.Module:
   return module(**{**sizes, **overrides})
 
 
-def _create_dense(module, name, *, backbone=None, **options):
-  if backbone not in MODELS:
-    near = _nearest(str(backbone), MODELS)
-    raise ValueError(f"{name} needs a backbone, {backbone!r} is none{near}; known: {', '.join(MODELS)}")
+def _create_dense(module, name, options):
+  options = dict(options)
+  base = options.pop("backbone", None)
+  if base not in MODELS:
+    near = _nearest(str(base), MODELS)
+    raise ValueError(f"{name} needs a backbone, {base!r} is none{near}; known: {', '.join(MODELS)}")
   own = [key for key in layers.attributes(module) if key != "backbone"]
   shared = {key: options[key] for key in ("dtype",) if key in options}
   rest = {key: value for key, value in options.items() if key not in own}
-  known = layers.attributes(MODELS[backbone][0])
+  known = layers.attributes(MODELS[base][0])
   for key in rest:
     if key not in known or key == "num_classes":
       both = (*own, *known)
-      raise ValueError(f"{name} with {backbone} has no option {key!r}{_nearest(key, both)}; options: {', '.join(both)}")
-  family = next(family for family in FAMILIES if backbone in family.variants)
-  built = create(backbone, **{"num_classes": None, **family.dense, **rest, **shared})
+      raise ValueError(f"{name} with {base} has no option {key!r}{_nearest(key, both)}; options: {', '.join(both)}")
+  built = backbone(base, **rest, **shared)
   return module(backbone=built, **{key: value for key, value in options.items() if key in own})
+
+
+def backbone(name: str, **overrides: Any) -> nn.Module:
+  """`create` for dense prediction: no head, the family's `dense` attributes, and maps for a `pyramid.Pyramid`.
+
+  Raises:
+    ValueError: as of `create`, or no pyramid can be made from the model's maps.
+  """
+  module = create(name, **{"num_classes": None, **overrides})
+  pyramid.check(module.feature_strides)
+  dense = family_of(module).dense
+  return module.clone(**{key: value for key, value in dense.items() if key not in overrides})
 
 
 def family_of(module: nn.Module) -> Family:

@@ -223,7 +223,7 @@ class Backbone(nn.Module):
     dtype: of the computation; parameters and logits are float32.
 
   Of the class:
-    any_size: whether the parameters fit images of any size.
+    any_size: whether `features` takes images of any size, and `sizes`; the parameters then fix no number of patches.
     map_norm: the norm that suits this family's maps, "layer" or "group" (one group), see `pyramid.Pyramid`.
   """
 
@@ -269,8 +269,8 @@ class Backbone(nn.Module):
       return self(canvas.padded(images, self.patch_size), train=train, return_features=True, sizes=sizes)
     if sizes is not None:
       raise ValueError(
-        f"{type(self).__name__} cannot leave out a part of its canvas: its layers over the patches, or its position"
-        " embedding, see all of it. Use images that fill the canvas, without `sizes`"
+        f"{type(self).__name__} cannot leave out a part of a canvas: its parameters are for a fixed number of patches,"
+        " and each sees all of them. Use images that fill the canvas, without `sizes`"
       )
     return self(images, train=train, return_features=True)
 

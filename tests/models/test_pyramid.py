@@ -21,11 +21,6 @@ _MODELS = {
 }
 
 
-def _create(name, **options):
-  (family,) = [family for family in models.FAMILIES if name in family.variants]
-  return models.create(name, num_classes=None, **family.dense, **options)
-
-
 def _random(tree):
   """All values are random, because a parameter of zeros or ones could go unnoticed."""
   random = np.random.default_rng(0)
@@ -51,7 +46,7 @@ def _params(model):
 @pytest.mark.parametrize("name", _MODELS)
 def test_an_image_in_a_canvas_has_the_maps_of_the_image_alone(name):
   """In all stages and through the pyramid, whose maps are zero beyond the image."""
-  model, canvas = _create(name, **_MODELS[name]), (160, 224)
+  model, canvas = models.backbone(name, **_MODELS[name]), (160, 224)
   height, width = (96, 160) if name == "asmlp_tiny" else (90, 131)
   images = np.random.default_rng(1).standard_normal((2, *canvas, 3), np.float32)
 
@@ -71,7 +66,7 @@ def test_an_image_in_a_canvas_has_the_maps_of_the_image_alone(name):
 @pytest.mark.parametrize(("name", "options"), [("asmlp_tiny", dict(depths=(0, 1, 0, 0))), ("s2mlp_deep", {})])
 def test_what_lies_beyond_an_image_gets_no_gradient(name, options):
   """Also with remat, and of an empty image, as in the padding of a batch."""
-  model = _create(name, **_MODELS[name] | options | {"remat": "block"})
+  model = models.backbone(name, **_MODELS[name] | options | {"remat": "block"})
   images = np.random.default_rng(1).standard_normal((2, 64, 96, 3), np.float32)
 
   def value(params, images):
@@ -137,7 +132,7 @@ def test_windows_of_dense_prediction_are_those_of_swins_detection_code(size, shi
 
 
 def test_without_sizes_nothing_is_masked_or_padded():
-  model = _create("asmlp_tiny", **_STAGES, shift_size=1)
+  model = models.backbone("asmlp_tiny", **_STAGES, shift_size=1)
   params, images = _params(model), jnp.zeros((1, 64, 64, 3))
   plain, masked = (
     str(jax.make_jaxpr(functools.partial(_maps, model))(params, images, sizes))
@@ -177,10 +172,18 @@ def test_a_higher_stride_keeps_the_largest_values():
     np.testing.assert_allclose(found, (expected - expected.mean()) / expected.std(), rtol=1e-3)
 
 
-@pytest.mark.parametrize("strides", [(14,), (64,), (4, 8), (8, 16, 32, 64)])
-def test_strides_without_a_pyramid_are_refused(strides):
-  with pytest.raises(ValueError, match=f"stride {strides[0]}.* must have strides 4, 8, 16 and 32"):
-    pyramid.check(strides)
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("mixer_h14", {}),
+    ("vit_s16", {"patch_size": 64}),
+    ("asmlp_tiny", {"depths": (2, 2)}),
+    ("swin_tiny", {"patch_size": 8}),
+  ],
+)
+def test_backbones_without_a_pyramid_are_refused(name, options):
+  with pytest.raises(ValueError, match=r"with stride .* must have strides 4, 8, 16 and 32"):
+    models.backbone(name, **options)
 
 
 def test_odd_maps_are_padded_with_zeros_before_they_are_merged():
@@ -194,8 +197,8 @@ def test_odd_maps_are_padded_with_zeros_before_they_are_merged():
 
 def test_families_that_see_their_whole_canvas_refuse_sizes():
   for family in models.FAMILIES:
-    assert family.module.any_size == (family.patches is None)
-    if not family.module.any_size:
+    assert family.patches is None or not family.module.any_size
+    if family.patches is not None:
       model = models.create(next(iter(family.variants)))
       with pytest.raises(ValueError, match="without `sizes`"):
         model.features(jnp.zeros((1, 32, 32, 3)), sizes=jnp.zeros((1, 2), jnp.int32))
