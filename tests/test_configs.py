@@ -194,6 +194,7 @@ _NO_RANGE = (
   (0.5, True),
   (0.5, 0.6, 0.7),
 )
+_NO_FLAG = (None, 0, 1, 0.0, "True", (True,), {})
 _NO_PAIRS = (True, None, 1, "kernel$", ("kernel$",), (("kernel$",),), ((1, 1.0),), (("kernel$", 1.0, 1.0),), ("a", "b"))
 # Values that no run can use, for every field of default.py.
 _WRONG = {
@@ -214,6 +215,9 @@ _WRONG = {
   "data.data_dir": (True, 1, ("a",), {}),
   "data.train_split": _NO_NAME,
   "data.eval_split": _NO_NAME,
+  "data.classes": _NO_TEXT,
+  "data.reduce_zero_label": _NO_FLAG,
+  "data.scale": (*_NO_TUPLE, (0, 512), (2048, _INF), (2048, "512"), (20000, 512)),
   "data.image_size": _NO_COUNT,
   "data.batch_size": _NO_COUNT,
   "data.mean": (*_NO_CHANNELS, (123.7, 116.3, 103.5), (-0.1, 0.5, 0.5)),
@@ -227,6 +231,9 @@ _WRONG = {
   "augment.zoom": _NO_SHARE,
   "augment.shift": (*_NO_NUMBER, -1.0),
   "augment.randaugment": (*_NO_TEXT, "rand-m99"),
+  "augment.resize_ratio": (*_NO_RANGE, (0.01, 1.0), (1.0, 100.0)),
+  "augment.cat_max_ratio": (*_NO_NUMBER, 0.0, 1.1),
+  "augment.photometric": _NO_FLAG,
   "augment.repeats": (*_NO_COUNT, 1000),
   "augment.flip": _NO_PROBABILITY,
   "augment.random_erasing": _NO_PROBABILITY,
@@ -256,6 +263,10 @@ _WRONG = {
   "eval.batch_size": _NO_COUNT,
   "eval.crop_ratio": (*_NO_NUMBER, 0.0, 1.1),
   "eval.interpolation": (*_NO_CHOICE, "area"),
+  "eval.mode": _NO_CHOICE,
+  "eval.stride": (*_NO_TUPLE, (0, 341), (341, 1.5), (341, True)),
+  "eval.scales": (True, None, 0.5, "ab", (), (0.0,), (1.0, "1"), (1.0, _NAN), (10.0,), {}),
+  "eval.flip": _NO_FLAG,
   "checkpoint.every": tuple(value for value in _NO_INTERVAL if value != "1 minute"),
   "checkpoint.keep": _NO_COUNT,
   "checkpoint.best": _NO_TEXT,

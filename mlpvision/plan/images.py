@@ -8,7 +8,11 @@ from mlpvision.data import datasets, directories
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
-_MNIST5K = archives.Release((), "", 10, {"train": 4000, "test": 1000})
+# Datasets that prepare themselves.
+_OWN = {
+  "mnist5k": archives.Release((), "", 10, {"train": 4000, "test": 1000}),
+  "digit_scenes": archives.Release((), "", 11, {"train": 4000, "test": 500}),
+}
 
 
 def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
@@ -23,7 +27,7 @@ def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes
   """
   if images and classes:
     return images, classes
-  release = _MNIST5K if data.name == "mnist5k" else archives.find(data.name)
+  release = _OWN.get(data.name) or archives.find(data.name)
   if release and release.splits:
     return images or _sliced(release.splits, data.train_split), classes or release.classes
   data_dir = datasets.resolve_data_dir(data.data_dir)

@@ -29,7 +29,7 @@ _RELEASE = archives.RELEASES["ade20k"]
 _NO_CLASS = "other"  # the name of 0 in a map
 _CHUNK = 128  # pairs checked at a time, in threads
 _LINE = re.compile(r"\s*(\d+)\s+[\d.]+\s+\d+\s+\d+\s+(\S.*)")  # number, ratio, images of both splits, names
-_MAX_TEXT = 2**20  # bytes of the list of classes
+_MAX_TEXT, _MAX_FILE = 2**20, 2**25  # bytes of the list of classes, and of an image or a map
 
 
 class Ade20k(tfds.core.GeneratorBasedBuilder):
@@ -109,8 +109,8 @@ def class_names(path: str | os.PathLike, members: dict[str, zips.Member]) -> lis
 def _checked(members, folder, stem, num_classes):
   """({"image", "segmentation"}, "") of a pair, or (None, what is wrong with it)."""
   try:
-    image = _read(members, f"{_ROOT}/images/{folder}/{stem}.jpg", image_files.MAX_BYTES)
-    data = _read(members, f"{_ROOT}/annotations/{folder}/{stem}.png", image_files.MAX_BYTES)
+    image = _read(members, f"{_ROOT}/images/{folder}/{stem}.jpg", _MAX_FILE)
+    data = _read(members, f"{_ROOT}/annotations/{folder}/{stem}.png", _MAX_FILE)
     labels = label_maps.decode(data)
     label_maps.check_size(labels.shape, transforms.decode(image).shape[:2])
     label_maps.indices(labels, num_classes, reduce_zero=True)

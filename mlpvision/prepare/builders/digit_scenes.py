@@ -20,7 +20,7 @@ _DIGIT_SIDE = (30, 60)  # smallest and largest, with the margin that MNIST's dig
 _NOISE, _GRAIN = 8, 2  # standard deviation, and side in pixels, of the noise: coarse noise takes less space as a PNG
 _GRADIENT = 40  # half the difference between top and bottom, per unit of a normal number
 _CONTRAST = 180  # smallest difference to the background, summed over the channels
-_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
+_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)  # fast
 _FEWEST_PIXELS = 20  # of a digit that counts; what is left of others belongs to the background
 
 
