@@ -19,6 +19,7 @@ from mlpvision import commands  # noqa: E402
 
 commands.keep_freed_memory()
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 import sitecustomize  # noqa: E402, F401  blocks the network in this process
 
@@ -37,9 +38,12 @@ def data_dir(tmp_path_factory):
   """A tfds directory of this test session, which all processes use."""
   path = tmp_path_factory.mktemp("tfds")
   os.environ["TFDS_DATA_DIR"] = str(path)
-  # Commands run in processes of their own, many of them the same program.
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+  # Many tests compile the same program, in this process or in commands.
+  compiled = str(tmp_path_factory.mktemp("compiled"))
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  jax.config.update("jax_compilation_cache_dir", compiled)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   return path
 
 
@@ -88,4 +92,31 @@ def small_config():
   config.model.num_blocks, config.model.hidden_dim = 1, 16
   config.data.batch_size = 40
   config.optim.schedule.warmup = "5 steps"
+  return config
+
+
+@pytest.fixture(scope="session")
+def scenes(data_dir):
+  """The directory of digit_scenes, prepared with few scenes."""
+  from mlpvision.data import datasets
+  from mlpvision.prepare.builders import digit_scenes
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(digit_scenes, "_SCENES", {"train": 40, "test": 10})
+    datasets.open_builder("digit_scenes", str(data_dir))
+  return data_dir
+
+
+@pytest.fixture
+def small_segmentation(scenes):
+  """A config of segmentation, unlocked, small enough for a test."""
+  from configs import quickstart_segmentation
+
+  config = quickstart_segmentation.get_config()
+  config.model.update(hidden_dim=8, depths=(1, 1, 1, 1), channels=8, auxiliary_channels=8)
+  config.data.update(image_size=64, batch_size=8, workers=0)
+  config.optim.schedule.warmup = "1 step"
+  config.update(duration="4 steps", log_every="1 step")
+  config.eval.update(every="4 steps", batch_size=5)
+  config.checkpoint.every = "2 steps"
   return config

@@ -15,11 +15,13 @@ _OWN = {
 }
 
 
-def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes: int | None = None) -> tuple[int, int]:
+def count(
+  config: ml_collections.ConfigDict, *, images: int | None = None, classes: int | None = None
+) -> tuple[int, int]:
   """(training images, classes) of config.data.
 
   Args:
-    data: config.data.
+    config: task and data are read.
     images, classes: the user's figures, which take precedence; None: look them up.
 
   Raises:
@@ -27,13 +29,14 @@ def count(data: ml_collections.ConfigDict, *, images: int | None = None, classes
   """
   if images and classes:
     return images, classes
+  data = config.data
   release = _OWN.get(data.name) or archives.find(data.name)
   if release and release.splits:
     return images or _sliced(release.splits, data.train_split), classes or release.classes
   data_dir = datasets.resolve_data_dir(data.data_dir)
   if not data.name.startswith(directories.PREFIX) and datasets.find_prepared(data.name, data_dir) is None:
     raise UserError(f"the size of {data.name} is not known, and it is not in {data_dir}: add --images=N --classes=N")
-  split = datasets.open_split(data.name, data.train_split, data.data_dir)
+  split = datasets.of(config, data.train_split)
   return images or len(split), classes or len(split.class_names)
 
 

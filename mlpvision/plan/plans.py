@@ -106,7 +106,7 @@ def plan_here(
     UserError: no such slice, no libtpu, an unknown dataset, or an invalid config.
   """
   chip, _ = chips.parse(topology)
-  num_images, num_classes = images.count(config.data, images=sizes[0], classes=sizes[1])
+  num_images, num_classes = images.count(config, images=sizes[0], classes=sizes[1])
   store = program.Store(store_path)
 
   def compile_variant(variant):

@@ -72,21 +72,23 @@ def test_without_the_cuda_plugin_the_extra_is_named():
     ("imagenet21k/fall11", "train", (14_145_922, 21_841)),
     ("imagenet21k/fall11_256", "validation", (51_200, 21_841)),
     ("mnist5k", "train", (4000, 10)),
+    ("ade20k", "train", (20_210, 150)),
   ],
 )
 def test_sizes_need_no_dataset(name, split, expected):
-  data = ml_collections.ConfigDict({"name": name, "train_split": split, "data_dir": "/nowhere"})
-  assert images.count(data) == expected
+  data = {"name": name, "train_split": split, "data_dir": "/nowhere"}
+  assert images.count(ml_collections.ConfigDict({"data": data})) == expected
 
 
 def test_sizes_that_are_not_known_have_to_be_given():
-  data = ml_collections.ConfigDict({"name": "cifar10", "train_split": "train", "data_dir": "/nowhere"})
+  data = {"name": "cifar10", "train_split": "train", "data_dir": "/nowhere"}
+  config = ml_collections.ConfigDict({"data": data})
   with pytest.raises(UserError, match=r"cifar10.*--images=N --classes=N"):
-    images.count(data)
-  assert images.count(data, images=50_000, classes=10) == (50_000, 10)
-  data.update(name="imagenet2012", train_split="training")
+    images.count(config)
+  assert images.count(config, images=50_000, classes=10) == (50_000, 10)
+  config.data.update(name="imagenet2012", train_split="training")
   with pytest.raises(UserError, match="training"):
-    images.count(data)
+    images.count(config)
 
 
 def test_only_what_is_between_the_markers_is_written(tmp_path):
