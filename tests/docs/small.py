@@ -34,6 +34,7 @@ _SMALL = {
   "studies": {"--seeds": 1, "--duration": "1 epoch"},
   "mlpvision.preview": {"--images": 4, **_NO_MIXING},
   "mlpvision.plan": {"--config.data.batch_size": 16, **_NO_MIXING},
+  "tests/fuzzing.py": {"--minutes": 0.05},
 }
 
 
