@@ -1,9 +1,18 @@
 """Predicts the classes of images: python -m mlpvision.predict --weights=WORKDIR photo.png ...
 
 Classes have their names in the dataset; ImageNet's WordNet ids are shown with their words.
+
+Of a segmenter, it prints the share of each class in the image. --output=DIR also writes two files for each image:
+
+  DIR/photo.png           the label map, of the image's size: an 8-bit PNG with a palette, whose values are the indices
+                          of the classes; photo is the image's name without its suffix
+  DIR/photo_overlay.png   the image with the map in translucent colors, and a legend
+
+Images whose files would have the same name are refused: predict them into different directories.
 """
 
 import json
+import os
 
 from absl import app, flags
 
@@ -12,19 +21,25 @@ from mlpvision.errors import UserError, printable
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
-_TOP = flags.DEFINE_integer("top", 5, "Number of classes to print.", lower_bound=1)
+_TOP = flags.DEFINE_integer("top", 5, "Number of classes to print, of a classifier.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
+_OUTPUT = commands.define_path("output", None, "Segmentation: the directory to write label maps and overlays to.")
 
 
 def main(argv: list[str]) -> None:
   """Looks at all files first, so that bad ones are reported before the model is loaded; then one image at a time."""
   if len(argv) < 2:
     raise app.UsageError("name at least one image")
-  from mlpvision import trained
+  from mlpvision import tasks, trained
   from mlpvision.data import transforms
 
   transforms.check_all(argv[1:])
+  files = _files(argv[1:]) if _OUTPUT.value else {}
   loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
+  if files and loaded.task is not tasks.segmentation:
+    raise UserError("a classifier predicts no map: --output is for segmenters; remove it")
+  if files:
+    _make_directory()
   problems = []
   for path in argv[1:]:
     try:
@@ -32,12 +47,51 @@ def main(argv: list[str]) -> None:
     except UserError as error:  # its pixels are damaged
       problems.append(str(error))
       continue
+    if files:
+      _write(prediction, path, *files[path])
     if _JSON.value:
       print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
     else:
       print(printable(path), loaded.task.as_text(prediction), sep="\n")
   if problems:
     raise UserError("\n".join(problems))
+
+
+def _files(paths):
+  """{path: (file of its map, file of its overlay)}. Raises UserError if two of them are the same."""
+  found, owners = {}, {}
+  for path in dict.fromkeys(paths):
+    stem = os.path.splitext(os.path.basename(path))[0]
+    found[path] = tuple(os.path.join(_OUTPUT.value, name) for name in (f"{stem}.png", f"{stem}_overlay.png"))
+    for file in found[path]:
+      if file in owners:
+        raise UserError(f"{owners[file]} and {path} would both write {file}: predict them into different directories")
+      if os.path.realpath(file) in map(os.path.realpath, paths):
+        raise UserError(f"{file} is one of the images: choose another directory for --output")
+      owners[file] = path
+  return found
+
+
+def _make_directory():
+  try:
+    os.makedirs(_OUTPUT.value, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"cannot make the directory {_OUTPUT.value}: {error}") from error
+
+
+def _write(prediction, path, map_file, overlay_file):
+  from mlpvision.data import pixels, transforms
+  from mlpvision.reporting import label_maps
+
+  image = pixels.to_array(transforms.open_image(path))
+  areas = [(i, prediction.class_names[i], count / prediction.labels.size) for i, count in prediction.areas()]
+  try:
+    with open(map_file, "wb") as file:
+      file.write(label_maps.to_indexed_png(prediction.labels))
+    with open(overlay_file, "wb") as file:
+      file.write(label_maps.to_overlay_png(image, prediction.labels, areas))
+  except OSError as error:
+    raise UserError(f"cannot write to {_OUTPUT.value}: {error}") from error
 
 
 if __name__ == "__main__":

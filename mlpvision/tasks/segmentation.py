@@ -191,3 +191,15 @@ def as_json(found: Prediction) -> dict[str, Any]:
     for i, pixels in found.areas()
   ]
   return {"height": height, "width": width, "classes": areas}
+
+
+def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
+  """The two largest classes of a target, see `augmented`, with their shares of its labeled pixels."""
+  labels = target["label"][target["label"] != IGNORE]
+  found = Prediction(labels, tuple(class_names)).areas()[:2]
+  return "\n".join(f"{count / labels.size:.2f} {printable(class_names[i])[:24]}" for i, count in found)
+
+
+def label_map(target: Mapping[str, np.ndarray]) -> np.ndarray:
+  """uint8 [H, W]: the classes of the pixels, 255 where ignored."""
+  return target["label"].astype(np.uint8)
