@@ -12,7 +12,6 @@ Images whose files would have the same name are refused: predict them into diffe
 """
 
 import json
-import os
 
 from absl import app, flags
 
@@ -31,15 +30,14 @@ def main(argv: list[str]) -> None:
   if len(argv) < 2:
     raise app.UsageError("name at least one image")
   from mlpvision import tasks, trained
-  from mlpvision.data import transforms
+  from mlpvision.data import pixels, transforms
+  from mlpvision.reporting import label_maps
 
   transforms.check_all(argv[1:])
-  files = _files(argv[1:]) if _OUTPUT.value else {}
+  files = label_maps.file_names(argv[1:], _OUTPUT.value) if _OUTPUT.value else {}
   loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
   if files and loaded.task is not tasks.segmentation:
     raise UserError("a classifier predicts no map: --output is for segmenters; remove it")
-  if files:
-    _make_directory()
   problems = []
   for path in argv[1:]:
     try:
@@ -48,50 +46,13 @@ def main(argv: list[str]) -> None:
       problems.append(str(error))
       continue
     if files:
-      _write(prediction, path, *files[path])
+      label_maps.write(files[path], pixels.to_array(transforms.open_image(path)), prediction)
     if _JSON.value:
       print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
     else:
       print(printable(path), loaded.task.as_text(prediction), sep="\n")
   if problems:
     raise UserError("\n".join(problems))
-
-
-def _files(paths):
-  """{path: (file of its map, file of its overlay)}. Raises UserError if two of them are the same."""
-  found, owners = {}, {}
-  for path in dict.fromkeys(paths):
-    stem = os.path.splitext(os.path.basename(path))[0]
-    found[path] = tuple(os.path.join(_OUTPUT.value, name) for name in (f"{stem}.png", f"{stem}_overlay.png"))
-    for file in found[path]:
-      if file in owners:
-        raise UserError(f"{owners[file]} and {path} would both write {file}: predict them into different directories")
-      if os.path.realpath(file) in map(os.path.realpath, paths):
-        raise UserError(f"{file} is one of the images: choose another directory for --output")
-      owners[file] = path
-  return found
-
-
-def _make_directory():
-  try:
-    os.makedirs(_OUTPUT.value, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"cannot make the directory {_OUTPUT.value}: {error}") from error
-
-
-def _write(prediction, path, map_file, overlay_file):
-  from mlpvision.data import pixels, transforms
-  from mlpvision.reporting import label_maps
-
-  image = pixels.to_array(transforms.open_image(path))
-  areas = [(i, prediction.class_names[i], count / prediction.labels.size) for i, count in prediction.areas()]
-  try:
-    with open(map_file, "wb") as file:
-      file.write(label_maps.to_indexed_png(prediction.labels))
-    with open(overlay_file, "wb") as file:
-      file.write(label_maps.to_overlay_png(image, prediction.labels, areas))
-  except OSError as error:
-    raise UserError(f"cannot write to {_OUTPUT.value}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ receptive_field --weights=RUN | --config=configs/s2mlp_wide.py   of trained weig
 shifts [--directions=four] PICTURE                                S²-MLP's shift of each channel group
 features --weights=RUN PICTURE                                    the feature maps of each stage
 saliency --weights=RUN PICTURE                                    the pixels that matter for the predicted class
-confusion --weights=RUN                                           on the run's own evaluation split; a segmenter's pixels
+confusion --weights=RUN                                           on the run's own evaluation split
 published                                                         the papers' accuracies by size and FLOPs
 architecture mixer | s2mlp | asmlp                                a network, its block, and its token mixing
 
 `published` and `architecture` draw figures of the documentation and work only in the repository. Of a segmenter,
-`features` and `confusion` are drawn.
+`features` of its backbone and `confusion` of its pixels are drawn.
 """
 
 from absl import app, flags
@@ -100,7 +100,9 @@ def _features(path):
   if hasattr(model, "backbone"):
     model, params = model.backbone, params["backbone"]
     if not model.any_size:
-      raise UserError(f"features of {_WEIGHTS.value}: its backbone works at one image size, so it sees no whole picture")
+      raise UserError(
+        f"features of {_WEIGHTS.value}: its backbone works at one image size, so it sees no whole picture"
+      )
   return figures.features(_shown(trained, image), maps.feature_colors(model, params, image), model.feature_strides)
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 import io
+import os
 import textwrap
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 import numpy as np
 from PIL import Image
 
+from mlpvision.errors import UserError
 from mlpvision.reporting import lettering, palette
 from mlpvision.reporting.curves import to_png
 
@@ -72,6 +75,40 @@ def to_overlay_png(image: np.ndarray, labels: np.ndarray, areas: Sequence[tuple[
     handlelength=1.2, handleheight=1.0,
   )  # fmt: skip
   return to_png(figure)
+
+
+def file_names(paths: Sequence[str], directory: str) -> dict[str, tuple[str, str]]:
+  """{path of an image: (file of its map, file of its overlay)} in a directory.
+
+  Raises UserError if two of the files are the same, or one is an image.
+  """
+  found, owners, images = {}, {}, set(map(os.path.realpath, paths))
+  for path in dict.fromkeys(paths):
+    stem = os.path.splitext(os.path.basename(path))[0]
+    found[path] = os.path.join(directory, f"{stem}.png"), os.path.join(directory, f"{stem}_overlay.png")
+    for file in found[path]:
+      if file in owners:
+        raise UserError(f"{owners[file]} and {path} would both write {file}: predict them into different directories")
+      if os.path.realpath(file) in images:
+        raise UserError(f"{file} is one of the images: choose another directory for --output")
+      owners[file] = path
+  return found
+
+
+def write(files: tuple[str, str], image: np.ndarray, prediction: Any) -> None:
+  """Writes a map and its overlay, and makes their directory. Raises UserError if they cannot be written.
+
+  files: see `file_names`; image: uint8 [H, W, 3]; prediction: `tasks.segmentation.Prediction` of it.
+  """
+  labels, names = prediction.labels, prediction.class_names
+  areas = [(i, names[i], count / labels.size) for i, count in prediction.areas()]
+  try:
+    os.makedirs(os.path.dirname(files[0]) or ".", exist_ok=True)
+    for file, data in zip(files, (to_indexed_png(labels), to_overlay_png(image, labels, areas)), strict=True):
+      with open(file, "wb") as opened:
+        opened.write(data)
+  except OSError as error:
+    raise UserError(f"cannot write {files[0]}: {error}") from error
 
 
 def _table():

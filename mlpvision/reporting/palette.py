@@ -58,7 +58,7 @@ def colors() -> np.ndarray:
 
 
 def seen(rgb: np.ndarray) -> np.ndarray:
-  """[n, 3] in 0 to 255 -> Oklab [3, n, 3] as seen with all cones, without those for red, and without those for green."""
+  """[n, 3] in 0 to 255 -> Oklab [3, n, 3] as seen with all cones, without those for red, without those for green."""
   values = rgb / 255
   linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
   views = np.clip(np.einsum("vij,nj->vni", _EYES, linear), 0, 1)
