@@ -170,9 +170,9 @@ def test_evaluation_takes_its_own_settings_from_the_config(segmenter):
   config.data.update(scale=(32, 32), mean=(0.1,) * 3, image_size=16, classes="names.txt")
   config.eval.update(scales=(0.5, 1.0), flip=True, mode="slide", stride=(16, 16))
   merged = run_lib.with_dataset(trained, config)
-  assert merged.data.scale == (64, 64)  # the weights'
+  assert tuple(merged.data.scale) == (64, 64)  # the weights'
   assert merged.data.image_size == 32
-  assert merged.data.mean == (0.5, 0.5, 0.5)
+  assert tuple(merged.data.mean) == (0.5, 0.5, 0.5)
   assert merged.data.classes == "names.txt"
   assert (merged.eval.scales, merged.eval.flip, merged.eval.mode) == ((0.5, 1.0), True, "slide")
   config.data.classes = ""
