@@ -113,7 +113,7 @@ def segmenter(scenes, tmp_path_factory):
   del config.model.depths
   config.model.update(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16)
   config.model.update(channels=8, auxiliary_channels=8)
-  config.data.update(scale=(64, 64), image_size=32, batch_size=8, workers=0)
+  config.data.update(image_size=64, batch_size=8, workers=0)
   config.eval.batch_size = 10
   config.optim.schedule.warmup = "1 step"
   config.update(duration="2 steps", log_every="1 step")

@@ -109,7 +109,7 @@ def test_a_prediction_has_the_pictures_size_and_its_areas(trained):
   assert found.labels.shape == (40, 70)
   assert len(found.areas()) > 1
   assert sum(count for _, count in found.areas()) == found.labels.size
-  assert trained.preprocess(np.zeros((40, 70, 3), np.uint8)).shape == (37, 64, 3)
+  assert trained.preprocess(np.zeros((40, 70, 3), np.uint8)).shape == (55, 96, 3)
 
 
 @pytest.mark.slow
@@ -161,23 +161,26 @@ def test_confusion_counts_the_pixels(trained, split):
 def test_features_are_those_of_the_backbone(trained):
   image = trained.preprocess(np.random.default_rng(0).integers(0, 256, (40, 70, 3), np.uint8))
   colors = maps.feature_colors(trained.model.backbone, trained.params["backbone"], image)
-  assert [x.shape[:2] for x in colors] == [(3, 4)]
+  assert [x.shape[:2] for x in colors] == [(4, 6)]
 
 
 def test_evaluation_takes_its_own_settings_from_the_config(segmenter):
   trained = mlpvision.load(segmenter)
   config = trained.config.copy_and_resolve_references()
   config.data.update(scale=(32, 32), mean=(0.1,) * 3, image_size=16, classes="names.txt")
-  config.eval.update(scales=(0.5, 1.0), flip=True, mode="slide", stride=(16, 16))
+  config.eval.update(scales=(0.5, 1.0), flip=True, mode="slide", stride=(32, 32))
   merged = run_lib.with_dataset(trained, config)
-  assert tuple(merged.data.scale) == (64, 64)  # the weights'
-  assert merged.data.image_size == 32
+  assert tuple(merged.data.scale) == (96, 96)  # the weights'
+  assert merged.data.image_size == 64
   assert tuple(merged.data.mean) == (0.5, 0.5, 0.5)
   assert merged.data.classes == "names.txt"
-  assert (merged.eval.scales, merged.eval.flip, merged.eval.mode) == ((0.5, 1.0), True, "slide")
-  config.data.classes = ""
+  assert (tuple(merged.eval.scales), merged.eval.flip, merged.eval.mode) == ((0.5, 1.0), True, "slide")
+  config.eval.stride = (65, 64)
+  with pytest.raises(UserError, match=r"eval.stride=\(65, 64\): must not exceed .* data.image_size=64"):
+    run_lib.with_dataset(trained, config)
+  config.data.classes, config.eval.stride = "", (32, 32)
   found = run_lib.evaluate(segmenter, config)
-  view = ", at ratios 0.5, 1, also mirrored, in windows of 32 pixels, 16 x 16 apart"
+  view = ", at ratios 0.5, 1, also mirrored, in windows of 64 pixels, 32 x 32 apart"
   assert found["preprocessing"].endswith(view)
   assert {"miou", "aacc", "macc", "images"} < found.keys()
   line = evaluators.summary({"/miou": 0.5, "/aacc": 0.25})

@@ -67,6 +67,11 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def check_mode(backbone: Any, name: str, config: ml_collections.ConfigDict) -> None:
   """Raises UserError if a backbone, a module or its class, cannot segment images as config.eval says."""
+  if config.eval.mode == "slide" and max(config.eval.stride) > config.data.image_size:
+    raise UserError(
+      f"eval.stride={tuple(config.eval.stride)}: must not exceed the side of a window, data.image_size="
+      f"{config.data.image_size}, because no window would see the pixels between two of them"
+    )
   if not backbone.any_size and config.eval.mode == "whole":
     raise UserError(
       f"{name} works at one image size, that of data.image_size={config.data.image_size}, so it cannot segment whole"

@@ -49,7 +49,9 @@ def small_arguments(command):
   text = " ".join(arguments)
   if command.program == "studies" and "--config=" in text:
     added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
-  if "--config=" in text and command.program != "mlpvision.cost":
+  if "segmentation" in command.config:  # on the run of the fixture `segmenter`
+    added |= {"--config.data.workers": 0}
+  elif "--config=" in text and command.program != "mlpvision.cost":
     defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}
     if "quickstart" in text:
       defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16, "--config.data.name": "mnist5k"}
