@@ -22,7 +22,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DPI = 130  # of `to_png`
 _SIDE = (380, 1600)  # pixels of a picture's longer side in an overlay
 _LEGEND = 24  # classes in a legend, at most; the largest
-_INCH, _ROW = 2.6, 0.2  # of a legend: its width, and a row
+_INCH, _ROW = 2.6, 0.175  # of a legend: its width, and a row
 
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
