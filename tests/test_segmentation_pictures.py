@@ -247,9 +247,11 @@ def test_a_classifier_predicts_no_map(command, tmp_path):
   model = models.create("s2mlp_wide", num_classes=3, hidden_dim=16, num_blocks=1, patch_size=16)
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
   view = preprocessing.Preprocessing((0.5,) * 3, (0.5,) * 3, image_size=32)
-  weights.save(tmp_path / "weights.npz", model, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), view)
+  weights.save(
+    tmp_path / "weights.safetensors", model, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), view
+  )
   Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "photo.png")
-  paths = f"--weights={tmp_path / 'weights.npz'}", f"--output={tmp_path / 'maps'}", str(tmp_path / "photo.png")
+  paths = f"--weights={tmp_path / 'weights.safetensors'}", f"--output={tmp_path / 'maps'}", str(tmp_path / "photo.png")
   code, output = command("-m", "mlpvision.predict", *paths)
   assert code == 2
   assert "a classifier predicts no map" in output

@@ -15,6 +15,7 @@ _PLACEHOLDERS = {
   "weights=runs/s2mlp_wide": "weights=runs/pictures",
   "folder:IMAGENET100": "folder:pictures",
   "folder:PATH": "folder:pictures",
+  "(0.5, 0.75, 1.0, 1.25, 1.5, 1.75)": "(0.5, 1.0)",
   "gs://BUCKET": "bucket",
   "config=...": "config=configs/quickstart.py",
   "v5e:4x4,v5p:2x2x2": "v5e:2x2",
