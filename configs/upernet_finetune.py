@@ -3,7 +3,7 @@
   python train.py --config=configs/upernet_finetune.py --config.init_from=WEIGHTS --config.model.backbone=NAME \\
     --config.data.name=folder:PATH --workdir=runs/segmenter
 
-PATH has train/images, train/labels, val/images, val/labels and classes.txt, see docs/datasets.md. WEIGHTS is a
+PATH has train/images, train/labels, val/images, val/labels and classes.txt, see docs/loading.md. WEIGHTS is a
 classifier's or a segmenter's workdir, a weight file or a name listed in docs/weights.md; NAME is the classifier's
 model, or any variant of the same family. "" trains from scratch.
 

@@ -1,4 +1,4 @@
-"""Draws a contact sheet of augmented training images.
+"""Draws a contact sheet of augmented training images, with their targets: classes, or label maps in colors.
 
 python -m mlpvision.preview --config=configs/s2mlp_wide.py --output=preview.png
 """
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
 
   from mlpvision import tasks
   from mlpvision.data import datasets, loader
-  from mlpvision.reporting import contact_sheet
+  from mlpvision.reporting import contact_sheet, label_maps
   from mlpvision.training import step as step_lib
 
   task = tasks.of(config)
@@ -37,8 +37,11 @@ def main(argv: list[str]) -> None:
   key, _ = step_lib.step_keys(config.seed, _STEP.value)
   augmented = jax.jit(lambda key, batch: task.augmented(key, batch, len(split.class_names), config))
   images, targets = jax.device_get(augmented(key, batch))
-  captions = [task.caption(jax.tree.map(lambda x, i=i: x[i], targets), split.class_names) for i in range(len(images))]
   images = images * np.asarray(config.data.std) + np.asarray(config.data.mean)
+  targets = [jax.tree.map(lambda x, i=i: x[i], targets) for i in range(len(images))]
+  captions = [task.caption(target, split.class_names) for target in targets]
+  if maps := [found for target in targets if (found := task.label_map(target)) is not None]:
+    images = [label_maps.overlay(image, found) for image, found in zip(images, maps, strict=True)]
   title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, augmented"
   try:
     contact_sheet.draw(_OUTPUT.value, images, captions, title=title)

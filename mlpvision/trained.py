@@ -67,11 +67,18 @@ class Trained:
   def preprocess(self, picture: Any) -> np.ndarray:
     """Resizes, crops and normalizes an image as in evaluation: float32 [image_size, image_size, 3].
 
+    Of a segmenter: the whole image, resized to fit `preprocessing.scale`, float32 [h, w, 3].
+
     picture: a path, encoded bytes, a PIL image or an array [H, W] or [H, W, 3], of uint8 or of another range that
       `data.pixels` knows. UserError if it cannot be read.
     """
-    view = self.preprocessing
-    return np.asarray(augment.normalize(self.task.row(picture, self.config_of_task)["image"], view.mean, view.std))
+    view, row = self.preprocessing, self.task.row(picture, self.config_of_task)
+    if "images" in row:
+      (height, width), image = row["sizes"][0], row["images"][0]
+      image = image[:height, :width]
+    else:
+      image = row["image"]
+    return np.asarray(augment.normalize(image, view.mean, view.std))
 
   def predict(self, pictures: Any, top: int = 5) -> list[Any]:
     """The task's prediction for each image.

@@ -47,6 +47,25 @@ def data_dir(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope="session")
+def segmenter(scenes, tmp_path_factory):
+  """The workdir of a tiny segmenter after two steps."""
+  from configs import quickstart_segmentation
+  from mlpvision.training import loop
+
+  config = quickstart_segmentation.get_config()
+  del config.model.depths
+  config.model.update(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16)
+  config.model.update(channels=8, auxiliary_channels=8)
+  config.data.update(image_size=64, batch_size=8, workers=0)
+  config.eval.batch_size = 10
+  config.optim.schedule.warmup = "1 step"
+  config.update(duration="2 steps", log_every="1 step")
+  workdir = tmp_path_factory.mktemp("segmenter") / "run"
+  loop.train_and_evaluate(config, workdir)
+  return workdir
+
+
 @pytest.fixture
 def start():
   """Starts a command in the repository without network: start("train.py", "--config=...", devices=1) -> Popen."""

@@ -29,6 +29,12 @@ weights.save("{tmp}/small.safetensors", model, params, view)
 WEIGHTS, PICTURE = "{tmp}/small.safetensors", ""
 """,
   "quickstart": 'EPOCHS, WORKDIR = 1, "{tmp}/run"',
+  "segmentation": """
+from mlpvision.prepare.builders import digit_scenes
+digit_scenes._SCENES = {"train": 16, "test": 8}
+STEPS, BATCH_SIZE, SIZE, WORKDIR = 2, 8, 32, "{tmp}/run"
+MODEL = dict(hidden_dim=8, depths=(1, 1, 1, 1), channels=8, auxiliary_channels=8)
+""",
   "receptive_fields": "IMAGE_SIZE, S2_BLOCKS, AS_DEPTHS = 64, 2, (1, 1)",
 }
 

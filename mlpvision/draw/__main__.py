@@ -8,7 +8,8 @@ confusion --weights=RUN                                           on the run's o
 published                                                         the papers' accuracies by size and FLOPs
 architecture mixer | s2mlp | asmlp                                a network, its block, and its token mixing
 
-`published` and `architecture` draw figures of the documentation and work only in the repository.
+`published` and `architecture` draw figures of the documentation and work only in the repository. Of a segmenter,
+`features` of its backbone and `confusion` of its pixels are drawn.
 """
 
 from absl import app, flags
@@ -50,11 +51,21 @@ def _trained():
   return trained.load(_WEIGHTS.value)
 
 
+def _classifier(kind):
+  """The weights, of a classifier. Raises UserError for a segmenter."""
+  from mlpvision import tasks
+
+  trained = _trained()
+  if trained.task is tasks.segmentation:
+    raise UserError(f"{kind} is drawn of a classifier, and {_WEIGHTS.value} is a segmenter: use features or confusion")
+  return trained
+
+
 def _receptive_field():
   from mlpvision.draw import figures, maps
 
   if _WEIGHTS.value:
-    trained = _trained()
+    trained = _classifier("receptive_field")
     size = trained.preprocessing.image_size
     return figures.receptive_fields({_WEIGHTS.value: maps.receptive_field(*trained, maps.noise(8, size))})
   config = commands.read_config(_CONFIG)
@@ -64,6 +75,8 @@ def _receptive_field():
 
   with config.unlocked():
     config.model.dtype = "float32"
+  if tasks.of(config) is tasks.segmentation:
+    raise UserError("receptive_field is drawn of a classifier, and --config is for a segmenter")
   model = tasks.make_model(config, 10)
   return figures.receptive_fields(maps.receptive_fields(config.model.name, model, config.data.image_size))
 
@@ -83,13 +96,20 @@ def _features(path):
 
   trained = _trained()
   image = trained.preprocess(path)
-  return figures.features(_shown(trained, image), maps.feature_colors(*trained, image), trained.model.feature_strides)
+  model, params = trained
+  if hasattr(model, "backbone"):
+    model, params = model.backbone, params["backbone"]
+    if not model.any_size:
+      raise UserError(
+        f"features of {_WEIGHTS.value}: its backbone works at one image size, so it sees no whole picture"
+      )
+  return figures.features(_shown(trained, image), maps.feature_colors(model, params, image), model.feature_strides)
 
 
 def _saliency(path):
   from mlpvision.draw import figures, maps
 
-  trained = _trained()
+  trained = _classifier("saliency")
   image = trained.preprocess(path)
   ((best,),) = trained.predict(path, top=1)
   heat = maps.saliency(*trained, image, trained.class_names.index(best.name))
@@ -105,6 +125,7 @@ def _shown(trained, image):
 
 
 def _confusion():
+  from mlpvision import tasks
   from mlpvision.data import datasets
   from mlpvision.draw import figures
   from mlpvision.evaluate import confusion
@@ -112,9 +133,11 @@ def _confusion():
   trained = _trained()
   if trained.step is None:
     raise UserError(f"{_WEIGHTS.value} is a weight file, which has no evaluation split; confusion needs a run")
-  data = trained.config.data
-  split = datasets.open_split(data.name, data.eval_split, data.data_dir)
+  split = datasets.of(trained.config, trained.config.data.eval_split)
   counts = confusion.count(trained, split)
+  if trained.task is tasks.segmentation:
+    title = f"{split.name}: mIoU {trained.task.scores({'confusion': counts})['miou']:.2%} of {len(split):,} images"
+    return figures.confusion(counts, trained.class_names, title, pixels=True)
   title = f"{split.name}: top-1 {counts.trace() / counts.sum():.2%} of {counts.sum():,} images"
   return figures.confusion(counts, trained.class_names, title)
 

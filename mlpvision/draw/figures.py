@@ -74,8 +74,11 @@ def saliency(picture: np.ndarray, heat: np.ndarray, title: str) -> Figure:
   return figure
 
 
-def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
-  """The confusion matrix int [K, K] (row: true class), as shares of each row; with counts for up to 20 classes."""
+def confusion(counts: np.ndarray, names: Sequence[str], title: str, *, pixels: bool = False) -> Figure:
+  """The confusion matrix int [K, K] (row: true class), as shares of each row.
+
+  With up to 20 classes, the cells have numbers: counts of images, or of pixels, which are many, shares in percent.
+  """
   names, title = [lettering.plain(name) for name in names], lettering.plain(title)
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
@@ -85,10 +88,9 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
   if len(names) <= 20:
-    for i, j in zip(*np.nonzero(counts), strict=True):
-      axes.text(
-        j, i, counts[i, j], ha="center", va="center", fontsize=7, color="black" if shares[i, j] > 0.5 else "white"
-      )
+    for i, j in zip(*np.nonzero(shares >= 0.005 if pixels else counts), strict=True):
+      text, color = f"{shares[i, j]:.0%}" if pixels else counts[i, j], "black" if shares[i, j] > 0.5 else "white"
+      axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
   axes.set(xlabel="predicted", ylabel="true")
   # A dataset's name may be a long path; an inch fits about twelve letters.
   figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)

@@ -16,6 +16,11 @@ label are left out.
 
 Model and preprocessing belong to the weights. --config chooses the dataset (default: the run's own): it is read for
 data.name, data_dir, train_split, eval_split, workers and prefetch, for eval.batch_size, evals, seed and mesh.
+
+Of a segmenter, the metrics are mIoU, aAcc (the share of correct pixels) and mAcc (its mean over the classes), and
+--config is also read for data.classes, data.reduce_zero_label, eval.mode, stride, scales and flip. Several scales:
+
+  ... --config.eval.scales="(0.5, 0.75, 1.0, 1.25, 1.5, 1.75)" --config.eval.flip=True
 """
 
 import json

@@ -22,6 +22,7 @@ from mlpvision.fewshot.linear_probe import FewShot
 
 # Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(variables)` -> values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
+_LABELS = {"miou": "mIoU", "aacc": "aAcc", "macc": "mAcc"}  # as mmsegmentation writes them
 
 
 def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
@@ -31,7 +32,17 @@ def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
       raise UserError(f"evals.{name}.type={entry.get('type')!r}: must be one of {', '.join(EVALUATORS)}")
   # A ConfigDict is in alphabetical order; the task's own metrics come first.
   ordered = sorted(config.evals.items(), key=lambda item: item[1].type != "accuracy")
-  return {name: entry for name, entry in ordered if entry.get("every") != "never"}
+  enabled = {name: entry for name, entry in ordered if entry.get("every") != "never"}
+  for name, entry in enabled.items():
+    check_task(entry["type"], config, f"evals.{name}: set evals.{name}.every=never")
+  return enabled
+
+
+def check_task(kind: str, config: Mapping[str, Any], hint: str) -> None:
+  """Raises UserError if an evaluator, a key of EVALUATORS, is not for config.task; the message ends with the hint."""
+  task = config.get("task", "classification")
+  if task == "segmentation" and kind != "accuracy":
+    raise UserError(f"{kind} is for classifiers, and this is a segmenter, which has accuracy alone (mIoU); {hint}")
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -143,6 +154,7 @@ def summary(results: Mapping[str, float], digits: int = 2) -> str:
 
 
 def _format(metric, value, digits):
-  label = re.sub(r"^top(\d)$", r"top-\1", metric.removeprefix("ema_"))
+  label = metric.removeprefix("ema_")
+  label = _LABELS.get(label) or re.sub(r"^top(\d)$", r"top-\1", label)
   number = f"{value:.{digits + 2}f}" if label == "loss" else f"{value:.{digits}%}"
   return f"EMA {label} {number}" if metric.startswith("ema_") else f"{label} {number}"

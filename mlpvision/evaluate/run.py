@@ -7,12 +7,17 @@ from typing import Any
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 
-from mlpvision import config as config_lib, preprocessing, sharding, trained as trained_lib
+from mlpvision import config as config_lib, preprocessing, sharding, tasks, trained as trained_lib
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
 
-# Fields of config.data that --config sets; the others belong to the weights.
-_FROM_CONFIG = ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch")
+# Fields that --config sets; the others belong to the weights, as do the sizes, mean and std that images are given.
+_FROM_CONFIG = {
+  "data": ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch"),
+  "eval": ("batch_size",),
+}
+# Of segmentation too: what label maps mean, and how an image is seen.
+_FROM_CONFIG_OF_MAPS = {"data": ("classes", "reduce_zero_label"), "eval": ("mode", "stride", "scales", "flip")}
 
 
 def evaluate(
@@ -31,7 +36,8 @@ def evaluate(
   config: names the dataset, split, batch size and mesh; default: the run's own.
   evals: names in config.evals, or types in `evaluators.EVALUATORS`.
 
-  Returns {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}.
+  Returns {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}; of
+  segmentation, the metrics are "images", "miou", "aacc" and "macc".
   Notes are sentences on how classes were matched and on images without a label, which "images" does not include.
 
   Raises UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
@@ -45,6 +51,8 @@ def evaluate(
     if name not in own and name not in evaluators.EVALUATORS:
       known = dict.fromkeys((*own, *evaluators.EVALUATORS))
       raise UserError(f"--evals={name}: must be one of {', '.join(known)}")
+    evaluators.check_task(own.get(name, {"type": name}).get("type"), merged, f"remove {name} from --evals")
+  for name in evals:
     entry, common = own.get(name, {"type": name}), (trained.model, trained.class_names, merged, mesh)
     trained_on = trained.config.data.name if trained.config else None
     evaluator, split, note = evaluators.make(entry, *common, weights=str(source), trained_on=trained_on)
@@ -55,7 +63,8 @@ def evaluate(
     if results.get("images", len(split)) < len(split):
       missing = len(split) - results["images"]
       notes.append(f"{missing:,} of {len(split):,} images have no label and are ignored")
-  about = dict(weights=str(source), step=trained.step, dataset=dataset, preprocessing=str(trained.preprocessing))
+  view = f"{trained.preprocessing}{_views(merged) if trained.task is tasks.segmentation else ''}"
+  about = dict(weights=str(source), step=trained.step, dataset=dataset, preprocessing=view)
   return {**about, **found, "notes": notes}
 
 
@@ -64,18 +73,38 @@ def with_dataset(
 ) -> ml_collections.ConfigDict:
   """The config for evaluating a trained model.
 
-  For a run, this is its own config, with dataset, loader, batch size, seed and evaluators from `config` if given. For a
-  weight file, it is `config`, with the weights' preprocessing and loss; without one, a UserError is raised.
+  For a run, this is its own config, with dataset, loader, batch size, seed and evaluators from `config` if given; for
+  segmentation also the classes and meaning of label maps, and eval.mode, stride, scales and flip. For a weight file, it
+  is `config`, with the weights' preprocessing and loss.
+
+  Raises UserError: no config for a weight file, one of another task, or a way of evaluation that the model cannot have.
   """
   if config is None and trained.config is None:
     raise UserError("a weight file needs --config to name the dataset, such as --config=configs/s2mlp_wide.py")
+  is_dense = trained.task is tasks.segmentation
+  if trained.config is None and tasks.of(config) is not trained.task:
+    kinds = "a segmenter", "a classifier"
+    weights, other = kinds if is_dense else reversed(kinds)
+    raise UserError(f"the weights are {weights}, and --config is for {other}: use a config of their own task")
   merged = (config if trained.config is None else trained.config).copy_and_resolve_references()
   with merged.unlocked():
     if trained.config is None:
       merged.loss = trained.loss
     elif config is not None:
-      merged.data.update({field: config.data[field] for field in _FROM_CONFIG})
-      merged.seed, merged.eval.batch_size, merged.evals = config.seed, config.eval.batch_size, config.evals
+      for table in (_FROM_CONFIG, _FROM_CONFIG_OF_MAPS)[: 1 + is_dense]:
+        for group, fields in table.items():
+          merged[group].update({field: config[group][field] for field in fields})
+      merged.seed, merged.evals = config.seed, config.evals
     preprocessing.write_to(merged, trained.preprocessing)
   config_lib.check_evaluation(merged)
+  if is_dense:
+    tasks.segmentation.check_mode(trained.model.backbone, "the weights' backbone", merged)
   return merged
+
+
+def _views(config):
+  """How an image is seen, other than once and whole: as text."""
+  view = config.eval
+  ratios = f", at ratios {', '.join(f'{ratio:g}' for ratio in view.scales)}" if tuple(view.scales) != (1,) else ""
+  windows = f", in windows of {config.data.image_size} pixels, {view.stride[0]} x {view.stride[1]} apart"
+  return f"{ratios}{', also mirrored' if view.flip else ''}{windows if view.mode == 'slide' else ''}"

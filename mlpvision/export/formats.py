@@ -19,11 +19,11 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
   normalized, to float32 logits [b, K], on CPU, GPU and TPU. PATH.json has the preprocessing, class names and loss.
 
   A segmenter maps uint8 [b, H, W, 3], resized but not normalized, to float32 logits [b, H / 4, W / 4, K], for any H and
-  W that 32 divides; on a backbone for one image size, for this size.
+  W that 32 divides; on a backbone for one image size, for this size, S.
   """
-  view = trained.preprocessing
-  shape, is_dense = "b, s, s, 3".replace("s", str(view.image_size)), hasattr(trained.model, "backbone")
-  if is_dense and trained.model.backbone.any_size:
+  view, shape = trained.preprocessing, "b, s, s, 3".replace("s", str(trained.preprocessing.image_size))
+  backbone = getattr(trained.model, "backbone", None)
+  if backbone is not None and backbone.any_size:
     shape = "b, 32*h, 32*w, 3"
   images = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), jnp.uint8)
 
@@ -37,7 +37,10 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
 
 
 def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
-  """Writes the parameters with timm's or the official code's names, and the metadata that `weights.save` stores."""
+  """Writes the parameters with timm's, the official code's or, of a segmenter, mmsegmentation's names.
+
+  The file also has the metadata that `weights.save` stores.
+  """
   stats = {name: tree for name, tree in trained.variables.items() if name != "params"}
   weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names, stats)
 

@@ -31,13 +31,14 @@ def main(argv: list[str]) -> None:
 
   from mlpvision import sharding, trained as trained_lib
   from mlpvision.data import datasets
-  from mlpvision.evaluate import run
+  from mlpvision.evaluate import evaluators, run
   from mlpvision.fewshot import linear_probe
 
   sharding.initialize_processes()
   mesh = sharding.make_mesh()
   trained = trained_lib.load(_WEIGHTS.value, sharding=NamedSharding(mesh, P()), ema=_EMA.value)
   merged = run.with_dataset(trained, config)
+  evaluators.check_task("fewshot", merged, "name a classifier")
   data = merged.data
   splits = [datasets.open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split)]
   results = linear_probe.FewShot(trained.model, *splits, merged, mesh, shots).run(trained.params)

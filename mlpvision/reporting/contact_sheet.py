@@ -13,8 +13,8 @@ from mlpvision.reporting.curves import to_png
 _COLUMNS = 8
 
 
-def draw(path: epath.PathLike, images: np.ndarray, captions: Sequence[str], *, title: str) -> None:
-  """Writes the sheet as a PNG. images: float [B, H, W, 3], clipped to [0, 1]; captions: one for each image."""
+def draw(path: epath.PathLike, images: Sequence[np.ndarray], captions: Sequence[str], *, title: str) -> None:
+  """Writes the sheet as a PNG. images: B of float [H, W, 3], clipped to [0, 1]; captions: one for each image."""
   rows = math.ceil(len(images) / _COLUMNS)
   figure = Figure(figsize=(_COLUMNS * 1.7, rows * 2.05 + 0.6), layout="constrained")
   figure.suptitle(lettering.plain(title), fontsize=11)

@@ -12,7 +12,14 @@ from mlpvision.reporting import lettering, metrics
 
 # Okabe and Ito's palette, which color-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
-_TITLES = {"loss": "Loss", "top1": "Top-1 accuracy (%)", "learning_rate": "Learning rate"}
+_OF_PARTS = ("#56B4E9", "#E69F00", "#CC79A7")
+_TITLES = {
+  "loss": "Loss",
+  "top1": "Top-1 accuracy (%)",
+  "miou": "Mean IoU (%)",
+  "aacc": "Pixel accuracy (%)",
+  "learning_rate": "Learning rate",
+}
 
 
 def draw(workdir: epath.PathLike) -> epath.Path | None:
@@ -23,8 +30,8 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
   rows = metrics.read(workdir)
   if not rows:
     return None
-  figure = Figure(figsize=(13, 3.8), layout="constrained")
   panels = _panels(rows)
+  figure = Figure(figsize=(13 / 3 * len(panels), 3.8), layout="constrained")
   for axes, (metric, series) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
     factor = 1 if metric in ("loss", "learning_rate") else 100
     for name, (label, color) in series.items():
@@ -45,20 +52,29 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
 
 
 def _panels(rows):
-  """{metric: {name in the rows: (label, color)}}: loss, the first evaluator's headline metric, and learning rate."""
+  """{metric: {name in the rows: (label, color)}}.
+
+  The loss and its parts, "train/loss_decode"; the first evaluator's headline metric; what else both it and training
+  report; and the learning rate.
+  """
   names = list(dict.fromkeys(name for row in rows for name in row))
   # Of the evaluators, the one that counts images has the task's own metrics, the headline first.
   counts = [name for name in names if name.endswith("/images")]
   evaluator = counts[0].partition("/")[0] if counts else "val"
   headline = next((name.partition("/")[2] for name in names if name.startswith(f"{evaluator}/")), "top1")
+  both = [name.partition("/")[2] for name in names if name.startswith("train/")]
+  both = [metric for metric in both if f"{evaluator}/{metric}" in names and metric not in ("loss", headline)]
   series = {
     metric: {
       f"train/{metric}": ("train", _GRAY),
       f"{evaluator}/{metric}": ("test", _BLUE),
       f"{evaluator}/ema_{metric}": ("test, EMA", _GREEN),
     }
-    for metric in ("loss", headline)
+    for metric in ("loss", headline, *both)
   }
+  parts = sorted((name for name in names if name.startswith("train/loss_")), reverse=True)
+  for name, color in zip(parts, _OF_PARTS, strict=False):
+    series["loss"][name] = (f"train, {name.removeprefix('train/loss_')}", color)
   return series | {"learning_rate": {"train/learning_rate": ("", _ORANGE)}}
 
 

@@ -19,6 +19,7 @@ probabilities(outputs, loss): the input of `predictions`; runs on the device.
 row(picture, config): the row of a picture in an evaluation batch, without its target.
 predictions(probabilities, row, class_names, top): the prediction for one image; `as_text` and `as_json` format it.
 caption(target, class_names): one target as text, for a contact sheet.
+label_map(target): one target as uint8 [H, W], 255 where ignored, to be drawn on its image there; or None.
 """
 
 from collections.abc import Mapping

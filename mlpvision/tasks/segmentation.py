@@ -56,16 +56,27 @@ def check(config: ml_collections.ConfigDict) -> None:
   if wrong:
     raise UserError(f"{', '.join(wrong)}: segmentation does not have this; remove it")
   backbone = models.MODELS.get(config.model.get("backbone"), (None,))[0]
-  if backbone is not None and not backbone.any_size and config.eval.mode == "whole":
-    raise UserError(
-      f"{config.model.backbone} works at one image size, that of data.image_size={config.data.image_size}, so it cannot"
-      " segment whole images of other sizes: set eval.mode='slide', or use a backbone for any size"
-      f" ({', '.join(name for name, (module, _) in models.MODELS.items() if module.any_size)})"
-    )
+  if backbone is not None:
+    check_mode(backbone, config.model.backbone, config)
   if config.data.batch_size // config.accumulation_steps < 2:
     raise UserError(
       "segmentation needs at least two images in each accumulation step: the head's batch normalization sees one value"
       " per image and channel. Increase data.batch_size or reduce accumulation_steps"
+    )
+
+
+def check_mode(backbone: Any, name: str, config: ml_collections.ConfigDict) -> None:
+  """Raises UserError if a backbone, a module or its class, cannot segment images as config.eval says."""
+  if config.eval.mode == "slide" and max(config.eval.stride) > config.data.image_size:
+    raise UserError(
+      f"eval.stride={tuple(config.eval.stride)}: must not exceed the side of a window, data.image_size="
+      f"{config.data.image_size}, because no window would see the pixels between two of them"
+    )
+  if not backbone.any_size and config.eval.mode == "whole":
+    raise UserError(
+      f"{name} works at one image size, that of data.image_size={config.data.image_size}, so it cannot segment whole"
+      " images of other sizes: set eval.mode='slide', or use a backbone for any size"
+      f" ({', '.join(name for name, (module, _) in models.MODELS.items() if module.any_size)})"
     )
 
 
@@ -191,3 +202,15 @@ def as_json(found: Prediction) -> dict[str, Any]:
     for i, pixels in found.areas()
   ]
   return {"height": height, "width": width, "classes": areas}
+
+
+def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
+  """The two largest classes of a target, see `augmented`, with their shares of its labeled pixels."""
+  labels = target["label"][target["label"] != IGNORE]
+  found = Prediction(labels, tuple(class_names)).areas()[:2]
+  return "\n".join(f"{count / labels.size:.2f} {printable(class_names[i])[:24]}" for i, count in found)
+
+
+def label_map(target: Mapping[str, np.ndarray]) -> np.ndarray:
+  """uint8 [H, W]: the classes of the pixels, 255 where ignored."""
+  return target["label"].astype(np.uint8)

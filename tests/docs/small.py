@@ -15,6 +15,7 @@ _PLACEHOLDERS = {
   "weights=runs/s2mlp_wide": "weights=runs/pictures",
   "folder:IMAGENET100": "folder:pictures",
   "folder:PATH": "folder:pictures",
+  "(0.5, 0.75, 1.0, 1.25, 1.5, 1.75)": "(0.5, 1.0)",
   "gs://BUCKET": "bucket",
   "config=...": "config=configs/quickstart.py",
   "v5e:4x4,v5p:2x2x2": "v5e:2x2",
@@ -50,7 +51,9 @@ def small_arguments(command):
   text = " ".join(arguments)
   if command.program == "studies" and "--config=" in text:
     added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
-  if "--config=" in text and command.program != "mlpvision.cost":
+  if "segmentation" in command.config:  # on the run of the fixture `segmenter`
+    added |= {"--config.data.workers": 0}
+  elif "--config=" in text and command.program != "mlpvision.cost":
     defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}
     if "quickstart" in text:
       defaults |= {"--config.model.num_blocks": 1, "--config.model.hidden_dim": 16, "--config.data.name": "mnist5k"}

@@ -42,6 +42,9 @@ _NOT_RUN = {
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
+  ("train.py", "--config=configs/quickstart_segmentation.py"): "the fixture `segmenter` trains it, and the notebook",
+  ("train.py", "--config=configs/upernet_asmlp_tiny.py"): "tests/test_segmentation.py trains UperNet",
+  ("train.py", "--config=configs/upernet_finetune.py"): "tests/test_segmentation.py starts from a classifier",
   ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
 }
 
@@ -113,7 +116,7 @@ def _take_flags():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, data_dir):
+def place(tmp_path_factory, data_dir, segmenter):
   """A directory like the repository's root after the quickstart, with pictures and weights; all models are small."""
   root = tmp_path_factory.mktemp("docs")
   shutil.copytree(REPO / "docs", root / "docs", ignore=shutil.ignore_patterns("*.png"))
@@ -141,6 +144,7 @@ def place(tmp_path_factory, data_dir):
     _extend(root, patch)
     _run(_FIRST[0])
     _run(_FIRST[1], "--workdir=runs/pictures")
+    (root / "runs" / "segmentation").symlink_to(segmenter)
     yield root
   jax.config.update("jax_compilation_cache_dir", None)
 

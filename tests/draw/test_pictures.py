@@ -82,7 +82,7 @@ def test_confusion_counts_every_image_under_its_classes(small_config, data_dir):
   model = tasks.make_model(small_config, 10)
   view = preprocessing.of_config(small_config)
   params = _params(model, 28)
-  trained = trained_lib.Trained(model, params, view, split.class_names, "s2mlp_wide", small_config, 0)
+  trained = trained_lib.Trained(model, {"params": params}, view, split.class_names, "s2mlp_wide", small_config, 0)
   examples = [split.source[i] for i in range(100)]
   images = np.stack([trained.preprocess(example["image"]) for example in examples])
   apply = jax.jit(model.apply)

@@ -74,7 +74,7 @@ def adaptive_pool(x: jax.Array, bins: int, sizes: jax.Array | None = None) -> ja
   if sizes is None:
     sizes = jnp.array([x.shape[1:3]])
   rows, columns = (
-    jnp.broadcast_to(weights, (len(x), *weights.shape[1:]))
+    jnp.broadcast_to(weights, (x.shape[0], *weights.shape[1:]))
     for weights in (_bins(x.shape[1 + i], bins, sizes[:, i]) for i in (0, 1))
   )
   return apply(x.astype(jnp.float32), rows, columns).astype(x.dtype)
