@@ -210,6 +210,14 @@ class Checkpoints:
 def load_weights(
   source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
+  """(params, meta, step), see `load_variables`."""
+  variables, meta, step = load_variables(source, sharding, ema)
+  return variables["params"], meta, step
+
+
+def load_variables(
+  source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], int]:
   """Reads (variables, meta, step), with the EMA if `ema`, without the optimizer state.
 
   variables: for `model.apply`: "params" and, of models with batch normalization, "batch_stats".

@@ -100,7 +100,7 @@ class Trained:
       if not problems:
         batch = jax.tree.map(lambda x: x[None], row)
         values = jax.device_get(self._probabilities(self.variables, batch))
-        found.append(self.task.predictions(values[0], row, self.class_names, top))
+        found.append(self.task.predictions(values[0], self.class_names, top, row))
     if problems:
       raise UserError("\n".join(problems))
     return found
@@ -167,7 +167,7 @@ def open_source(
     near = difflib.get_close_matches(source, weights.KNOWN, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
-  variables, meta, step = checkpoints.load_weights(source, sharding, bool(ema))
+  variables, meta, step = checkpoints.load_variables(source, sharding, bool(ema))
   try:
     return _of_run(variables, meta, step)
   except Exception as error:  # a run of somebody else, whose meta can be anything
@@ -199,7 +199,9 @@ def _of_run(variables, meta, step):
       raise UserError(f"its config.model says {wrong}")
   wrong = [path for path in {**expected, **found} if expected.get(path) != found.get(path)]
   if wrong:
-    raise UserError(f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0]}")
+    raise UserError(
+      f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0].removeprefix('params/')}"
+    )
   return Trained(model, variables, view, names, config.model.name, config=config, step=step)
 
 

@@ -32,11 +32,21 @@ _RECIPES = {  # and the models that they start from
   "s2mlp_deep": "",
   "s2mlp_wide": "",
   "swin_tiny": "",
+  "upernet_asmlp_base": "asmlp_base.official",
+  "upernet_asmlp_small": "asmlp_small.official",
+  "upernet_asmlp_tiny": "asmlp_tiny.official",
+  "upernet_finetune": "asmlp_tiny.official",
   "vit_b16": "",
   "vit_b16_384": "deit_base_patch16_224.fb_in1k",
 }
-# These differ from another in the model's name and drop path alone.
-_LIKE = {"asmlp_small": "asmlp_base", "asmlp_tiny": "asmlp_base"}
+# These differ from another in a few fields alone.
+_SIZE, _SEGMENTER = ["model.drop_path", "model.name"], ["init_from", "model.backbone"]
+_LIKE = {
+  "asmlp_small": ("asmlp_base", _SIZE),
+  "asmlp_tiny": ("asmlp_base", _SIZE),
+  "upernet_asmlp_small": ("upernet_asmlp_tiny", _SEGMENTER),
+  "upernet_asmlp_base": ("upernet_asmlp_tiny", _SEGMENTER),
+}
 # One of each recipe is trained, of the others the step is traced.
 _TRAINED = ("asmlp_base", "mixer_b16", "mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
 # One of each family, small; plain stacks with patches of 16 pixels.
@@ -51,27 +61,31 @@ def _config(name):
 
 
 def test_all_configs_are_covered():
-  assert _NAMES == sorted((*_RECIPES, "quickstart"))
+  assert _NAMES == sorted((*_RECIPES, "quickstart", "quickstart_segmentation"))
 
 
 @pytest.mark.parametrize("name", _LIKE)
 def test_sizes_of_one_model_have_one_recipe(name):
-  configs = (config_lib.to_json(_config(which)) for which in (_LIKE[name], name))
+  other, expected = _LIKE[name]
+  configs = (config_lib.to_json(_config(which)) for which in (other, name))
   fields = [line.partition(":")[0] for line in config_lib.differences(*configs)]
-  assert fields == ["model.drop_path", "model.name"]
+  assert fields == expected
 
 
 def _small(name):
   """The recipe for a small model, the digits and two steps."""
   config = _config(name)
   with config.unlocked():
-    if name != "quickstart":
+    if config.task == "segmentation":
+      config.model.update(depths=(1, 1, 1, 1), hidden_dim=8, channels=8, auxiliary_channels=8)
+      config.data.update(name="digit_scenes", image_size=64, workers=0)
+    elif name != "quickstart":
       config.model.update(SMALL_MODELS[config.model.name.split("_")[0]])
       config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
     else:
       config.model.num_blocks = 2
     config.init_from = ""
-    config.data.update(batch_size=16, eval_split="test[:16]")
+    config.data.update(batch_size=16, eval_split="test" if config.task == "segmentation" else "test[:16]")
     config.duration = "2 steps"
     config.optim.schedule.warmup = "1 step"
     config.log_every = "1 step"
@@ -79,7 +93,7 @@ def _small(name):
 
 
 @pytest.mark.parametrize("name", [name for name in _NAMES if name not in (*_LIKE, *_TRAINED)])
-def test_a_step_can_be_built(name):
+def test_a_step_can_be_built(name, scenes):
   setup = setup_lib.set_up(_small(name))
   spec = tasks.batch_spec(setup.config)
   batch = {key: jax.ShapeDtypeStruct((16, *shape), dtype) for key, (shape, dtype) in spec.items()}
@@ -105,7 +119,7 @@ def test_a_recipe_names_what_is_missing(name, tmp_path):
   with pytest.raises(UserError) as error:
     config_lib.check(config)
   message = str(error.value)
-  assert f"{config.data.name} is not in" in message
+  assert f"{config.data.name} is not in" in message or f"{config.data.name}: there is no directory" in message
   assert "augment" not in message  # everything that the recipes name is there
 
 
@@ -204,6 +218,7 @@ _WRONG = {
   "duration": _NO_INTERVAL,
   "loss": _NO_NAME,
   "label_smoothing": _NO_SHARE,
+  "auxiliary_loss": (*_NO_NUMBER, -1.0),
   "ema_decay": _NO_SHARE,
   "accumulation_steps": (*_NO_COUNT, 7),
   "model.name": _NO_NAME,

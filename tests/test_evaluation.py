@@ -40,7 +40,7 @@ def scored(split):
 def test_evaluation_equals_numpy(small_config, split, scored, batch_size):
   model, params, logits, labels = scored
   small_config.eval.batch_size = batch_size
-  found = Accuracy(model, split, small_config, sharding.make_mesh()).run(params)
+  found = Accuracy(model, split, small_config, sharding.make_mesh()).run({"params": params})
   ranking = np.argsort(-logits, -1)
   log_sum = np.log(np.exp(logits).sum(-1))
   assert found["images"] == 157
@@ -61,7 +61,7 @@ def test_calibration_equals_numpy(small_config, split, scored, classes):
   source = [{"image": split.source[i]["image"], "label": labels[i]} for i in range(157)]
   small_config.eval.batch_size = 64  # the last batch is not full
   opened = dataclasses.replace(split, source=source)
-  found = Calibration(model, opened, small_config, sharding.make_mesh(), classes).run(params)["ece"]
+  found = Calibration(model, opened, small_config, sharding.make_mesh(), classes).run({"params": params})["ece"]
   gaps = (logits.argmax(-1) == labels) - confidence
   np.testing.assert_allclose(found, sum(abs(gaps[bins == i].sum()) for i in range(10)) / 157, rtol=1e-4)
 

@@ -19,7 +19,6 @@ from mlpvision.evaluate import run as run_lib
 from mlpvision.tasks import segmentation, whole_image
 from mlpvision.training import loop, setup as setup_lib, step as step_lib, warm_start
 
-
 # Compiled faster than AS-MLP, which tests/models/test_pyramid.py and the documentation's commands have.
 _BACKBONE = dict(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16)
 

@@ -17,7 +17,8 @@ partial(outputs, batch, loss, classes): sums over the rows with mask True, inclu
 scores(sums): {metric: float} for METRICS.
 probabilities(outputs, loss): the input of `predictions`; runs on the device.
 row(picture, config): the row of a picture in an evaluation batch, without its target.
-predictions(probabilities, row, class_names, top): the prediction for one image; `as_text` and `as_json` format it.
+predictions(probabilities, class_names, top, row): the prediction for one image, from its `row`; `as_text` and
+  `as_json` format it.
 caption(target, class_names): one target as text, for a contact sheet.
 label_map(target): one target as uint8 [H, W], 255 where ignored, to be drawn on its image there; or None.
 """

@@ -124,7 +124,7 @@ def row(picture: Any, config: ml_collections.ConfigDict) -> dict[str, np.ndarray
 
 
 def predictions(
-  values: np.ndarray, row: Mapping[str, Any], class_names: Sequence[str], top: int = 5
+  values: np.ndarray, class_names: Sequence[str], top: int = 5, row: Mapping[str, Any] | None = None
 ) -> list[Prediction]:
   """The `top` most probable classes of one image, most probable first. values: its probabilities [K]."""
   del row

@@ -180,10 +180,12 @@ def row(picture: Any, config: ml_collections.ConfigDict) -> dict[str, Any]:
   return rows.unlabeled(pixels.to_array(transforms.open_image(picture)), config)
 
 
-def predictions(values: np.ndarray, row: Mapping[str, Any], class_names: Sequence[str], top: int = 5) -> Prediction:
-  """The map of one image. values: uint8 [H, W], which the image fills up to row["label_size"]."""
+def predictions(
+  values: np.ndarray, class_names: Sequence[str], top: int = 5, row: Mapping[str, Any] | None = None
+) -> Prediction:
+  """The map of one image. values: uint8 [H, W], of which the image fills row["label_size"], all without a row."""
   del top
-  height, width = row["label_size"]
+  height, width = values.shape if row is None else row["label_size"]
   return Prediction(np.asarray(values[:height, :width]), tuple(class_names))
 
 

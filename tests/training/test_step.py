@@ -87,10 +87,10 @@ def test_what_a_step_changes_and_reports(config):
 def test_accumulation_is_the_mean_over_parts_that_take_turns():
   images, targets = jnp.arange(12.0).reshape(12, 1, 1, 1), {"double": 2 * jnp.arange(12)}
 
-  def gradient(params, key, images, targets):
+  def gradient(params, images, targets):
     return params * images.mean(), {"images": images[:4, 0, 0, 0], "double": targets["double"][:4].astype(float)}
 
-  mean, seen = accumulate(gradient, 3, jnp.float32(2), None, images, targets)
+  mean, seen = accumulate(gradient, 3, (jnp.float32(2),), images, targets)
   assert mean == 2 * 5.5
   np.testing.assert_allclose(seen["images"], [1, 4, 7, 10])  # of 0, 1, 2; of 3, 4, 5; ...
   np.testing.assert_allclose(seen["double"], [2, 8, 14, 20])
