@@ -27,7 +27,8 @@ def count(model: nn.Module, image_size: int | tuple[int, int] = 224) -> dict[str
   images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
   # Initialization runs the model, and adds no products.
   jaxpr, variables = jax.make_jaxpr(model.init, return_shape=True)(jax.random.key(0), images)
-  return {"parameters": sum(x.size for x in jax.tree.leaves(variables)), "macs": macs(products(jaxpr.jaxpr))}
+  parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+  return {"parameters": parameters, "macs": macs(products(jaxpr.jaxpr))}
 
 
 def products(jaxpr: Any, platform: str | None = None) -> collections.Counter:
