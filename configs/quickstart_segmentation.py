@@ -14,7 +14,7 @@ def get_config():
   """A small AS-MLP with a small UperNet."""
   config = default.get_config()
   config.task = "segmentation"
-  config.duration = "6 epochs"
+  config.duration = "5 epochs"
   config.loss = "softmax"
 
   config.model.name = "upernet"
@@ -40,7 +40,7 @@ def get_config():
   config.optim.clip_norm = 1.0
   config.optim.schedule.warmup = "60 steps"
 
-  config.eval.every = "2 epochs"
+  config.eval.every = "1 epoch"
   config.eval.batch_size = 50
   config.checkpoint.every = "1 epoch"
   return config
