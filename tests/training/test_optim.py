@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pathlib
 import re
 
 from flax.traverse_util import flatten_dict
@@ -12,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import default, recipes
+from configs import default, recipes, upernet_asmlp_tiny
 from mlpvision import config as config_lib, models, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
@@ -34,6 +35,14 @@ def test_decay_after_the_warmup(t):
   linear = 1e-3 + (1e-5 - 1e-3) * passed
   np.testing.assert_allclose(optim.make_schedule("linear", **_ALL)(t), linear, rtol=1e-5)
   np.testing.assert_allclose(optim.make_schedule("constant", **_ALL)(t), 1e-3, rtol=1e-5)
+
+
+def test_product_of_warmup_and_decay_is_mmcvs():
+  golden = np.load(pathlib.Path(__file__).parents[1] / "data" / "schedules.npz")
+  config = upernet_asmlp_tiny.get_config()
+  _, schedule = setup_lib.make_optimizer(config.optim, 160_000, dict(batch_size=16, num_images=20_210))
+  found = [schedule(t) for t in golden["upernet_steps"]]
+  np.testing.assert_allclose(found, golden["upernet_lr"], atol=1e-6 * golden["upernet_lr"].max())
 
 
 @pytest.mark.parametrize("t", [10, 35, 60, 110])
