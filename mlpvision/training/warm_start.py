@@ -163,10 +163,10 @@ def _fit(config, source):
 
 
 def _options(module):
-  """{attribute: value} of the attributes of a backbone that parameters depend on."""
-  module = _backbone(module)
-  free = (*RUN_OPTIONS, *models.family_of(module).free)
-  return {f.name: getattr(module, f.name) for f in dataclasses.fields(module) if f.name not in free}
+  """{attribute: value} of the attributes that parameters depend on, of a backbone and a head."""
+  free = (*RUN_OPTIONS, *models.family_of(module).free, "backbone", "head_dropout")
+  parts = (_backbone(module), module) if _is_dense(module) else (module,)
+  return {f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part) if f.name not in free}
 
 
 def _other_options(config, module):
