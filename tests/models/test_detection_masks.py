@@ -64,9 +64,13 @@ def test_a_crop_is_soft_at_the_border_of_an_object_and_zero_for_an_empty_box():
 def test_pasted_masks_are_mmdetections():
   logits = _GOLDEN["mask_logits"][np.arange(6), _GOLDEN["mask_labels"]]
   golden = np.unpackbits(_GOLDEN["pasted"], axis=-1, count=80).astype(bool)
-  for probability, box, mask in zip(1 / (1 + np.exp(-logits)), _GOLDEN["mask_proposals"], golden, strict=True):
-    found = host_masks.paste(probability, box, 60, 80)
-    assert np.sum(found != mask) <= 5
+  for i, probabilities in enumerate(1 / (1 + np.exp(-logits))):
+    pasted = probabilities, _GOLDEN["mask_proposals"][i], 60, 80
+    assert np.sum(host_masks.paste(*pasted) != golden[i]) <= 5
+    values, top, left = host_masks.around_box(*pasted)
+    image = np.zeros((60, 80))
+    image[top : top + values.shape[0], left : left + values.shape[1]] = values
+    np.testing.assert_allclose(image, _GOLDEN["pasted_probability"][i], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,10 @@ def crop(bitmap: np.ndarray, box: np.ndarray, size: int = 56) -> np.ndarray:
 
 
 def paste(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-  """A mask head's map in an image: mmdetection's `_do_paste_mask`, where the probability is at least one half.
-
-  Pixels take their value at their center, bilinearly; the map is zero outside (PyTorch's `grid_sample` with
-  align_corners=False).
+  """A detection's mask in an image: mmdetection's `_do_paste_mask`, where the probability is at least one half.
 
   Args:
-    probabilities: float [S, S], of the detection's class.
+    probabilities: float [S, S], the mask head's map of the detection's class.
     box: [4], the detection (x1, y1, x2, y2) in pixels of the image; it may lie outside.
     height: of the image.
     width: of the image.
@@ -36,14 +33,27 @@ def paste(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -
     bool [height, width]. An empty box gives an empty mask.
   """
   mask = np.zeros((height, width), bool)
+  values, top, left = around_box(probabilities, box, height, width)
+  mask[top : top + values.shape[0], left : left + values.shape[1]] = values >= _THRESHOLD
+  return mask
+
+
+def around_box(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:
+  """The probabilities of the pixels in a detection's box and up to one beyond; farther out they are below one half.
+
+  Pixels take their value at their center, bilinearly; the map is zero outside (PyTorch's `grid_sample` with
+  align_corners=False).
+
+  Returns:
+    (float32 [h, w], the first row's index in the image, the first column's), for the arguments of `paste`; h or w is
+    zero outside the image and for an empty box.
+  """
   x1, y1, x2, y2 = (float(value) for value in box)
   if x2 <= x1 or y2 <= y1:
-    return mask
+    return np.zeros((0, 0), np.float32), 0, 0
   rows, top = _hats(y1, y2, height, probabilities.shape[0])
   columns, left = _hats(x1, x2, width, probabilities.shape[1])
-  values = rows @ np.asarray(probabilities, np.float32) @ columns.T
-  mask[top : top + len(rows), left : left + len(columns)] = values >= _THRESHOLD
-  return mask
+  return rows @ np.asarray(probabilities, np.float32) @ columns.T, top, left
 
 
 def _means(start, end, size, bins):
@@ -66,10 +76,7 @@ def _means(start, end, size, bins):
 
 
 def _hats(start, end, size, cells):
-  """Weights float32 [n, cells] of a map's cells in n pixels along an axis, and the first of these pixels.
-
-  The pixels are those at most one beyond the box; farther out, values are below one half.
-  """
+  """Weights float32 [n, cells] of a map's cells in n pixels along an axis, and the first of these pixels."""
   first, last = (min(max(edge, 0), size) for edge in (math.floor(start) - 1, math.ceil(end) + 1))
   position = (np.arange(first, last) + 0.5 - start) / (end - start) * cells - 0.5
   return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0).astype(np.float32), first
