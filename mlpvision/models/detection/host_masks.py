@@ -1,0 +1,82 @@
+"""Masks on the host: from an image into the frame of an object's box for training, and back for results."""
+
+import math
+
+import numpy as np
+
+_THRESHOLD = 0.5  # `mask_thr_binary` of mmdetection
+
+
+def crop(bitmap: np.ndarray, box: np.ndarray, size: int = 56) -> np.ndarray:
+  """An object's mask in the frame of its own box, with soft borders: RoIAlign with the adaptive grid.
+
+  bitmap: uint8 or bool [H, W] of ones and zeros; box: [4], (x1, y1, x2, y2) in pixels, inside the image -> uint8
+  [size, size], 255 where the object covers all of a cell. An empty box gives zeros.
+  """
+  x1, y1, x2, y2 = (float(value) for value in box)
+  rows, top = _means(y1, y2, bitmap.shape[0], size)
+  columns, left = _means(x1, x2, bitmap.shape[1], size)
+  part = bitmap[top : top + rows.shape[1], left : left + columns.shape[1]].astype(np.float32)
+  return np.rint(255 * (rows @ part @ columns.T)).clip(0, 255).astype(np.uint8)
+
+
+def paste(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
+  """A detection's mask in an image: mmdetection's `_do_paste_mask`, where the probability is at least one half.
+
+  Args:
+    probabilities: float [S, S], the mask head's map of the detection's class.
+    box: [4], the detection (x1, y1, x2, y2) in pixels of the image; it may lie outside.
+    height: of the image.
+    width: of the image.
+
+  Returns:
+    bool [height, width]. An empty box gives an empty mask.
+  """
+  mask = np.zeros((height, width), bool)
+  values, top, left = around_box(probabilities, box, height, width)
+  mask[top : top + values.shape[0], left : left + values.shape[1]] = values >= _THRESHOLD
+  return mask
+
+
+def around_box(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:
+  """The probabilities of the pixels in a detection's box and up to one beyond; farther out they are below one half.
+
+  Pixels take their value at their center, bilinearly; the map is zero outside (PyTorch's `grid_sample` with
+  align_corners=False).
+
+  Returns:
+    (float32 [h, w], the first row's index in the image, the first column's), for the arguments of `paste`; h or w is
+    zero outside the image and for an empty box.
+  """
+  x1, y1, x2, y2 = (float(value) for value in box)
+  if x2 <= x1 or y2 <= y1:
+    return np.zeros((0, 0), np.float32), 0, 0
+  rows, top = _hats(y1, y2, height, probabilities.shape[0])
+  columns, left = _hats(x1, x2, width, probabilities.shape[1])
+  return rows @ np.asarray(probabilities, np.float32) @ columns.T, top, left
+
+
+def _means(start, end, size, bins):
+  """Mean weights float32 [bins, n] of n pixels along an axis in a box's bins, and the first of these pixels."""
+  start, end = start - 0.5, end - 0.5  # pixel i has its center at i
+  count = math.ceil((end - start) / bins)
+  if count < 1:
+    return np.zeros((bins, 0), np.float32), 0
+  position = start + (np.arange(bins * count) + 0.5) * ((end - start) / (bins * count))
+  inside = (position >= -1) & (position <= size)
+  position = position.clip(0, size - 1)
+  low = position.astype(int)
+  high = np.minimum(low + 1, size - 1)
+  first = low[0]
+  weights = np.zeros((bins, high[-1] + 1 - first), np.float32)
+  bin_ = np.arange(bins * count) // count
+  np.add.at(weights, (bin_, low - first), inside * (low + 1 - position) / count)
+  np.add.at(weights, (bin_, high - first), inside * (position - low) / count)
+  return weights, first
+
+
+def _hats(start, end, size, cells):
+  """Weights float32 [n, cells] of a map's cells in n pixels along an axis, and the first of these pixels."""
+  first, last = (min(max(edge, 0), size) for edge in (math.floor(start) - 1, math.ceil(end) + 1))
+  position = (np.arange(first, last) + 0.5 - start) / (end - start) * cells - 0.5
+  return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0).astype(np.float32), first
