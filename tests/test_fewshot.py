@@ -91,7 +91,7 @@ def test_on_several_devices_it_is_the_same(small_config, data_dir):
     import jax
 
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    results.append(linear_probe.FewShot(model, *splits, small_config, mesh, (5, 0)).run(params))
+    results.append(linear_probe.FewShot(model, *splits, small_config, mesh, (5, 0)).run({"params": params}))
   assert results[0] == results[1]
   assert list(results[0]) == ["top1_5shot", "top1_probe"]
   assert results[0]["top1_probe"] > 0.3  # of untrained features; chance is 0.1

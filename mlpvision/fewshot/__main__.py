@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
   evaluators.check_task("fewshot", merged, "name a classifier")
   data = merged.data
   splits = [datasets.open_split(data.name, split, data.data_dir) for split in (data.train_split, data.eval_split)]
-  results = linear_probe.FewShot(trained.model, *splits, merged, mesh, shots).run(trained.params)
+  results = linear_probe.FewShot(trained.model, *splits, merged, mesh, shots).run(trained.variables)
   if jax.process_index() == 0:
     if _JSON.value:
       print(json.dumps({"weights": _WEIGHTS.value, "dataset": splits[1].name, **results}))

@@ -192,7 +192,7 @@ def _evaluate_params(model, params, split, config):
 
   config.data.update(dict(image_size=16, mean=_VIEW.mean, std=_VIEW.std))
   config.eval.update(dict(batch_size=5, crop_ratio=1.0, interpolation="bicubic"))
-  return Accuracy(model, split, config, sharding.make_mesh()).run(params)
+  return Accuracy(model, split, config, sharding.make_mesh()).run({"params": params})
 
 
 def test_real_is_not_trained_on(prepared, small_config):
