@@ -48,7 +48,7 @@ _LIKE = {
   "upernet_asmlp_base": ("upernet_asmlp_tiny", _SEGMENTER),
 }
 # One of each recipe is trained, of the others the step is traced.
-_TRAINED = ("asmlp_base", "mixer_b16", "mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
+_TRAINED = ("mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
 # One of each family, small; plain stacks with patches of 16 pixels.
 SMALL_MODELS = {name: dict(next(iter(row.small.values()))) for name, row in FAMILIES.items()}
 for _options in SMALL_MODELS.values():
