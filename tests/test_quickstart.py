@@ -25,12 +25,3 @@ def test_the_quickstart_learns_to_read_digits(command, tmp_path):
   code, output = command(*_train_command(), f"--workdir={tmp_path}")
   assert code == 0, output
   assert _accuracy(tmp_path) >= 0.965
-
-
-@pytest.mark.slow
-def test_without_shifts_it_does_not(command, tmp_path):
-  """Table 7: information passes between patches by the shifts alone."""
-  directions = ("--config.model.directions=none", "--config.duration=5 epochs")
-  code, output = command(*_train_command(), *directions, f"--workdir={tmp_path}")
-  assert code == 0, output
-  assert 0.2 < _accuracy(tmp_path) < 0.7

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   if len(argv) != 2 or argv[1] not in subjects:
     raise UserError(f"name what to measure: python -m mlpvision.benchmark {'|'.join(subjects)} --config=FILE")
   config = commands.read_config(_CONFIG)
-  if config.task != "classification":
+  if config.get("task", "classification") != "classification":
     raise UserError(f"config.task={config.task!r}: the benchmarks measure classification alone")
   with tempfile.TemporaryDirectory() as directory:
     if argv[1] != "step":
