@@ -7,6 +7,7 @@ from flax import linen as nn
 import jax
 
 from mlpvision.models import asmlp, ff, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
+from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
 
@@ -21,7 +22,11 @@ FAMILIES = (
 )
 MODELS = {name: (family.module, sizes) for family in FAMILIES for name, sizes in family.variants.items()}
 # Models for dense tasks, which have a backbone.
-HEADS = {"upernet": upernet.UperNet}
+HEADS = {
+  "upernet": upernet.UperNet,
+  "mask_rcnn": two_stage.MaskRCNN,
+  "cascade_mask_rcnn": two_stage.CascadeMaskRCNN,
+}
 
 
 def create(name: str, **overrides: Any) -> nn.Module:

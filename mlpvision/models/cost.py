@@ -9,6 +9,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+# Functions that resample or compare and whose products are no layer's: papers do not count them.
+_NOT_COUNTED = {"multilevel_roi_align", "nms"}
 _MEMORY = ("argument", "output", "alias", "temp", "generated_code")
 
 
@@ -49,6 +51,8 @@ def products(jaxpr: Any, platform: str | None = None) -> collections.Counter:
       found[left.shape, right.shape, left.dtype.name, equation.params["dimension_numbers"]] += 1
     elif name == "conv_general_dilated":
       found[_as_product(equation)] += 1
+    elif equation.params.get("name") in _NOT_COUNTED:
+      continue
     elif name == "cond":
       branches = [products(branch.jaxpr, platform) for branch in equation.params["branches"]]
       forms = equation.params.get("branches_platforms")

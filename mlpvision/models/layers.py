@@ -198,6 +198,12 @@ def bernoulli_rows(key: jax.Array, probability: float, shape: tuple[int, ...]) -
   return jax.random.bernoulli(key, probability, (shape[0], parts, *shape[1:]))[:, part]
 
 
+def keys_of_rows(key: jax.Array, rows: int) -> jax.Array:
+  """A key for each of the `rows` images of a batch, or of its part; an image's does not depend on the parts."""
+  part, parts = _part.get()
+  return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows) * parts + part)
+
+
 def drop_path_rates(rate: float, num_blocks: int) -> list[float]:
   """Drop rates per block, from 0 in the first block linearly to `rate` in the last."""
   return [rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]

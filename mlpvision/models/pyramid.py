@@ -85,12 +85,12 @@ class Upsampling(nn.Module):
 
   features: int
   dtype: Any = jnp.float32
+  kernel_init: Any = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2, 3))
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
-    init = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2, 3))
-    kernel = self.param("kernel", init, (channels, 2, 2, self.features)).astype(self.dtype)
+    kernel = self.param("kernel", self.kernel_init, (channels, 2, 2, self.features)).astype(self.dtype)
     bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
     x = jnp.einsum("bhwc,cyxf->bhywxf", x, kernel).reshape(batch, 2 * height, 2 * width, self.features)
     return x + bias

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mlpvision.models.detection import boxes as boxes_lib
 
 
+@jax.jit
 def nms(boxes: jax.Array, scores: jax.Array, threshold: float, is_valid: jax.Array) -> jax.Array:
   """The boxes that greedy suppression keeps (mmcv's `nms`); takes no gradient.
 

@@ -7,6 +7,7 @@ for each RoI, also for those that are much larger than the map.
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 _FINEST = 56  # pixels; `finest_scale` of mmdetection's SingleRoIExtractor
 
 
-def axis_weights(start: jax.Array, end: jax.Array, size: int, bins: int, samples: int = 0) -> jax.Array:
+def axis_weights(
+  start: jax.Array, end: jax.Array, size: int, bins: int, samples: int = 0, cells: jax.Array | None = None
+) -> jax.Array:
   """Weights of the cells of one axis of a map in the bins of RoIs; they have no gradient.
 
   A bin's samples lie in the middles of equal parts of it. A sample outside [-1, size] is zero; one inside is moved to
@@ -26,12 +29,14 @@ def axis_weights(start: jax.Array, end: jax.Array, size: int, bins: int, samples
     size: cells of the map along this axis.
     bins: of a RoI along this axis.
     samples: per bin; 0 for mmcv's adaptive number ceil((end - start) / bins), which is 0 for an empty RoI.
+    cells: int, broadcasts against start; only so many cells at the beginning are the map's. None: all.
 
   Returns:
     float32 [..., bins, size]; a row's sum is the share of its bin's samples that are inside, zero for an empty RoI.
   """
   start, end = jax.lax.stop_gradient((start, end))
   start, length = start[..., None, None], jnp.maximum(end - start, 0)[..., None, None]
+  limit = size if cells is None else cells[..., None, None]
   # Divisors have the dividend's shape, lest XLA multiply by the inverse of a smaller one: its rounding can add a sample
   # to each bin, or move one across the border.
   bin_size = length / (bins + 0 * length)
@@ -42,23 +47,23 @@ def axis_weights(start: jax.Array, end: jax.Array, size: int, bins: int, samples
     return first + (sample + 0.5) * bin_size / (jnp.maximum(count, 1) + 0 * sample)
 
   step = bin_size / jnp.maximum(count, 1)
-  cells = jnp.arange(size, dtype=jnp.float32)
+  at_cell = jnp.arange(size, dtype=jnp.float32)
 
   def below(edge):  # the number of samples below it; one on the last edge is inside, hence below
     nearest = jnp.clip(jnp.round((edge - first) / jnp.maximum(step, jnp.finfo(step.dtype).tiny) - 0.5), 0, count)
     at = position(nearest)
-    return jnp.clip(nearest + ((at < edge) | ((at == edge) & (edge == size))), 0, count)
+    return jnp.clip(nearest + ((at < edge) | ((at == edge) & (edge == limit))), 0, count)
 
   def rising(n):  # the sum of the first n samples' distances from the cell before
-    return jnp.where(cells == 0, n, n * (first - cells + 1 + n * step / 2))
+    return jnp.where(at_cell == 0, n, n * (first - at_cell + 1 + n * step / 2))
 
   def falling(n):  # the same to the cell after
-    return jnp.where(cells == size - 1, n, n * (cells + 1 - first - n * step / 2))
+    return jnp.where(at_cell == limit - 1, n, n * (at_cell + 1 - first - n * step / 2))
 
   # A sample at a cell adds the same to both sums, so that rounding does not matter there.
-  low, middle, high = below(cells - 1), below(cells), below(cells + 1)
+  low, middle, high = below(at_cell - 1), below(at_cell), below(at_cell + 1)
   total = rising(middle) - rising(low) + falling(high) - falling(middle)
-  return jnp.where(high > low, total, 0) / jnp.maximum(count, 1)
+  return jnp.where((high > low) & (at_cell < limit), total, 0) / jnp.maximum(count, 1)
 
 
 def roi_align(x: jax.Array, rois: jax.Array, bins: int, scale: float, samples: int = 0) -> jax.Array:
@@ -89,8 +94,14 @@ def roi_levels(rois: jax.Array, levels: int) -> jax.Array:
   return sum((ratio >= 2**level).astype(jnp.int32) for level in range(1, levels)) + jnp.zeros(area.shape, jnp.int32)
 
 
+@functools.partial(jax.jit, static_argnames=("bins", "strides", "samples"))
 def multilevel_roi_align(
-  maps: Sequence[jax.Array], rois: jax.Array, bins: int, strides: Sequence[int], samples: int = 0
+  maps: Sequence[jax.Array],
+  rois: jax.Array,
+  bins: int,
+  strides: tuple[int, ...],
+  samples: int = 0,
+  cells: Sequence[jax.Array] | None = None,
 ) -> jax.Array:
   """RoIAlign of each RoI on the map of its level: mmdetection's `SingleRoIExtractor`.
 
@@ -100,6 +111,7 @@ def multilevel_roi_align(
     bins: of a RoI along each axis.
     strides: pixels per cell of each map.
     samples: as for `roi_align`.
+    cells: int [B, 2] of each map, its valid rows and columns; None: all.
 
   Returns:
     [B, n, bins, bins, C] in the maps' dtype.
@@ -107,15 +119,17 @@ def multilevel_roi_align(
   level = roi_levels(rois, len(maps))[..., None, None]
   total = 0
   for i, (x, stride) in enumerate(zip(maps, strides, strict=True)):
-    rows, columns = _weights(x.shape, rois, bins, 1 / stride, samples)
+    rows, columns = _weights(x.shape, rois, bins, 1 / stride, samples, cells and cells[i])
     total += _values(x, jnp.where(level == i, rows, 0), columns)
   return total
 
 
-def _weights(shape, rois, bins, scale, samples):
+def _weights(shape, rois, bins, scale, samples, cells=None):
   """Weights of rows [B, n, bins, H] and of columns [B, n, bins, W]."""
+  rows, columns = (None, None) if cells is None else (cells[:, :1], cells[:, 1:])
   x1, y1, x2, y2 = jnp.moveaxis(rois.astype(jnp.float32) * scale - 0.5, -1, 0)
-  return axis_weights(y1, y2, shape[1], bins, samples), axis_weights(x1, x2, shape[2], bins, samples)
+  y = axis_weights(y1, y2, shape[1], bins, samples, rows)
+  return y, axis_weights(x1, x2, shape[2], bins, samples, columns)
 
 
 def _values(x, rows, columns):

@@ -1,11 +1,13 @@
 """A feature pyramid network (Lin et al., arXiv 1612.03144), as mmdetection's `FPN` neck."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from mlpvision.models import canvas
 from mlpvision.models.naming import CONV, Table
 
 # The names of mmdetection's state dicts.
@@ -30,11 +32,15 @@ class FPN(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, maps: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+  def __call__(self, maps: tuple[jax.Array, ...], cells: Sequence[jax.Array] | None = None) -> tuple[jax.Array, ...]:
     """maps: [B, H_i, W_i, C_i], the finest first -> as many [B, H_i, W_i, channels], and every second cell of the last.
 
     The coarser map is resized to the finer one's size by nearest neighbor, whatever the ratio of their sizes.
+
+    cells: int [B, 2] of each map, its valid rows and columns, each map's twice those of the next one. The levels are
+      then zero beyond them, and equal to those of the valid part alone. None: all.
     """
+    valid = [None] * len(maps) if cells is None else list(cells)
 
     def conv(x, size, name):
       init = nn.initializers.xavier_uniform()
@@ -43,7 +49,8 @@ class FPN(nn.Module):
     levels = [conv(x, 1, f"lateral_convs_{i}") for i, x in enumerate(maps)]
     for i in range(len(levels) - 1, 0, -1):
       levels[i - 1] += nearest(levels[i], levels[i - 1].shape[1:3])
-    out = [conv(x, 3, f"fpn_convs_{i}") for i, x in enumerate(levels)]
+    levels = [canvas.masked(x, of_map) for x, of_map in zip(levels, valid, strict=True)]
+    out = [canvas.masked(conv(x, 3, f"fpn_convs_{i}"), valid[i]) for i, x in enumerate(levels)]
     return (*out, out[-1][:, ::2, ::2])
 
 

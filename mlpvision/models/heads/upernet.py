@@ -12,11 +12,11 @@ from mlpvision.models.heads import interpolation
 from mlpvision.models.naming import CONV, CONV1X1, KERNEL, NORM, SCALE, Leaf, Table
 
 # The names of mmsegmentation's state dicts.
-_BATCH_NORM = (*NORM, Leaf("running_mean", "mean"), Leaf("running_var", "var"))
+BATCH_NORM = (*NORM, Leaf("running_mean", "mean"), Leaf("running_var", "var"))
 
 
 def _conv_module(theirs, ours):
-  return ((f"{theirs}.conv", f"{ours}/conv", CONV[:1]), (f"{theirs}.bn", f"{ours}/bn", _BATCH_NORM))
+  return ((f"{theirs}.conv", f"{ours}/conv", CONV[:1]), (f"{theirs}.bn", f"{ours}/bn", BATCH_NORM))
 
 
 TABLE = Table(
