@@ -49,9 +49,9 @@ def make_model(name: str, options: Mapping[str, Any], num_classes: int | None) -
   return models.create(name, num_classes=num_classes, **options)
 
 
-def batch_spec(config: ml_collections.ConfigDict) -> dict[str, tuple[tuple[int, ...], Any]]:
-  """{key: (shape of a row, dtype)}: uint8 images and int32 labels."""
-  return {"image": ((config.data.image_size, config.data.image_size, 3), jnp.uint8), "label": ((), jnp.int32)}
+def batch_specs(config: ml_collections.ConfigDict) -> tuple[dict[str, tuple[tuple[int, ...], Any]], ...]:
+  """One: {key: (shape of a row, dtype)}: uint8 images and int32 labels."""
+  return ({"image": ((config.data.image_size, config.data.image_size, 3), jnp.uint8), "label": ((), jnp.int32)},)
 
 
 def augmented(
@@ -67,10 +67,23 @@ def augmented(
   return augment.mixup_cutmix(mix_key, images, targets, **mixing)
 
 
+def forward(apply: Callable[..., Any], images: jax.Array, targets: Any) -> Any:
+  """apply(images), in training."""
+  del targets
+  return apply(images)
+
+
+def counts(outputs: Any) -> dict[str, jax.Array]:
+  """None: the loss is a mean over images."""
+  del outputs
+  return {}
+
+
 def loss(
-  logits: jax.Array, targets: jax.Array, config: ml_collections.ConfigDict
+  logits: jax.Array, targets: jax.Array, config: ml_collections.ConfigDict, counts: Any = None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(mean loss, {"top1": share of images whose predicted class has the largest share of the target})."""
+  del counts
   hits = logits.argmax(-1) == targets.argmax(-1)
   return LOSSES[config.loss](logits, targets).mean(), {"top1": hits.mean(dtype=jnp.float32)}
 

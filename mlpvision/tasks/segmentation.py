@@ -14,7 +14,7 @@ import optax
 from mlpvision import models
 from mlpvision.data import pixels, rows, transforms
 from mlpvision.errors import UserError, printable
-from mlpvision.models.heads import interpolation
+from mlpvision.models.heads import interpolation, upernet
 from mlpvision.tasks import whole_image
 
 METRICS = {"miou": "max", "aacc": "max", "macc": "max"}
@@ -82,15 +82,15 @@ def check_mode(backbone: Any, name: str, config: ml_collections.ConfigDict) -> N
 
 def make_model(name: str, options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
   """A segmenter: float [B, H, W, 3] -> float32 logits [B, H / 4, W / 4, K]."""
-  if name not in models.HEADS:
-    raise ValueError(f"{name!r} is no segmenter: set model.name={' or '.join(models.HEADS)}, and model.backbone")
+  if models.HEADS.get(name) is not upernet.UperNet:
+    raise ValueError(f"{name!r} is no segmenter: set model.name=upernet, and model.backbone")
   return models.create(name, num_classes=num_classes, **options)
 
 
-def batch_spec(config: ml_collections.ConfigDict) -> dict[str, tuple[tuple[int, ...], Any]]:
-  """{key: (shape of a row, dtype)}: uint8 images and labels, and the (height, width) that an image fills."""
+def batch_specs(config: ml_collections.ConfigDict) -> tuple[dict[str, tuple[tuple[int, ...], Any]], ...]:
+  """One: {key: (shape of a row, dtype)}: uint8 images and labels, and the (height, width) that an image fills."""
   sides = (config.data.image_size, config.data.image_size)
-  return {"image": ((*sides, 3), jnp.uint8), "label": (sides, jnp.uint8), "size": ((2,), jnp.int32)}
+  return ({"image": ((*sides, 3), jnp.uint8), "label": (sides, jnp.uint8), "size": ((2,), jnp.int32)},)
 
 
 def augmented(
@@ -109,13 +109,29 @@ def augmented(
   return images, {"label": label, "weight": valid / jnp.maximum(valid.mean(), 1 / valid.size)}
 
 
+def forward(apply: Callable[..., Any], images: jax.Array, targets: Any) -> Any:
+  """apply(images), in training."""
+  del targets
+  return apply(images)
+
+
+def counts(outputs: Any) -> dict[str, jax.Array]:
+  """None: the loss is a mean over pixels, whose weights `augmented` knows."""
+  del outputs
+  return {}
+
+
 def loss(
-  outputs: tuple[jax.Array, jax.Array], targets: Mapping[str, jax.Array], config: ml_collections.ConfigDict
+  outputs: tuple[jax.Array, jax.Array],
+  targets: Mapping[str, jax.Array],
+  config: ml_collections.ConfigDict,
+  counts: Any = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """(mean loss, {"aacc": share of the labeled pixels that are correct, "loss_decode", "loss_auxiliary"}).
 
   The logits are resized to the labels' size. The auxiliary head's loss is weighted with config.auxiliary_loss.
   """
+  del counts
   label = targets["label"]
   weight = targets["weight"] if config.loss == "softmax_valid" else (label != IGNORE).astype(jnp.float32)
   known = jnp.where(label == IGNORE, 0, label)

@@ -94,24 +94,37 @@ def make_train_step(
   """
   task = tasks.of(config)
 
-  def mean_loss(params, stats, key, images, targets):
+  parts = config.accumulation_steps
+
+  def forward(params, stats, key, images, targets):
+    """(outputs, the statistics after this batch)."""
+    variables, options = {"params": params, **stats}, dict(train=True, rngs={"dropout": key}, mutable=list(stats))
+    return task.forward(functools.partial(model.apply, variables, **options), images, targets)
+
+  def counts_of(params, stats, key, images, targets):
+    return task.counts(forward(params, stats, key, images, targets)[0])
+
+  def mean_loss(params, stats, key, counts, images, targets):
     """(loss, (means, the statistics after this batch))."""
-    outputs, stats = model.apply(
-      {"params": params, **stats}, images, train=True, rngs={"dropout": key}, mutable=list(stats)
-    )
-    loss, means = task.loss(outputs, targets, config)
+    outputs, stats = forward(params, stats, key, images, targets)
+    loss, means = task.loss(outputs, targets, config, counts)
     return loss, (means, dict(stats))
 
-  def objective_of_part(params, stats, key, images, targets):
-    images, targets = jax.tree.map(lambda x: x[:: config.accumulation_steps], (images, targets))
-    return mean_loss(params, stats, key, images, targets)[0]
+  def objective_of_part(params, stats, key, counts, images, targets):
+    images, targets = jax.tree.map(lambda x: x[::parts], (images, targets))
+    return mean_loss(params, stats, key, counts, images, targets)[0]
 
   def train_step(state, batch):
     augment_key, model_key = step_keys(config.seed, state.step)
     images, targets = task.augmented(augment_key, batch, model.num_classes, config)
-    of_parts = functools.partial(accumulate, jax.value_and_grad(mean_loss, has_aux=True), config.accumulation_steps)
-    (loss, (means, stats)), grads = of_parts((state.params, state.stats, model_key), images, targets)
-    again = functools.partial(objective_of_part, stats=state.stats, key=model_key, images=images, targets=targets)
+    common, counts = (state.params, state.stats, model_key), None
+    if parts > 1 and jax.tree.leaves(jax.eval_shape(counts_of, *common, images, targets)):
+      # What the losses of all parts are divided by is known only after a forward pass of each.
+      counts = accumulate(counts_of, parts, common, images, targets)
+    gradient = jax.value_and_grad(mean_loss, has_aux=True)
+    (loss, (means, stats)), grads = accumulate(gradient, parts, (*common, counts), images, targets)
+    of_part = dict(stats=state.stats, key=model_key, counts=counts, images=images, targets=targets)
+    again = functools.partial(objective_of_part, **of_part)
     # The loss, and how to compute it again, are for the few optimizers that read them.
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss, obj_fn=again)
     params = optax.apply_updates(state.params, updates)

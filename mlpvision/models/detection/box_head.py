@@ -159,7 +159,12 @@ def of_class(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def refined(
-  logits: jax.Array, deltas: jax.Array, boxes: jax.Array, stds: Sequence[float], sizes: jax.Array, labels: jax.Array
+  logits: jax.Array,
+  deltas: jax.Array,
+  boxes: jax.Array,
+  stds: Sequence[float],
+  sizes: jax.Array,
+  labels: jax.Array | None = None,
 ) -> jax.Array:
   """The boxes of the next stage of a cascade (`refine_bboxes`): float32 [B, n, 4], clipped to the image.
 
@@ -168,9 +173,11 @@ def refined(
     boxes: float32 [B, n, 4], the RoIs.
     stds: of the deltas.
     sizes: int [B, 2], of the images.
-    labels: int [B, n], the class whose deltas count; K for the most probable one.
+    labels: int [B, n], the class whose deltas count; the most probable one where it is K, and without labels.
   """
-  best, classes = logits[..., :-1].argmax(-1), deltas.shape[-2]
-  own = of_class(deltas, jnp.where(labels == classes, best, labels))
+  chosen, classes = logits[..., :-1].argmax(-1), deltas.shape[-2]
+  if labels is not None:
+    chosen = jnp.where(labels == classes, chosen, labels)
+  own = of_class(deltas, chosen)
   decode = jax.vmap(lambda boxes, own, size: boxes_lib.decode(boxes, own, stds, size))
   return jax.lax.stop_gradient(decode(boxes, own, sizes))

@@ -187,12 +187,11 @@ class TwoStage(nn.Module):
     options = dict(pre_nms=self.pre_nms[1], count=self.test_proposals)
     proposals = rpn.propose(logits, deltas, shapes, sizes, _padded(sizes), **options)
     boxes, is_valid, total = proposals.boxes, proposals.is_valid, 0
-    for i, stage in enumerate(self.STAGES):
+    for i in range(len(self.STAGES)):
       if i:
-        boxes = box_head.refined(logits, deltas, boxes, self.STAGES[i - 1].stds, sizes, background)  # noqa: F821
+        boxes = box_head.refined(logits, deltas, boxes, self.STAGES[i - 1].stds, sizes)
       logits, deltas = self._boxes(i)(self._pooled(levels, boxes, box_head.BINS, sizes))
       total += logits
-      background = jnp.full(boxes.shape[:2], self.num_classes)
     scores = nn.softmax(total / len(self.STAGES))[..., :-1]
 
     def of_image(boxes, deltas, scores, is_valid, size):
