@@ -13,8 +13,8 @@ import grain
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, rows, transforms, workers
-from mlpvision.errors import UserError, printable
+from mlpvision.data import datasets, notes, rows, transforms, workers
+from mlpvision.errors import UserError
 
 _ENDLESS = sys.maxsize // 2  # rows of a run; grain adds to it
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
@@ -114,19 +114,13 @@ def _load_train(position, rng, *, split, order, task_rows):
       row = task_rows.train(example, rng, split)
       return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
-      _warn_once(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
+      notes.warn(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
       index, replaced = int(rng.integers(len(split))), True
     except UserError as error:
       if not example:  # the source has said what is wrong, and where
         raise
       raise UserError(f"{_describe(split, index, example)}: {error}") from error
   raise UserError(f"{split.name}: {_TRIES} images in a row could not be read; check the dataset")
-
-
-@functools.cache
-def _warn_once(message):
-  """Once in every process that loads, not once per epoch."""
-  print(printable(message), file=sys.stderr, flush=True)
 
 
 def _load_eval(position, *, split, task_rows, indices, blank):
