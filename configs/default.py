@@ -54,7 +54,8 @@ def get_config():
   # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record by mlpvision.prepare ("mnist5k" and
   # "digit_scenes" prepare themselves); or a folder of images, "folder:/path", that contains SPLIT/CLASS/*.jpg or
   # CLASS/*.jpg. Segmentation: a dataset with label maps; or a folder with SPLIT/images/*.jpg and SPLIT/labels/*.png, or
-  # images/*.jpg and labels/*.png.
+  # images/*.jpg and labels/*.png. Detection: a dataset with boxes; or "coco:IMAGES_DIR,ANNOTATIONS.json", of which both
+  # parts may contain {split}.
   config.data.name = "mnist5k"
   # Directory of the prepared tfds datasets. None: $TFDS_DATA_DIR or, if that is unset, ~/tensorflow_datasets.
   config.data.data_dir = ml_collections.config_dict.placeholder(str)
@@ -67,9 +68,14 @@ def get_config():
   config.data.classes = ""
   # Segmentation: in the label maps, 0 marks pixels without a label and class i is stored as i + 1, as in ADE20K.
   config.data.reduce_zero_label = False
-  # Segmentation: the longest lengths in pixels of an image's longer and shorter side. Every image is resized to fit
-  # them, keeping its aspect ratio.
+  # Segmentation, detection: the longest lengths in pixels of an image's longer and shorter side. Every image is resized
+  # to fit them, keeping its aspect ratio. In the training of detection, augment.short_sides limit the shorter side.
   config.data.scale = (2048, 512)
+  # Detection: shorter and longer side in pixels of the canvas that images are padded to, multiples of 32. Images that
+  # are wider than high take a wide canvas, others a high one; a step has one of them.
+  config.data.canvas = (800, 1344)
+  # Detection: the number of objects that a training image has room for; of an image with more, the first ones are used.
+  config.data.max_objects = 100
   # Input resolution: height and width of the model's images in pixels. For segmentation, of the training crops.
   config.data.image_size = 224
   # Global batch size: images per step, over all devices and hosts.
@@ -84,7 +90,8 @@ def get_config():
   config.data.prefetch = 4
 
   # Augmentation of training images, in this order. Everything up to `repeats` runs on the host, the rest on the device.
-  # Segmentation has its own, all on the host: resize_ratio, cat_max_ratio, flip, photometric.
+  # Segmentation has its own, all on the host: resize_ratio, cat_max_ratio, flip, photometric. So has detection: flip,
+  # and from short_sides to crop_sides.
   config.augment = ml_collections.ConfigDict()
   # How an image is cut to image_size x image_size: "random_resized" (random resized crop), "affine" (random rotation,
   # zoom and shift of the whole image) or "center" (center crop, as in evaluation).
@@ -108,6 +115,13 @@ def get_config():
   config.augment.cat_max_ratio = 0.75
   # Segmentation: random brightness, contrast, saturation and hue, as mmsegmentation's PhotoMetricDistortion.
   config.augment.photometric = False
+  # Detection: the shorter side of an image, in pixels; one of these is drawn. data.scale limits the longer side.
+  config.augment.short_sides = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+  # Detection: probability that an image is cropped first: resized to one of crop_short_sides, and cut to a height and a
+  # width in the range crop_sides.
+  config.augment.crop_probability = 0.5
+  config.augment.crop_short_sides = (400, 500, 600)
+  config.augment.crop_sides = (384, 600)
   # Repeated augmentation (Hoffer et al., arXiv 1901.09335): each image appears this many times in an epoch, which then
   # has proportionally fewer distinct images. 1 disables it.
   config.augment.repeats = 1

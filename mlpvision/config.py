@@ -55,6 +55,19 @@ def _is_number(x):
   return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= _LARGEST
 
 
+def _is_side(x):
+  return 32 <= x <= 4096 and x % 32 == 0
+
+
+def _sides(words):
+  """A tuple of lengths in pixels."""
+
+  def fits(x):
+    return isinstance(x, tuple | list) and bool(x) and all(type(v) is int and 1 <= v <= 4096 for v in x)
+
+  return fits, words
+
+
 _LARGEST = 3e38  # of float32; NaN and infinity are not within
 _MAX_STEPS = 2**31 - 1  # the state counts steps in int32
 _EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "minute": "30 minutes", "hour": "1 hour"}
@@ -101,6 +114,14 @@ _SEGMENTATION = {
   ),
   "eval.flip": _FLAG,
 }
+# Those that the evaluation of detection reads too.
+_DETECTION = {
+  "data.scale": _SEGMENTATION["data.scale"],
+  "data.canvas": (
+    lambda x: isinstance(x, tuple | list) and len(x) == 2 and all(type(v) is int and _is_side(v) for v in x),
+    "must be 2 multiples of 32 in pixels, up to 4096",
+  ),
+}
 # A row for each field of configs/default.py, and for those of optim.kwargs that mean the same in all optimizers. "*" is
 # any name. What depends on data, devices, the task or the model is checked where it is built, before the first step.
 _FIELDS = {
@@ -122,9 +143,16 @@ _FIELDS = {
   "data.train_split": _NAME,
   "data.eval_split": _NAME,
   "data.batch_size": _COUNT,
+  "data.max_objects": _integer(lambda x: 1 <= x <= 1000, "must be an integer in [1, 1000]"),
   "augment.resize_ratio": _numbers(2, lambda low, high: 0.1 <= low <= high <= 8, "must be (low, high), in [0.1, 8]"),
   "augment.cat_max_ratio": _number(lambda x: 0 < x <= 1, "must be in (0, 1]; 1 accepts every crop"),
   "augment.photometric": _FLAG,
+  "augment.short_sides": _sides("must be lengths in pixels, such as (480, 800), up to 4096"),
+  "augment.crop_probability": _PROBABILITY,
+  "augment.crop_short_sides": _sides("must be lengths in pixels, such as (400, 500, 600), up to 4096"),
+  "augment.crop_sides": _numbers(
+    2, lambda low, high: type(low) is type(high) is int and 1 <= low <= high, "must be (low, high) in pixels"
+  ),
   "augment.crop": _is_in("random_resized", "affine", "center"),
   "augment.crop_scale": _numbers(2, lambda low, high: 0 < low <= high <= 1, "must be (low, high) in (0, 1]"),
   "augment.crop_ratio": _numbers(2, lambda low, high: 0 < low <= high, "must be (low, high), both positive"),
@@ -183,6 +211,7 @@ _FIELDS = {
   "log_every": _duration(_STEPS),
   **_EVALUATION,
   **_SEGMENTATION,
+  **_DETECTION,
 }
 # Of all other fields, which are options of models and optimizers.
 _OTHER = (lambda x: not isinstance(x, float) or _is_number(x), "must be finite")
@@ -226,13 +255,27 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
       problems.append(f"augment.repeats={repeats}: must be from 1 (off) to data.batch_size={batch_size}")
     if batch_size % parts:
       problems.append(f"accumulation_steps={parts}: must divide data.batch_size={batch_size}")
+  if config.get("task") == "detection" and not wrong.keys() & {"data.canvas", "data.scale", "augment.short_sides"}:
+    problems += _canvas_problems(config)
   if problems:
     raise UserError("\n\n".join(problems))
 
 
+def _canvas_problems(config):
+  """An image that is resized to data.scale, or to one of augment.short_sides, must fit the canvas."""
+  canvas, scale, short = config.data.canvas, config.data.scale, max(config.augment.short_sides)
+  shown = f"data.canvas={tuple(canvas)}"
+  problems = []
+  if max(scale) > max(canvas) or min(scale) > min(canvas):
+    problems.append(f"data.scale={tuple(scale)}: must fit {shown}")
+  if short > min(canvas):
+    problems.append(f"augment.short_sides: {short} must not be larger than the shorter side of {shown}")
+  return problems
+
+
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for invalid values of the fields that evaluation reads."""
-  of_task = _SEGMENTATION if config.get("task") == "segmentation" else {}
+  of_task = {"segmentation": _SEGMENTATION, "detection": _DETECTION}.get(config.get("task"), {})
   if problems := _problems(config, {**_EVALUATION, **of_task}):
     raise UserError("\n\n".join(problems.values()))
 
@@ -277,7 +320,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _is_path(name):
-  return str(name).startswith(("folder:", "/", ".", "~"))
+  return str(name).startswith(("folder:", "coco:", "/", ".", "~"))
 
 
 def _flatten(tree, prefix=""):

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
   from mlpvision.training import step as step_lib
 
   task = tasks.of(config)
-  split = datasets.of(config, config.data.train_split)
+  split = datasets.of(config, config.data.train_split, training=True)
   batch = next(loader.train_batches(split, config, start_step=_STEP.value))
   key, _ = step_lib.step_keys(config.seed, _STEP.value)
   augmented = jax.jit(lambda key, batch: task.augmented(key, batch, len(split.class_names), config))

@@ -36,7 +36,6 @@ _ROOMS = {
   # What a run is made of, from the bottom up.
   "augment": ("", _HEAVY | {"flax", "optax"}),
   "models": ("", _HEAVY | {"numpy", "optax", "ml_collections"}),
-  "models.detection.host_masks": ("", _HEAVY | _TREES),
   "weights": ("models errors preprocessing zips", _HEAVY | {"torch", "pickle.loads"}),
   "sharding": ("models errors", _HEAVY | {"optax"}),
   "workdir": ("errors", _HEAVY | {"flax", "optax"}),

@@ -57,7 +57,7 @@ def run(
     processes: benchmarks.contender, to run each loader in its own process, which also measures memory; None: here.
     peers: benchmarks.loaders, to measure other loaders too; this takes `processes`.
   """
-  split = datasets.of(config, config.data.train_split)
+  split = datasets.of(config, config.data.train_split, training=True)
   workers, cores = loader.num_workers(config), os.cpu_count()
   title = (
     f"{split.name}: {len(split):,} images to {config.data.image_size} x {config.data.image_size},"
@@ -126,7 +126,7 @@ def _time(name, images, call, seconds):
 def own_batches(config: Mapping[str, Any]) -> Iterator[np.ndarray]:
   """Training images uint8 [B, H, W, 3] of a config given as a dict; flipped here, since other loaders flip too."""
   config = ml_collections.ConfigDict(config)
-  split = datasets.of(config, config.data.train_split)
+  split = datasets.of(config, config.data.train_split, training=True)
   rng = np.random.default_rng(0)
   with contextlib.closing(loader.train_batches(split, config, start_step=0)) as source:
     for batch in source:

@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, batch_size: int, seconds: float, num_
     num_rounds: how many turns each side takes.
   """
   config.data.batch_size = batch_size
-  split = datasets.of(config, config.data.train_split)
+  split = datasets.of(config, config.data.train_split, training=True)
   own_step.use_float32_on_cpu(config)
   print("compiling ...", flush=True)
   step = own_step.Step(config)

@@ -14,8 +14,21 @@ from typing import Any
 
 from etils import epath
 import ml_collections
+import numpy as np
 
-from mlpvision.data import directories, folder, imagenet, records, segmentation_folder, segmentation_records
+from mlpvision.data import (
+  coco_folder,
+  detection_records,
+  directories,
+  folder,
+  imagenet,
+  notes,
+  objects,
+  records,
+  rle,
+  segmentation_folder,
+  segmentation_records,
+)
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
@@ -39,7 +52,9 @@ class Split:
     multi_label: whether labels are int arrays of all correct classes, possibly empty; for evaluation only.
     identity: equal for the same images in the same order, wherever they are stored.
     task: what the examples are for. For "segmentation", they have "segmentation", the bytes of a PNG, in place of the
-      label, and source.sizes has (height, width) of the upright images: int32 [examples, 2].
+      label, and source.sizes has (height, width) of the upright images: int32 [examples, 2]. For "detection", they are
+      as `objects.annotations` makes them; beside source.sizes there are annotations(i), the example without its image,
+      usable_counts, the number of objects of each image that training uses, category_ids, and has_masks.
   """
 
   source: Any
@@ -60,7 +75,17 @@ def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
 
 def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classification", classes: str = "") -> None:
   """Raises UserError, within milliseconds, if the dataset is not available: not prepared, not a folder, not our own."""
-  if name.startswith(directories.PREFIX) and task == "segmentation":
+  if task == "detection":
+    rle.check_installed()
+  if name.startswith(coco_folder.PREFIX) or (name.startswith(directories.PREFIX) and task == "detection"):
+    if task != "detection":
+      raise UserError(f"{name} has boxes, which are for detection: set task='detection'")
+    if name.startswith(directories.PREFIX):
+      raise UserError(
+        f"{name} is a folder of images without boxes: write {coco_folder.PREFIX}IMAGES_DIR,ANNOTATIONS.json"
+      )
+    coco_folder.check(name)
+  elif name.startswith(directories.PREFIX) and task == "segmentation":
     segmentation_folder.check(name, classes)
   elif name.startswith(directories.PREFIX):
     folder.check(name)
@@ -103,11 +128,43 @@ def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
   return builder
 
 
-def of(config: ml_collections.ConfigDict, split: str, name: str = "") -> Split:
-  """Opens a split for config.task, with the options in config.data; `name` is another dataset than config.data.name."""
-  data = config.data
+def of(config: ml_collections.ConfigDict, split: str, name: str = "", *, training: bool = False) -> Split:
+  """Opens a split for config.task, with the options in config.data; `name` is another dataset than config.data.name.
+
+  training: leaves out what cannot be trained on: for detection, images without objects (`trainable`).
+
+  Raises UserError: as `open_split` does; config.model has masks, and the dataset does not.
+  """
+  data, task = config.data, config.get("task", "classification")
   options = dict(classes=data.get("classes", ""), reduce_zero_label=data.get("reduce_zero_label", False))
-  return open_split(name or data.name, split, data.data_dir, task=config.get("task", "classification"), **options)
+  found = open_split(name or data.name, split, data.data_dir, task=task, **options)
+  if task == "detection":
+    if config.model.get("masks", True) and not found.source.has_masks:
+      raise UserError(f"{found.name} has boxes but no masks: set --config.model.masks=False to detect boxes alone")
+    return trainable(found, data.max_objects) if training else found
+  return found
+
+
+def trainable(split: Split, max_objects: int) -> Split:
+  """The images of a detection split that have objects which training uses, see `objects.usable`.
+
+  Says how many images have more than max_objects, the first of which are used. Raises UserError if none has any.
+  """
+  counts = split.source.usable_counts
+  chosen = np.flatnonzero(counts > 0)
+  if not chosen.size:
+    raise UserError(f"{split.name}: none of the {len(split):,} images has an object to train on")
+  many = np.flatnonzero(counts > max_objects)
+  if many.size:
+    first = ", ".join(f"image {i} with {counts[i]:,}" for i in many[:3].tolist())
+    notes.warn(
+      f"warning: {split.name}: {many.size:,} of {len(split):,} images have more than data.max_objects={max_objects}"
+      f" objects ({first}{', ...' if many.size > 3 else ''}); training uses the first {max_objects} of each"
+    )
+  if len(chosen) == len(split):
+    return split
+  name, identity = f"{split.name}, images with objects", f"{split.identity}, images with objects"
+  return dataclasses.replace(split, source=objects.Part(split.source, chosen), name=name, identity=identity)
 
 
 def open_split(
@@ -122,12 +179,14 @@ def open_split(
   """Opens a split, in tfds's notation ("train[:90%]"); prepares our own datasets on first use.
 
   name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
-    dataset, or "folder:/path" (see `folder` and `segmentation_folder`); data_dir: of tfds's datasets, default: tfds's
-    own; task: what an example must have: a label, or a label map for "segmentation". Of this task alone: classes, a
-    text file with the names of the classes; reduce_zero_label: whether a map's 0 is not a class.
+    dataset, "folder:/path" (see `folder` and `segmentation_folder`), or "coco:IMAGES_DIR,ANNOTATIONS.json" (see
+    `coco_folder`); data_dir: of tfds's datasets, default: tfds's own; task: what an example must have: a label, a label
+    map for "segmentation", or boxes for "detection". Of segmentation alone: classes, a text file with the names of the
+    classes; reduce_zero_label: whether a map's 0 is not a class.
 
   Raises UserError: not prepared, not as array_record, no images or labels, or no such split; for label maps, see
-    `segmentation_folder.open_pairs` and `segmentation_records`.
+    `segmentation_folder.open_pairs` and `segmentation_records`; for boxes, `coco_folder.open_images` and
+    `detection_records`.
   """
   if name.startswith(directories.PREFIX):
     if task == "segmentation":
@@ -135,7 +194,16 @@ def open_split(
     else:
       images, split = folder.open_images(name, split)
     return Split(images, f"{name}:{split}", images.class_names, identity=images.digest(), task=task)
+  if name.startswith(coco_folder.PREFIX):
+    check(name, data_dir, task=task)
+    images, split = coco_folder.open_images(name, split)
+    return Split(images, f"{name}:{split}", images.class_names, identity=images.digest(), task=task)
   builder = open_builder(name, data_dir)
+  if task == "detection":
+    rle.check_installed()
+    form, class_names, category_ids = detection_records.find_form(name, builder.info)
+    source = detection_records.Images(_open_records(builder, name, split), form, category_ids)
+    return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
   if task == "segmentation":
     feature = segmentation_records.find_feature(name, builder.info.features)
     class_names = segmentation_records.class_names(
@@ -196,10 +264,11 @@ def with_classes(split: Split, class_names: Sequence[str], owner: str) -> tuple[
   class_names = tuple(class_names)
   if split.class_names == class_names:
     return split, None
-  if split.task == "segmentation":
+  if split.task != "classification":
+    what = "label maps need" if split.task == "segmentation" else "boxes need"
     raise UserError(
       f"{split.name} has other classes than {owner}, or the same in another order ({_some(split.class_names)};"
-      f" {owner}: {_some(class_names)}); label maps need the same classes in the same order"
+      f" {owner}: {_some(class_names)}); {what} the same classes in the same order"
     )
   others = [name for name in split.class_names if name not in set(class_names)]
   if others or split.multi_label:

@@ -37,9 +37,13 @@ class Names:
     return len(self.ends)
 
   def __getitem__(self, index: int) -> str:
+    return os.fsdecode(self.raw(index))
+
+  def raw(self, index: int) -> bytes:
+    """As encoded."""
     index = range(len(self))[index]
     start = self.ends[index - 1] if index else 0
-    return os.fsdecode(self.text[start : self.ends[index]].tobytes())
+    return self.text[start : self.ends[index]].tobytes()
 
   def part(self, start: int, stop: int) -> "Names":
     """Those from start to stop."""

@@ -7,16 +7,15 @@ contains nine tenths of every class.
 
 import collections
 import dataclasses
-import functools
 import hashlib
 import os
 from typing import Any
 
 import numpy as np
 
-from mlpvision.data import directories, image_files
+from mlpvision.data import directories, image_files, notes
 from mlpvision.data.directories import listed, scan
-from mlpvision.errors import UserError, printable
+from mlpvision.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ def _list_images(directory):
     suffixes = "|".join(sorted(directories.SUFFIXES))
     raise UserError(f"{directory} has classes without images ({suffixes}{note and f'; {note}'}): {listed(empty)}")
   if note:
-    _print_once(f"{directory}: {note}")
+    notes.say(f"{directory}: {note}")
 
   counts = np.array([len(of_class) for of_class in files])
   labels = np.repeat(np.arange(len(files), dtype=np.int32), counts)
@@ -136,8 +135,3 @@ def _list_images(directory):
   flat = [entry for of_class in files for entry in of_class]
   ordered = (flat[i] for i in order)
   return Images(os.fspath(directory), tuple(class_names), labels[order], directories.Names.of(ordered))
-
-
-@functools.cache
-def _print_once(message):
-  print(printable(message), flush=True)

@@ -13,8 +13,9 @@ import grain
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, rows, transforms, workers
-from mlpvision.errors import UserError, printable
+from mlpvision.data import datasets, detection_rows, notes, rows, transforms, workers
+from mlpvision.data.order import Order, OrientedOrder
+from mlpvision.errors import UserError
 
 _ENDLESS = sys.maxsize // 2  # rows of a run; grain adds to it
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
@@ -42,36 +43,16 @@ def train_batches(
   return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
 
 
-class Order:
-  """Maps a position in the training stream, counted over the whole run, to the index of an image.
-
-  Without repeats, each epoch is a permutation of the images. With repeated augmentation (Hoffer et al., arXiv
-  1901.09335, as in DeiT's sampler), each image occurs `repeats` times in its batch and epochs keep their length, so an
-  epoch contains only about num_images / repeats images. Copies are spread over the batch and never adjacent, because
-  mixup and cutmix mix neighbors. At the edge of a batch, the copies of an image may be in two batches.
-  """
-
-  def __init__(self, num_images: int, *, seed: int, batch_size: int, repeats: int = 1) -> None:
-    """batch_size: the global one; with repeats, the order depends on it."""
-    self._permutation = grain.MapDataset.range(num_images).seed(seed).shuffle()
-    self._num_images, self._batch_size, self._repeats = num_images, batch_size, repeats
-    self._images_per_epoch = max(1, num_images // repeats)
-    # Row i of a batch is item spread[i] of its images with all copies adjacent: first the first copy of each image,
-    # then the second, and so on, each time rotated by one image, so that every copy has another neighbor.
-    columns = [list(range(copy, batch_size, repeats)) for copy in range(repeats)]
-    self._spread = [item for copy, column in enumerate(columns) for item in column[copy:] + column[:copy]]
-
-  def __call__(self, position: int) -> int:
-    batch, row = divmod(int(position), self._batch_size)
-    image = (batch * self._batch_size + self._spread[row]) // self._repeats
-    epoch, image = divmod(image, self._images_per_epoch)
-    return int(self._permutation[epoch * self._num_images + image])
-
-
 def image_indices(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> np.ndarray:
   """Indices of a step's images in the split, over all hosts, before any replacement: int [batch_size]."""
   order, batch_size = _order(split, config), config.data.batch_size
   return np.array([order(step * batch_size + row) for row in range(batch_size)])
+
+
+def canvas_of_step(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> tuple[int, int]:
+  """(height, width) of the images of a step's batch, for a task whose canvases have two orientations: detection."""
+  shorter, longer = sorted(map(int, config.data.canvas))
+  return (shorter, longer) if _order(split, config).is_wide(step) else (longer, shorter)
 
 
 def eval_batches(
@@ -102,7 +83,10 @@ def eval_batches(
 
 
 def _order(split, config):
-  return Order(len(split), seed=config.seed, batch_size=config.data.batch_size, repeats=config.augment.repeats)
+  options = dict(seed=config.seed, batch_size=config.data.batch_size)
+  if split.task == "detection":
+    return OrientedOrder(detection_rows.is_wide(split.source.sizes, config.data.canvas), **options)
+  return Order(len(split), repeats=config.augment.repeats, **options)
 
 
 def _load_train(position, rng, *, split, order, task_rows):
@@ -114,19 +98,13 @@ def _load_train(position, rng, *, split, order, task_rows):
       row = task_rows.train(example, rng, split)
       return {**row, "replaced": np.bool_(replaced)}
     except transforms.ImageError as error:
-      _warn_once(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
-      index, replaced = int(rng.integers(len(split))), True
+      notes.warn(f"warning: replaced by another image: {_describe(split, index, example)}: {error}")
+      index, replaced = order.replacement(index, rng), True
     except UserError as error:
       if not example:  # the source has said what is wrong, and where
         raise
       raise UserError(f"{_describe(split, index, example)}: {error}") from error
   raise UserError(f"{split.name}: {_TRIES} images in a row could not be read; check the dataset")
-
-
-@functools.cache
-def _warn_once(message):
-  """Once in every process that loads, not once per epoch."""
-  print(printable(message), file=sys.stderr, flush=True)
 
 
 def _load_eval(position, *, split, task_rows, indices, blank):

@@ -10,7 +10,15 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from mlpvision.data import canvases, crops, dense_transforms as dense, label_maps, randaugment, transforms
+from mlpvision.data import (
+  canvases,
+  crops,
+  dense_transforms as dense,
+  detection_rows,
+  label_maps,
+  randaugment,
+  transforms,
+)
 
 
 class Rows:
@@ -161,7 +169,7 @@ def _blank(*shapes):
   }
 
 
-ROWS = {"classification": Classification, "segmentation": Segmentation}
+ROWS = {"classification": Classification, "segmentation": Segmentation, "detection": detection_rows.Detection}
 
 
 def of(config: ml_collections.ConfigDict) -> Rows:

@@ -36,7 +36,7 @@ def count(
   data_dir = datasets.resolve_data_dir(data.data_dir)
   if not data.name.startswith(directories.PREFIX) and datasets.find_prepared(data.name, data_dir) is None:
     raise UserError(f"the size of {data.name} is not known, and it is not in {data_dir}: add --images=N --classes=N")
-  split = datasets.of(config, data.train_split)
+  split = datasets.of(config, data.train_split, training=True)
   return images or len(split), classes or len(split.class_names)
 
 

@@ -58,7 +58,8 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
 
   Raises UserError: an invalid dataset, mesh, batch size, duration, optimizer, model or source of a warm start.
   """
-  train_split, eval_split = (datasets.of(config, split) for split in (config.data.train_split, config.data.eval_split))
+  train_split = datasets.of(config, config.data.train_split, training=True)
+  eval_split = datasets.of(config, config.data.eval_split)
   _check_classes(train_split)
   eval_split, note = datasets.with_classes(eval_split, train_split.class_names, train_split.name)
   basis = _basis(config, len(train_split))

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from mlpvision.data.loader import Order
+from mlpvision.data.order import Order
 
 
 def _stream(count, num_images, **options):

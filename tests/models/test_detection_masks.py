@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mlpvision.models.detection import host_masks, masks
+from mlpvision.data import host_masks
+from mlpvision.models.detection import masks
 
 _GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "data" / "masks.npz"))
 

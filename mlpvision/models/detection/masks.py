@@ -28,7 +28,7 @@ def targets_from_bitmaps(bitmaps: jax.Array, proposals: jax.Array, index: jax.Ar
 def targets_from_crops(
   crops: jax.Array, boxes: jax.Array, proposals: jax.Array, index: jax.Array, size: int = 28
 ) -> jax.Array:
-  """Targets from each object's mask in the frame of its own box (`host_masks.crop`), a batch of fixed size.
+  """Targets from each object's mask in the frame of its own box (`data.host_masks.crop`), a batch of fixed size.
 
   A crop is sampled as a bitmap is, and is zero outside its box. Targets differ from those of whole bitmaps in a few
   pixels of a thousand, at the borders of masks.

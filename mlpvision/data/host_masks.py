@@ -1,6 +1,7 @@
 """Masks on the host: from an image into the frame of an object's box for training, and back for results."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,14 @@ def crop(bitmap: np.ndarray, box: np.ndarray, size: int = 56) -> np.ndarray:
   [size, size], 255 where the object covers all of a cell. An empty box gives zeros.
   """
   x1, y1, x2, y2 = (float(value) for value in box)
-  rows, top = _means(y1, y2, bitmap.shape[0], size)
-  columns, left = _means(x1, x2, bitmap.shape[1], size)
-  part = bitmap[top : top + rows.shape[1], left : left + columns.shape[1]].astype(np.float32)
-  return np.rint(255 * (rows @ part @ columns.T)).clip(0, 255).astype(np.uint8)
+  rows, columns = _samples(y1, y2, bitmap.shape[0], size), _samples(x1, x2, bitmap.shape[1], size)
+  if rows is None or columns is None:
+    return np.zeros((size, size), np.uint8)
+  # Not as products of matrices: their library's threads would compete with the loader's.
+  part = bitmap[:, columns.low[0] : columns.high[-1] + 1]
+  down = _means(part, rows, size)
+  across = columns._replace(low=columns.low - columns.low[0], high=columns.high - columns.low[0])
+  return np.rint(255 * _means(down.T, across, size).T).clip(0, 255).astype(np.uint8)
 
 
 def paste(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -56,23 +61,33 @@ def around_box(probabilities: np.ndarray, box: np.ndarray, height: int, width: i
   return rows @ np.asarray(probabilities, np.float32) @ columns.T, top, left
 
 
-def _means(start, end, size, bins):
-  """Mean weights float32 [bins, n] of n pixels along an axis in a box's bins, and the first of these pixels."""
+class _Samples(NamedTuple):
+  """Samples of the bins along an axis, the same number in each: two neighboring pixels, and their weights in a mean."""
+
+  low: np.ndarray
+  high: np.ndarray
+  of_low: np.ndarray
+  of_high: np.ndarray
+
+
+def _samples(start, end, size, bins):
+  """Those of a box's bins along an axis of `size` pixels; None for an empty box."""
   start, end = start - 0.5, end - 0.5  # pixel i has its center at i
   count = math.ceil((end - start) / bins)
   if count < 1:
-    return np.zeros((bins, 0), np.float32), 0
+    return None
   position = start + (np.arange(bins * count) + 0.5) * ((end - start) / (bins * count))
   inside = (position >= -1) & (position <= size)
   position = position.clip(0, size - 1)
   low = position.astype(int)
-  high = np.minimum(low + 1, size - 1)
-  first = low[0]
-  weights = np.zeros((bins, high[-1] + 1 - first), np.float32)
-  bin_ = np.arange(bins * count) // count
-  np.add.at(weights, (bin_, low - first), inside * (low + 1 - position) / count)
-  np.add.at(weights, (bin_, high - first), inside * (position - low) / count)
-  return weights, first
+  weights = (inside * (low + 1 - position) / count, inside * (position - low) / count)
+  return _Samples(low, np.minimum(low + 1, size - 1), *(np.float32(weight[:, None]) for weight in weights))
+
+
+def _means(values, samples, bins):
+  """The mean of the rows of `values`, [n, m], in each bin: float32 [bins, m]."""
+  found = values[samples.low] * samples.of_low + values[samples.high] * samples.of_high
+  return found.reshape(bins, -1, values.shape[1]).sum(1)
 
 
 def _hats(start, end, size, cells):
