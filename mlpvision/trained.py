@@ -100,7 +100,7 @@ class Trained:
       if not problems:
         batch = jax.tree.map(lambda x: x[None], row)
         values = jax.device_get(self._probabilities(self.variables, batch))
-        found.append(self.task.predictions(values[0], self.class_names, top, row))
+        found.append(self.task.predictions(jax.tree.map(lambda x: x[0], values), self.class_names, top, row))
     if problems:
       raise UserError("\n".join(problems))
     return found

@@ -4,17 +4,22 @@ The loop, step, checkpoints, evaluation, plan, benchmark, preview and predict ca
 calls none of them. The host half of a task, in `data/rows.py`, makes rows of batches from examples and never imports
 JAX. The device half is a module with these names:
 
-METRICS: {"top1": "max", "loss": "min"}, the metrics of an evaluation, headline first, and which direction is better.
+metrics(config): {"top1": "max", "loss": "min"}, the metrics of an evaluation, headline first, and which direction is
+  better.
 check(config): raises UserError for invalid values of the config fields that only this task reads.
-batch_spec(config): {key: (shape of a row, dtype)} of a training batch, as `data/rows.py` makes it.
+batch_specs(config): ({key: (shape of a row, dtype)}, ...) of a training batch, as `data/rows.py` makes it; one for
+  each shape that batches have, of which a step has one.
 make_model(name, options, num_classes): a linen module, from normalized images [B, H, W, 3] to outputs.
 augmented(key, batch, num_classes, config): (float32 images [B, H, W, 3], a tree of targets [B, ...]). Geometric
   transforms apply to images and targets alike.
-loss(outputs, targets, config): (mean loss, {metric: mean}); means are over the global batch.
+forward(apply, images, targets): the model's outputs in training; apply(images, **options) applies it.
+counts(outputs): numbers that the loss divides sums over the batch by, if the model's outputs decide them; otherwise {}.
+loss(outputs, targets, config, counts): (mean loss, {metric: mean}); means are over the global batch. counts: those of
+  the whole batch, divided by the number of parts, if `outputs` are of a part of it; otherwise None.
 outputs(apply, batch, config): what the model says about the rows of an evaluation batch, or of `row`s; apply(images)
   applies the model to normalized images.
 partial(outputs, batch, loss, classes): sums over the rows with mask True, including "images", to be added over batches.
-scores(sums): {metric: float} for METRICS.
+scores(sums): {metric: float} for `metrics`. Detection has an evaluator of its own in place of these two.
 probabilities(outputs, loss): the input of `predictions`; runs on the device.
 row(picture, config): the row of a picture in an evaluation batch, without its target.
 predictions(probabilities, class_names, top, row): the prediction for one image, from its `row`; `as_text` and
@@ -33,10 +38,11 @@ import ml_collections
 import numpy as np
 
 from mlpvision.errors import UserError
+from mlpvision.models.detection import two_stage
 from mlpvision.models.heads import upernet
-from mlpvision.tasks import classification, segmentation
+from mlpvision.tasks import classification, detection, segmentation
 
-TASKS = {"classification": classification, "segmentation": segmentation}
+TASKS = {"classification": classification, "segmentation": segmentation, "detection": detection}
 
 
 def of(config: Mapping[str, Any]) -> ModuleType:
@@ -49,6 +55,8 @@ def of(config: Mapping[str, Any]) -> ModuleType:
 
 def name_of(model: nn.Module) -> str:
   """The task of a model from a weight file."""
+  if isinstance(model, two_stage.TwoStage):
+    return "detection"
   return "segmentation" if isinstance(model, upernet.UperNet) else "classification"
 
 
@@ -67,16 +75,24 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int | None) -> nn
     raise UserError(f"model: {error}") from error
 
 
-def batch_spec(config: ml_collections.ConfigDict) -> dict[str, tuple[tuple[int, ...], Any]]:
-  """{key: (shape of a row, dtype)} of a training batch."""
-  return {**of(config).batch_spec(config), "replaced": ((), jnp.bool_)}
+def batch_specs(config: ml_collections.ConfigDict) -> tuple[dict[str, tuple[tuple[int, ...], Any]], ...]:
+  """{key: (shape of a row, dtype)} of a training batch, for each shape that batches have."""
+  return tuple({**spec, "replaced": ((), jnp.bool_)} for spec in of(config).batch_specs(config))
 
 
 def random_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """A batch as described by `batch_spec`, with random images and labels."""
-  rng, found = np.random.default_rng(seed), {}
-  for key, (shape, dtype) in batch_spec(config).items():
-    high = 256 if key == "image" else 1 if dtype == jnp.bool_ else num_classes
-    low = (high := config.data.image_size) if key == "size" else 0
-    found[key] = rng.integers(low, high + bool(low), (config.data.batch_size, *shape)).astype(dtype)
+  """A batch as described by the first of `batch_specs`, with random images and labels; images fill their canvas."""
+  rng, (spec, *_) = np.random.default_rng(seed), batch_specs(config)
+  height, width = spec["image"][0][:2]
+  found = {}
+  for key, (shape, dtype) in spec.items():
+    shape = (config.data.batch_size, *shape)
+    if key == "size":
+      found[key] = np.broadcast_to(np.int32([height, width]), shape).copy()
+    elif key == "boxes":
+      corners = np.sort(rng.uniform(0, 1, (*shape[:-1], 2, 2)), -2).reshape(shape)
+      found[key] = (corners * np.tile([width, height], 2)).astype(dtype)
+    else:
+      high = 256 if key in ("image", "masks") else 1 if dtype == jnp.bool_ else num_classes
+      found[key] = rng.integers(0, high, shape).astype(dtype)
   return found

@@ -38,6 +38,12 @@ class Prediction(NamedTuple):
   words: str | None
 
 
+def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """METRICS."""
+  del config
+  return METRICS
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for an unknown config.loss."""
   if config.loss not in LOSSES:

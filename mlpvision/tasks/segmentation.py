@@ -47,6 +47,12 @@ class Prediction:
     return [(int(i), int(counts[i])) for i in np.argsort(-counts, kind="stable") if counts[i]]
 
 
+def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """METRICS."""
+  del config
+  return METRICS
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for an unknown loss, augmentation of classification, or a batch that BatchNorm cannot use."""
   if config.loss not in LOSSES:

@@ -11,7 +11,7 @@ from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, heartbeat, sharding, workdir as workdir_lib
+from mlpvision import config as config_lib, heartbeat, sharding, tasks, workdir as workdir_lib
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError, printable
@@ -143,9 +143,14 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   step, stopped, results = start_step, False, {}
   pending = saved["pending"] if saved else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
-    with watchdog.paused():
-      train_step, seconds = compile_step(setup)
-    progress.say(f"compiled in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
+    train_steps = {}  # by the shape of a batch's images
+    for i, spec in enumerate(specs := tasks.batch_specs(config)):
+      with watchdog.paused():
+        train_step, seconds = compile_step(setup, i)
+      height, width, _ = spec["image"][0]
+      train_steps[height, width] = train_step
+      what = f" for images of {height} x {width}" if len(specs) > 1 else ""
+      progress.say(f"compiled{what} in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
     batches = sharding.put_batches(host_batches, setup.mesh)
@@ -167,7 +172,7 @@ def _run(config, workdir, checkpoints, stop, watchdog):
         with progress.waiting(), TraceAnnotation("wait for data"):
           batch = next(batches)
         with profile.step(step + 1), jax.transfer_guard("disallow"):
-          state, metrics = train_step(state, batch)
+          state, metrics = train_steps[batch["image"].shape[1:3]](state, batch)
         step += 1
         profile.end_step(step, metrics)
         pending.append(metrics)

@@ -145,22 +145,25 @@ def make_optimizer(
   return lr_multipliers.scaled(optimizer, config.lr_multipliers, config.layer_decay), schedule
 
 
-def lower_step(parts: Parts) -> jax.stages.Lowered:
-  """The train step, lowered for the mesh; it donates the state. Compile it with `compiler_options(parts.mesh)`."""
+def lower_step(parts: Parts, shape: int = 0) -> jax.stages.Lowered:
+  """The train step, lowered for the mesh; it donates the state. Compile it with `compiler_options(parts.mesh)`.
+
+  shape: index in `tasks.batch_specs`.
+  """
   rows, batch_size = NamedSharding(parts.mesh, sharding.BATCH), parts.config.data.batch_size
   batch = {
     name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
-    for name, (shape, dtype) in tasks.batch_spec(parts.config).items()
+    for name, (shape, dtype) in tasks.batch_specs(parts.config)[shape].items()
   }
   step = step_lib.make_train_step(parts.model, parts.optimizer, parts.config)
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
 
 
-def compile_step(parts: Parts) -> tuple[jax.stages.Compiled, float]:
-  """(compiled train step, seconds of compilation)."""
+def compile_step(parts: Parts, shape: int = 0) -> tuple[jax.stages.Compiled, float]:
+  """(compiled train step for the batches of a shape, seconds of compilation). shape: index in `tasks.batch_specs`."""
   started = time.perf_counter()
-  compiled = lower_step(parts).compile(compiler_options=compiler_options(parts.mesh))
+  compiled = lower_step(parts, shape).compile(compiler_options=compiler_options(parts.mesh))
   return compiled, time.perf_counter() - started
 
 
@@ -181,7 +184,7 @@ def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
 def _check_classes(split):
   if split.multi_label:
     raise UserError(f"{split.name} has several labels per image: it is for evaluation only")
-  if len(split.class_names) < 2:
+  if len(split.class_names) < 2 and split.task == "classification":
     raise UserError(f"{split.name} has only one class, {split.class_names[0]}; training needs two")
 
 
