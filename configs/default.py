@@ -160,7 +160,7 @@ def get_config():
   # such steps in a row.
   config.optim.nonfinite = "stop"
 
-  # The learning rate: linear warm-up from `start`, then "cosine", "linear" or "constant" down to `end`.
+  # The learning rate: linear warm-up from `start`, then "cosine", "linear" or "constant" down to `end`, or "step".
   config.optim.schedule = ml_collections.ConfigDict()
   config.optim.schedule.name = "cosine"
   config.optim.schedule.warmup = "0 steps"
@@ -174,6 +174,9 @@ def get_config():
   config.optim.schedule.every = "1 step"
   # How much later than due each rate comes. DeiT's and Swin's code set a rate after the epoch or step that it is for.
   config.optim.schedule.delay = "0 steps"
+  # "step": when the rate is multiplied by `factor`, counted from step 0: ("8 epochs", "11 epochs").
+  config.optim.schedule.milestones = ()
+  config.optim.schedule.factor = 0.1
 
   # Evaluation on data.eval_split.
   config.eval = ml_collections.ConfigDict()

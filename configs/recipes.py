@@ -253,3 +253,55 @@ def upernet(config):
   config.checkpoint.every = "2000 steps"
   config.checkpoint.best = "val/miou"
   config.log_every = "50 steps"
+
+
+def mask_rcnn(config, epochs):
+  """AS-MLP's and Swin's Mask R-CNN and Cascade Mask R-CNN on COCO (AS-MLP, arXiv 2107.08391, Sec. 4.2; its
+  repository's configs).
+
+  16 images a step (8 GPUs with two) for 12 epochs (1x) or 36 (3x) from ImageNet weights. The learning rate is divided
+  by ten after 8 and 11, or 27 and 33 epochs; in the first 500 steps it is multiplied by a factor that grows from 0.001
+  to 1. Parameters whose name contains "norm" are not decayed; biases and the box heads' batch normalization, which is
+  named "bn" there, are. No clipping and no EMA; the originals train in mixed precision.
+
+  Images are resized so that the shorter side is one of eleven lengths from 480 to 800 and the longer at most 1333
+  pixels, half of them cropped before. A batch of the original is as large as its largest image; here it is 800x1344 or
+  1344x800, and no image sees its padding.
+  """
+  config.task = "detection"
+  config.duration = f"{epochs} epochs"
+  config.model.name = "mask_rcnn"
+  config.model.dtype = "bfloat16"
+
+  config.data.name = "coco2017_instances"
+  config.data.train_split = "train"
+  config.data.eval_split = "validation"
+  config.data.scale = (1333, 800)
+  config.data.canvas = (800, 1344)
+  config.data.batch_size = 16
+
+  config.augment.flip = 0.5
+  config.augment.crop_probability = 0.5
+
+  config.optim.name = "adamw"
+  config.optim.learning_rate = 1e-4
+  config.optim.weight_decay = 0.05
+  config.optim.decay_mask = "^(?!.*norm)"
+  config.optim.schedule.name = "step"
+  config.optim.schedule.clock = "product"
+  config.optim.schedule.warmup = "500 steps"
+  config.optim.schedule.start = 1e-7
+  config.optim.schedule.milestones = {12: ("8 epochs", "11 epochs"), 36: ("27 epochs", "33 epochs")}[epochs]
+
+  config.eval.every = "1 epoch"
+  config.eval.batch_size = 16
+  config.eval.interpolation = "bilinear"
+  config.checkpoint.every = "1000 steps"
+  config.checkpoint.best = "val/box_ap"
+  config.log_every = "50 steps"
+
+
+def cascade_mask_rcnn(config, epochs):
+  """`mask_rcnn` with the cascade's three stages; RoIs are as many, proposals twice as many in training."""
+  mask_rcnn(config, epochs)
+  config.model.name = "cascade_mask_rcnn"

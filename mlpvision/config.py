@@ -42,6 +42,13 @@ def _duration(units, *others, zero=False):
   return fits, f"write {words}"
 
 
+def _durations(units):
+  """A tuple of durations with one of the units."""
+  fits, _ = _duration(units)
+  words = ", ".join(f'"{_EXAMPLES[unit]}"' for unit in units)
+  return lambda x: isinstance(x, tuple | list) and all(map(fits, x)), f"must be a tuple of durations such as {words}"
+
+
 def _pairs(fits_second, words):
   """A tuple of (string, value) pairs."""
 
@@ -179,13 +186,15 @@ _FIELDS = {
   "optim.kwargs.momentum": _SHARE,
   "optim.layer_decay": _number(lambda x: 0 < x <= 1, "must be in (0, 1]; 1 is none"),
   "optim.nonfinite": _is_in("stop", "skip"),
-  "optim.schedule.name": _is_in("cosine", "linear", "constant"),
+  "optim.schedule.name": _is_in("cosine", "linear", "step", "constant"),
   "optim.schedule.warmup": _duration(_STEPS, zero=True),
   "optim.schedule.start": _NOT_NEGATIVE,
   "optim.schedule.end": _NOT_NEGATIVE,
   "optim.schedule.clock": _is_in("warmup", "zero", "product"),
   "optim.schedule.every": _duration(_STEPS),
   "optim.schedule.delay": _duration(_STEPS, zero=True),
+  "optim.schedule.milestones": _durations(_STEPS),
+  "optim.schedule.factor": _number(lambda x: 0 < x <= 1, "must be in (0, 1]"),
   "eval.every": _duration(_STEPS),
   "evals.*.type": _NAME,  # the evaluators have the names
   "evals.*.every": _duration(_STEPS, "", "never"),

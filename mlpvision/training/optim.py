@@ -1,6 +1,6 @@
 """Optimizers and learning-rate schedules of optax, by name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import inspect
 import re
 from typing import Any
@@ -12,7 +12,7 @@ import optax.contrib
 
 from mlpvision.errors import UserError
 
-SCHEDULES = ("cosine", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "step", "constant")
 CLOCKS = ("warmup", "zero", "product")
 
 # optax's names for the mask of weight decay, and LARS's for its layer-wise scaling.
@@ -30,11 +30,13 @@ def make_schedule(
   clock: str = "warmup",
   every_steps: int = 1,
   delay_steps: int = 0,
+  milestone_steps: Sequence[int] = (),
+  factor: float = 0.1,
 ) -> optax.Schedule:
   """Learning rate as a function of the step: linear from `start` to `peak`, then down to `end`.
 
   Args:
-    name: "cosine", "linear" or "constant" (stays at the peak).
+    name: "cosine", "linear", "step" (multiplied by `factor` at each milestone) or "constant" (stays at the peak).
     peak, start, end: learning rates.
     warmup_steps, total_steps: the peak is reached at warmup_steps, the end at total_steps.
     clock: "warmup": the decay starts when the warm-up ends. "zero": the decay covers all total_steps, and the warm-up
@@ -42,6 +44,7 @@ def make_schedule(
       total_steps, and is multiplied by a factor that grows from start / peak to 1 in the warm-up (mmcv's hooks).
     every_steps: the rate changes only once in this many steps; the other numbers of steps are rounded to multiples.
     delay_steps: each step has the rate of this many steps before; the first ones have step 0's.
+    milestone_steps, factor: of "step"; milestones are counted from step 0, whatever the clock.
 
   Returns:
     A function from step to learning rate.
@@ -56,15 +59,18 @@ def make_schedule(
     raise UserError("optim.schedule.every: must be at least one step")
   if every_steps > 1 or delay_steps:
     periods = [round(steps / every_steps) for steps in (warmup_steps, total_steps, delay_steps)]
+    milestones = [round(steps / every_steps) for steps in milestone_steps]
     counted = make_schedule(
-      name, peak=peak, warmup_steps=periods[0], total_steps=max(1, periods[1]), start=start, end=end, clock=clock
-    )
+      name, peak=peak, warmup_steps=periods[0], total_steps=max(1, periods[1]), start=start, end=end, clock=clock,
+      milestone_steps=milestones, factor=factor,
+    )  # fmt: skip
     return lambda step: counted(jnp.maximum(step // every_steps - periods[2], 0))
-  elapsed = 0 if clock == "warmup" else warmup_steps  # of the decay, when the warm-up ends
+  elapsed = 0 if clock == "warmup" and name != "step" else warmup_steps  # of the decay, when the warm-up ends
   decay_steps = max(1, total_steps - warmup_steps + elapsed)
   decay = {
     "cosine": lambda: optax.cosine_decay_schedule(peak, decay_steps, alpha=end / peak),
     "linear": lambda: optax.linear_schedule(peak, end, decay_steps),
+    "step": lambda: optax.piecewise_constant_schedule(peak, dict.fromkeys(milestone_steps, factor)),
     "constant": lambda: optax.constant_schedule(peak),
   }[name]()
   if not warmup_steps:

@@ -134,7 +134,10 @@ def make_optimizer(
     f"{name}_steps": config_lib.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
     for name in ("warmup", "every", "delay")
   }
-  ends = {name: config.schedule[name] for name in ("start", "end", "clock")}
+  ends = {name: config.schedule[name] for name in ("start", "end", "clock", "factor")}
+  steps["milestone_steps"] = [
+    config_lib.to_steps(value, field="optim.schedule.milestones", **counts) for value in config.schedule.milestones
+  ]
   lengths = dict(total_steps=total_steps, **steps)
   schedule = optim.make_schedule(config.schedule.name, peak=config.learning_rate, **lengths, **ends)
   options = {name: config[name] for name in ("weight_decay", "decay_mask", "clip_norm", "kwargs")}

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import default, recipes, upernet_asmlp_tiny
+from configs import default, mask_rcnn_asmlp_tiny, recipes, upernet_asmlp_tiny
 from mlpvision import config as config_lib, models, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
@@ -43,6 +43,16 @@ def test_product_of_warmup_and_decay_is_mmcvs():
   _, schedule = setup_lib.make_optimizer(config.optim, 160_000, dict(batch_size=16, num_images=20_210))
   found = [schedule(t) for t in golden["upernet_steps"]]
   np.testing.assert_allclose(found, golden["upernet_lr"], atol=1e-6 * golden["upernet_lr"].max())
+
+
+@pytest.mark.parametrize("length", ["1x", "3x"])
+def test_detections_schedules_are_mmcvs(length):
+  golden = np.load(pathlib.Path(__file__).parents[1] / "data" / "schedules.npz")
+  config, images = mask_rcnn_asmlp_tiny.get_config(length), 16 * int(golden["coco_steps_per_epoch"])
+  total = 7330 * int(config.duration.split()[0])
+  _, schedule = setup_lib.make_optimizer(config.optim, total, dict(batch_size=16, num_images=images))
+  found = [schedule(t) for t in golden[f"coco_{length}_steps"]]
+  np.testing.assert_allclose(found, golden[f"coco_{length}_lr"], atol=1e-6 * golden[f"coco_{length}_lr"].max())
 
 
 @pytest.mark.parametrize("t", [10, 35, 60, 110])
