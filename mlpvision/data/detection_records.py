@@ -1,6 +1,5 @@
 """Datasets of tfds with boxes: our own with masks, and any other with boxes alone."""
 
-from collections.abc import Mapping
 import concurrent.futures
 import dataclasses
 import functools
@@ -143,11 +142,11 @@ def find_form(name: str, info: Any) -> tuple[tuple[str, ...], tuple[str, ...], t
         return form, names, tuple(map(int, ids))
     for feature, content in features.items():
       inside = getattr(content, "feature", None)
-      if isinstance(inside, Mapping) and isinstance(inside.get("bbox"), tfds.features.BBoxFeature):
-        label = next((key for key in _LABELS if isinstance(inside.get(key), tfds.features.ClassLabel)), None)
-        if label:
-          names = tuple(inside[label].names)
-          return (feature, label), names, tuple(range(1, len(names) + 1))
+      inside = dict(inside.items()) if isinstance(inside, tfds.features.FeaturesDict) else {}
+      label = next((key for key in _LABELS if isinstance(inside.get(key), tfds.features.ClassLabel)), None)
+      if label and isinstance(inside.get("bbox"), tfds.features.BBoxFeature):
+        names = tuple(inside[label].names)
+        return (feature, label), names, tuple(range(1, len(names) + 1))
   raise UserError(
     f"{name} has no boxes: for detection it must have the features image, and a sequence with bbox and label; it has"
     f" {', '.join(features)}"
