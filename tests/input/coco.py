@@ -18,15 +18,15 @@ def polygon(x, y, width, height):
 def content(sizes=SIZES, crowd=True):
   """The content of an annotation file: images 100, 101, ..., of which the last one has no object.
 
-  Image i has i % 3 + 1 objects, rectangles, the second of two parts. The first image has a crowd, too, as an RLE.
+  Image i has i % 3 + 1 objects, rectangles, the second of two parts of different widths. The first image has a crowd, too, as an RLE.
   """
   images, annotations = [], []
   for i, (height, width) in enumerate(sizes):
     images.append({"id": 100 + i, "file_name": f"picture {i}.png", "height": height, "width": width})
     for k in range(i % 3 + 1 if i < len(sizes) - 1 else 0):
       x, y, w, h = 5 + 16 * k, 8 + 4 * k, 15, 30.5
-      parts = [polygon(x, y, w, h)] if k != 1 else [polygon(x, y, w, 10), polygon(x, y + 15, w, h - 15)]
-      area = w * h if k != 1 else w * (h - 5)
+      parts = [polygon(x, y, w, h)] if k != 1 else [polygon(x, y, 6, 10), polygon(x, y + 15, w, h - 15)]
+      area = w * h if k != 1 else 60 + w * (h - 15)
       annotations.append(
         {
           "id": 10 * i + k + 1,

@@ -301,7 +301,7 @@ def test_training_rows_follow_their_objects(name, config):
       sizes.add(tuple(row["size"]))
     inside, outside = (np.concatenate(part).mean() for part in zip(*shares, strict=True))
     assert inside > 0.9
-    assert outside < 0.05
+    assert outside < 0.1
     assert len(sizes) > 5
 
 
