@@ -18,7 +18,8 @@ def polygon(x, y, width, height):
 def content(sizes=SIZES, crowd=True):
   """The content of an annotation file: images 100, 101, ..., of which the last one has no object.
 
-  Image i has i % 3 + 1 objects, rectangles, the second of two parts of different widths. The first image has a crowd, too, as an RLE.
+  Image i has i % 3 + 1 objects, rectangles, the second of two parts of different widths. The first image has a crowd,
+  too, as an RLE.
   """
   images, annotations = [], []
   for i, (height, width) in enumerate(sizes):
