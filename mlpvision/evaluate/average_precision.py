@@ -51,8 +51,10 @@ class AveragePrecision:
 
   def scores(self, variables: Mapping[str, Any]) -> coco_scores.Scores:
     """All of COCO's scores, with those of each class. Every process must call it, and has all of them."""
-    ids = self.split.source.category_ids
-    results = [entry for index, found in self.detections(variables) for entry in coco_scores.results(found, index, ids)]
+    images, classes = self._truth.dataset["images"], self.split.source.category_ids
+    results = []
+    for index, found in self.detections(variables):
+      results += coco_scores.results(found, images[index]["id"], classes)
     return coco_scores.score(self._truth, results, masks=self.masks)
 
   def detections(self, variables: Mapping[str, Any]) -> list[tuple[int, coco_scores.Found]]:
