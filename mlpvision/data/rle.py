@@ -78,6 +78,7 @@ def _checked(found, height, width):
   size, counts = found.get("size"), found.get("counts")
   if not isinstance(size, list) or size != [height, width]:
     raise ValueError("an RLE of another size than its image")
+  size = [height, width]  # they may be floats
   if isinstance(counts, list):
     if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
       raise ValueError("an RLE whose runs do not cover the image")

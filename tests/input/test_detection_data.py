@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import sys
 
 import coco
 import numpy as np
@@ -14,6 +15,7 @@ from configs import default
 from mlpvision import config as config_lib
 from mlpvision.data import datasets, dense_transforms as dense, host_masks, loader, notes, rle, rows
 from mlpvision.errors import UserError
+from mlpvision.evaluate import coco_scores
 
 
 @pytest.fixture(autouse=True)
@@ -481,6 +483,52 @@ def test_boxes_of_tfds(tmp_path, config):
 def test_datasets_of_tfds_without_boxes_are_refused(data_dir):
   with pytest.raises(UserError, match="mnist5k has no boxes: for detection it must have .*; it has image, label"):
     datasets.open_split("mnist5k", "train", data_dir, task="detection")
+
+
+def test_without_pycocotools_it_is_named_before_a_run(config, name, monkeypatch):
+  config.data.name = name
+  monkeypatch.setitem(sys.modules, "pycocotools", None)
+  with pytest.raises(UserError, match=r"pip install 'mlpvision\[detection\]'"):
+    config_lib.check(config)
+
+
+_VALUES = (
+  None,
+  True,
+  -1,
+  0,
+  2.5,
+  10**400,
+  float("nan"),
+  "x",
+  "\ud800",
+  [],
+  [[]],
+  [1, 2, 3, 4],
+  {},
+  {"size": [80.0, 60.0]},
+)
+
+
+def test_any_value_in_any_place_is_refused_or_read(tmp_path):
+  """Every field in turn has every one of a number of values; what is opened can be read, scored and trained on."""
+  coco.write(tmp_path)
+  opened = 0
+  for group in ("images", "annotations", "categories"):
+    for field in coco.content()[group][1]:
+      for value in _VALUES:
+        content = coco.content()
+        content[group][1][field] = value
+        (tmp_path / "annotations.json").write_text(json.dumps(content))
+        try:
+          split = _open(f"coco:{tmp_path / 'images'},{tmp_path / 'annotations.json'}")
+        except UserError:
+          continue
+        opened += 1
+        for i in range(len(split)):
+          assert all(rle.decode(mask).any() for mask in split.source.annotations(i)["masks"] or ())
+        coco_scores.score(coco_scores.ground_truth(split.source, split.class_names), [], masks=split.source.has_masks)
+  assert 5 < opened < 60
 
 
 def test_other_classes_are_refused(name):
