@@ -202,7 +202,8 @@ def open_split(
   if task == "detection":
     rle.check_installed()
     form, class_names, category_ids = detection_records.find_form(name, builder.info)
-    source = detection_records.Images(_open_records(builder, name, split), form, category_ids)
+    cache = detection_records.cache(builder.data_path, split)
+    source = detection_records.Images(_open_records(builder, name, split), form, category_ids, cache)
     return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
   if task == "segmentation":
     feature = segmentation_records.find_feature(name, builder.info.features)

@@ -59,6 +59,8 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   _run(builder, release, manual_dir)
   for split, info in builder.info.splits.items():
     print(f"  {split}: {info.num_examples:,} images")
+    if name == "coco2017_instances":  # the first run would wait for these
+      _ = datasets.open_split(name, split, data_dir, task="detection").source.sizes
   return flags
 
 

@@ -53,7 +53,7 @@ def content(sizes=SIZES, crowd=True):
         "segmentation": {"size": [height, width], "counts": counts},
       }
     )
-  return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+  return {"images": images, "annotations": annotations, "categories": [dict(c) for c in CATEGORIES]}
 
 
 def picture(found, image_id):

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from configs import default
 from mlpvision import config as config_lib
-from mlpvision.data import datasets, dense_transforms as dense, host_masks, loader, notes, rle, rows
+from mlpvision.data import datasets, dense_transforms as dense, detection_records, host_masks, loader, notes, rle, rows
 from mlpvision.errors import UserError
 from mlpvision.evaluate import coco_scores
 
@@ -405,7 +405,7 @@ def test_more_objects_than_there_is_room_for_are_counted_and_said(name, config, 
   batch = next(loader.train_batches(split, config, start_step=0))
   assert batch["labels"].shape == (4, 1)
   datasets.of(config, "train", training=True)
-  assert not capsys.readouterr().err
+  assert "max_objects" not in capsys.readouterr().err
 
 
 def test_a_split_without_objects_cannot_be_trained_on(tmp_path, config):
@@ -478,11 +478,22 @@ def test_boxes_of_tfds(tmp_path, config):
   assert sorted(split.source.usable_counts) == [0, 1, 2, 2]
   assert (split.source.sizes == (60, 80)).all()
   assert len(datasets.of(config, "train", training=True)) == 3
+  # The sizes are kept, and a file with others is not believed.
+  (kept,) = tmp_path.glob("boxes/*/sizes_train_*.npy")
+  assert np.load(kept)[:, :2].tolist() == [[60, 80]] * 4
+  changed = np.load(kept) + np.int32([4, 0, 0])
+  for value, expected in ((changed, 64), (changed[1:], 60), (changed.astype(np.float32), 60)):
+    np.save(kept, value)
+    assert (datasets.of(config, "train").source.sizes[:, 0] == expected).all()
+  kept.write_bytes(b"\x93NUMPY")
+  assert (datasets.of(config, "train").source.sizes == (60, 80)).all()
+  assert datasets.of(config, "train[1:]").source.sizes.shape == (3, 2)
+  assert len([*kept.parent.glob("sizes_*")]) == 2
 
 
-def test_datasets_of_tfds_without_boxes_are_refused(data_dir):
+def test_datasets_of_tfds_without_boxes_are_refused(tmp_path):
   with pytest.raises(UserError, match="mnist5k has no boxes: for detection it must have .*; it has image, label"):
-    datasets.open_split("mnist5k", "train", data_dir, task="detection")
+    detection_records.find_form("mnist5k", datasets.own_builder("mnist5k", tmp_path).info)
 
 
 def test_without_pycocotools_it_is_named_before_a_run(config, name, monkeypatch):
