@@ -132,8 +132,9 @@ def test_masks_are_encoded_as_pycocotools_does():
     assert (rle.decode(rle.encode(whole)) == whole).all()
 
 
-def test_a_box_outside_the_image_has_an_empty_mask():
-  outputs = np.float32([[300, 300, 400, 400]]), np.float32([0.5]), np.int32([0]), np.ones((1, 28, 28), np.float32)
+def test_a_box_outside_the_image_has_an_empty_mask_and_nan_is_left_out():
+  boxes = np.float32([[300, 300, 400, 400], [np.nan, 0, 1, 1], [0, 0, 1, 1]])
+  outputs = boxes, np.float32([0.5, 0.4, np.nan]), np.int32([0, 0, 0]), np.ones((3, 28, 28), np.float32)
   found = coco_scores.in_image(*outputs, size=(100, 100), original=(50, 50))
   assert rle.area(found.masks[0]) == 0
   assert found.boxes.tolist() == [[150, 150, 200, 200]]

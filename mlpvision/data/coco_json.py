@@ -229,7 +229,7 @@ def _table(images, by_image, numbers, path):
     crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in kept], bool),
     areas=np.array([entry.get("area", entry["bbox"][2] * entry["bbox"][3]) for entry in kept], np.float64),
     ids=np.array([entry["id"] for entry in kept], np.int64),
-    counts=None if without or not kept else directories.Names.of(counts),
+    counts=None if without else directories.Names.of(counts),
   )
   _note_unused(table, dropped)
   if dropped.counts:

@@ -64,9 +64,10 @@ def in_image(
   """The detections of one image, from those on its canvas.
 
   boxes: float32 [N, 4] in pixels of the canvas; labels: -1 where there is none; masks: float32 [N, S, S],
-    probabilities, or None; size: (height, width) of the resized image; original: of the image itself.
+    probabilities, or None; size: (height, width) of the resized image; original: of the image itself. Detections with
+    NaN, of a model that has diverged, are left out.
   """
-  kept = np.flatnonzero(labels >= 0)
+  kept = np.flatnonzero((labels >= 0) & np.isfinite(scores) & np.isfinite(boxes).all(1))
   height, width = (int(side) for side in original)
   factors = np.float32([size[1] / width, size[0] / height] * 2)
   boxes = np.asarray(boxes[kept], np.float32) / factors

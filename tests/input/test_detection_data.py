@@ -254,8 +254,9 @@ def test_fields_that_are_refused_before_a_run(config, name):
     config_lib.check_evaluation(config)
   config.data.update(canvas=(96, 128), max_objects=5)
   config.augment.update(short_sides=(64, 100), crop_probability=0.5, crop_short_sides=(40,), crop_sides=(40, 60))
-  with pytest.raises(UserError, match=r"data.scale=\(150, 90\): must fit(?s:.)*short_sides: 100 must not be larger"):
-    config_lib.check(config)
+  for check in (config_lib.check, config_lib.check_evaluation):
+    with pytest.raises(UserError, match=r"data.scale=\(150, 90\): must fit(?s:.)*short_sides: 100 must not be larger"):
+      check(config)
   config.data.name, config.task = name, "classification"
   with pytest.raises(UserError, match="has boxes, which are for detection: set task='detection'"):
     config_lib.check(config)
@@ -276,9 +277,10 @@ def _colored(row):
   return found
 
 
-def test_training_rows_follow_their_objects(name, config):
+def test_training_rows_follow_their_objects(name, config, capsys):
   config.data.name = name
   split = datasets.of(config, "train", training=True)
+  assert "1 of 6 images have no object to train on, and are left out" in capsys.readouterr().out
   assert split.name == f"{name}:train, images with objects"
   assert len(split) == 5
   task_rows, rng = rows.of(config), np.random.default_rng(0)
@@ -410,7 +412,6 @@ def test_more_objects_than_there_is_room_for_are_counted_and_said(name, config, 
 
 def test_a_split_without_objects_cannot_be_trained_on(tmp_path, config):
   config.data.name = _changed(tmp_path, lambda c: c.update(annotations=[]))
-  config.model.masks = False
   with pytest.raises(UserError, match="none of the 6 images has an object to train on"):
     datasets.of(config, "train", training=True)
 
