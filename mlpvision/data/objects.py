@@ -171,7 +171,7 @@ def trainable(split: Any, max_objects: int) -> Any:
     raise UserError(f"{split.name}: none of the {len(split):,} images has an object to train on")
   many = np.flatnonzero(counts > max_objects)
   if many.size:
-    first = ", ".join(f"image {i} with {counts[i]:,}" for i in many[:3].tolist())
+    first = ", ".join(f"{_name(split.source, i)} with {counts[i]:,}" for i in many[:3].tolist())
     notes.warn(
       f"warning: {split.name}: {many.size:,} of {len(split):,} images have more than data.max_objects={max_objects}"
       f" objects ({first}{', ...' if many.size > 3 else ''}); training uses the first {max_objects} of each"
@@ -179,8 +179,11 @@ def trainable(split: Any, max_objects: int) -> Any:
   if len(chosen) == len(split):
     return split
   without = len(split) - len(chosen)
-  notes.say(
-    f"note: {split.name}: {without:,} of {len(split):,} images have no object to train on; left out of training"
-  )
+  notes.say(f"note: {split.name}: {without:,} of {len(split):,} images have no object to train on, and are left out")
   name, identity = f"{split.name}, images with objects", f"{split.identity}, images with objects"
   return dataclasses.replace(split, source=Part(split.source, chosen), name=name, identity=identity)
+
+
+def _name(source, index):
+  found = source.annotations(index).get("file_name", f"image {index}")
+  return found.decode(errors="replace") if isinstance(found, bytes) else found

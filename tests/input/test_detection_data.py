@@ -403,7 +403,7 @@ def test_more_objects_than_there_is_room_for_are_counted_and_said(name, config, 
   config.data.update(name=name, max_objects=1)
   split = datasets.of(config, "train", training=True)
   printed = capsys.readouterr().err
-  assert "3 of 6 images have more than data.max_objects=1 objects (image" in printed
+  assert "3 of 6 images have more than data.max_objects=1 objects (picture " in printed
   batch = next(loader.train_batches(split, config, start_step=0))
   assert batch["labels"].shape == (4, 1)
   datasets.of(config, "train", training=True)
