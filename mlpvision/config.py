@@ -272,11 +272,11 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
 
 def _canvas_problems(config):
   """An image that is resized to data.scale, or to one of augment.short_sides, must fit the canvas."""
-  canvas, scale, short = config.data.canvas, config.data.scale, max(config.augment.short_sides)
-  shown = f"data.canvas={tuple(canvas)}"
-  problems = []
+  canvas, scale = config.data.canvas, config.data.scale
+  shown, problems = f"data.canvas={tuple(canvas)}", []
   if max(scale) > max(canvas) or min(scale) > min(canvas):
     problems.append(f"data.scale={tuple(scale)}: must fit {shown}")
+  short = max(config.augment.short_sides) if "augment" in config else 0
   if short > min(canvas):
     problems.append(f"augment.short_sides: {short} must not be larger than the shorter side of {shown}")
   return problems
@@ -285,8 +285,11 @@ def _canvas_problems(config):
 def check_evaluation(config: ml_collections.ConfigDict) -> None:
   """Raises UserError for invalid values of the fields that evaluation reads."""
   of_task = {"segmentation": _SEGMENTATION, "detection": _DETECTION}.get(config.get("task"), {})
-  if problems := _problems(config, {**_EVALUATION, **of_task}):
-    raise UserError("\n\n".join(problems.values()))
+  problems = list(_problems(config, {**_EVALUATION, **of_task}).values())
+  if config.get("task") == "detection" and not problems:
+    problems = _canvas_problems(config)
+  if problems:
+    raise UserError("\n\n".join(problems))
 
 
 def _problems(config, fields, other=None):

@@ -78,8 +78,8 @@ class Images:
 def check(name: str) -> None:
   """Raises UserError, within milliseconds, if the name has another form, or there are no such files."""
   images, annotations = _parts(name)
+  _splits(name)
   if _SPLIT in annotations:
-    _splits(name)
     return
   if not epath.Path(annotations).exists():
     raise UserError(f"{name}: there is no file {annotations}")

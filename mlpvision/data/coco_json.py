@@ -135,7 +135,7 @@ def _images(entries, problems):
   found, ids, names = [], set(), set()
   for entry in entries:
     number, name = entry.get("id"), entry.get("file_name")
-    if not _is_int(number) or not isinstance(name, str) or not name:
+    if not _is_int(number) or not _is_file_name(name):
       problems.add("images without an integer id or a file_name", _shown(entry))
       continue
     sides = entry.get("height"), entry.get("width")
@@ -151,6 +151,13 @@ def _images(entries, problems):
     names.add(name)
     found.append(entry)
   return found
+
+
+def _is_file_name(value):
+  try:
+    return isinstance(value, str) and bool(os.fsencode(value))
+  except UnicodeEncodeError:  # half of a surrogate pair
+    return False
 
 
 def _annotations(entries, sizes, numbers, problems):
@@ -222,7 +229,7 @@ def _table(images, by_image, numbers, path):
     crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in kept], bool),
     areas=np.array([entry.get("area", entry["bbox"][2] * entry["bbox"][3]) for entry in kept], np.float64),
     ids=np.array([entry["id"] for entry in kept], np.int64),
-    counts=None if without or not kept else directories.Names.of(counts),
+    counts=None if without else directories.Names.of(counts),
   )
   _note_unused(table, dropped)
   if dropped.counts:

@@ -14,7 +14,6 @@ from typing import Any
 
 from etils import epath
 import ml_collections
-import numpy as np
 
 from mlpvision.data import (
   coco_folder,
@@ -22,7 +21,6 @@ from mlpvision.data import (
   directories,
   folder,
   imagenet,
-  notes,
   objects,
   records,
   rle,
@@ -131,7 +129,7 @@ def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
 def of(config: ml_collections.ConfigDict, split: str, name: str = "", *, training: bool = False) -> Split:
   """Opens a split for config.task, with the options in config.data; `name` is another dataset than config.data.name.
 
-  training: leaves out what cannot be trained on: for detection, images without objects (`trainable`).
+  training: leaves out what cannot be trained on: for detection, images without objects (`objects.trainable`).
 
   Raises UserError: as `open_split` does; config.model has masks, and the dataset does not.
   """
@@ -141,30 +139,8 @@ def of(config: ml_collections.ConfigDict, split: str, name: str = "", *, trainin
   if task == "detection":
     if config.model.get("masks", True) and not found.source.has_masks:
       raise UserError(f"{found.name} has boxes but no masks: set --config.model.masks=False to detect boxes alone")
-    return trainable(found, data.max_objects) if training else found
+    return objects.trainable(found, data.max_objects) if training else found
   return found
-
-
-def trainable(split: Split, max_objects: int) -> Split:
-  """The images of a detection split that have objects which training uses, see `objects.usable`.
-
-  Says how many images have more than max_objects, the first of which are used. Raises UserError if none has any.
-  """
-  counts = split.source.usable_counts
-  chosen = np.flatnonzero(counts > 0)
-  if not chosen.size:
-    raise UserError(f"{split.name}: none of the {len(split):,} images has an object to train on")
-  many = np.flatnonzero(counts > max_objects)
-  if many.size:
-    first = ", ".join(f"image {i} with {counts[i]:,}" for i in many[:3].tolist())
-    notes.warn(
-      f"warning: {split.name}: {many.size:,} of {len(split):,} images have more than data.max_objects={max_objects}"
-      f" objects ({first}{', ...' if many.size > 3 else ''}); training uses the first {max_objects} of each"
-    )
-  if len(chosen) == len(split):
-    return split
-  name, identity = f"{split.name}, images with objects", f"{split.identity}, images with objects"
-  return dataclasses.replace(split, source=objects.Part(split.source, chosen), name=name, identity=identity)
 
 
 def open_split(
@@ -202,7 +178,8 @@ def open_split(
   if task == "detection":
     rle.check_installed()
     form, class_names, category_ids = detection_records.find_form(name, builder.info)
-    source = detection_records.Images(_open_records(builder, name, split), form, category_ids)
+    cache = detection_records.cache(builder.data_path, split)
+    source = detection_records.Images(_open_records(builder, name, split), form, category_ids, cache)
     return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
   if task == "segmentation":
     feature = segmentation_records.find_feature(name, builder.info.features)

@@ -1,12 +1,16 @@
 """Datasets of tfds with boxes: our own with masks, and any other with boxes alone."""
 
-from collections.abc import Mapping
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
+import os
+import re
 from typing import Any
 
+from etils import epath
 import numpy as np
 from PIL import Image
 
@@ -32,11 +36,13 @@ class Images:
     source: the records.
     form: SCENES, INSTANCES, or (the feature of the objects, that of the class in it).
     category_ids: the dataset's own id of each class.
+    cache: a file in which the sizes are kept, because all records must be read for them.
   """
 
   source: Records
   form: tuple[str, ...]
   category_ids: tuple[int, ...]
+  cache: epath.Path
 
   def __len__(self) -> int:
     return len(self.source)
@@ -67,10 +73,13 @@ class Images:
 
   @functools.cached_property
   def _scan(self):
-    if len(self) > _MANY:
-      notes.say(f"reading the sizes of {len(self):,} images ...")
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-      found = np.array(list(pool.map(self._scanned, range(len(self)), chunksize=64)), np.int32).reshape(-1, 3)
+    found = _load(self.cache, len(self))
+    if found is None:
+      if len(self) > _MANY:
+        notes.say(f"reading the sizes of {len(self):,} images, once ...")
+      with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        found = np.array(list(pool.map(self._scanned, range(len(self)), chunksize=64)), np.int32).reshape(-1, 3)
+      _save(self.cache, found)
     return found[:, :2], found[:, 2].astype(int)
 
   def _scanned(self, index):
@@ -113,6 +122,31 @@ class Images:
     )
 
 
+def cache(directory: str | os.PathLike, split: str) -> epath.Path:
+  """The file of `Images.cache` for a split, in tfds's notation, of the dataset in a directory."""
+  name = re.sub(r"\W+", "_", split).strip("_")
+  return epath.Path(directory) / f"sizes_{name}_{hashlib.md5(split.encode()).hexdigest()[:8]}.npy"
+
+
+def _load(path, count):
+  """int32 [count, 3] from a file; None if there is none, or it has something else."""
+  try:
+    with path.open("rb") as file:
+      found = np.load(file, allow_pickle=False)
+  except (OSError, ValueError, EOFError):
+    return None
+  return found if found.shape == (count, 3) and found.dtype == np.int32 else None
+
+
+def _save(path, found):
+  """Keeps it if the directory can be written to; whole, if several processes do."""
+  part = path.with_name(f"{path.name}.{os.getpid()}")
+  with contextlib.suppress(OSError):
+    with part.open("wb") as file:
+      np.save(file, found)
+    part.replace(path)
+
+
 def _scene(index, record, size, masks):
   boxes = np.asarray(record["boxes"], np.float64).reshape(-1, 4)
   xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
@@ -143,11 +177,11 @@ def find_form(name: str, info: Any) -> tuple[tuple[str, ...], tuple[str, ...], t
         return form, names, tuple(map(int, ids))
     for feature, content in features.items():
       inside = getattr(content, "feature", None)
-      if isinstance(inside, Mapping) and isinstance(inside.get("bbox"), tfds.features.BBoxFeature):
-        label = next((key for key in _LABELS if isinstance(inside.get(key), tfds.features.ClassLabel)), None)
-        if label:
-          names = tuple(inside[label].names)
-          return (feature, label), names, tuple(range(1, len(names) + 1))
+      inside = dict(inside.items()) if isinstance(inside, tfds.features.FeaturesDict) else {}
+      label = next((key for key in _LABELS if isinstance(inside.get(key), tfds.features.ClassLabel)), None)
+      if label and isinstance(inside.get("bbox"), tfds.features.BBoxFeature):
+        names = tuple(inside[label].names)
+        return (feature, label), names, tuple(range(1, len(names) + 1))
   raise UserError(
     f"{name} has no boxes: for detection it must have the features image, and a sequence with bbox and label; it has"
     f" {', '.join(features)}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_THRESHOLD = 0.5  # `mask_thr_binary` of mmdetection
+THRESHOLD = 0.5  # `mask_thr_binary` of mmdetection
 
 
 def crop(bitmap: np.ndarray, box: np.ndarray, size: int = 56) -> np.ndarray:
@@ -39,7 +39,7 @@ def paste(probabilities: np.ndarray, box: np.ndarray, height: int, width: int) -
   """
   mask = np.zeros((height, width), bool)
   values, top, left = around_box(probabilities, box, height, width)
-  mask[top : top + values.shape[0], left : left + values.shape[1]] = values >= _THRESHOLD
+  mask[top : top + values.shape[0], left : left + values.shape[1]] = values >= THRESHOLD
   return mask
 
 

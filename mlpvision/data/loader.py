@@ -83,10 +83,14 @@ def eval_batches(
 
 
 def _order(split, config):
-  options = dict(seed=config.seed, batch_size=config.data.batch_size)
   if split.task == "detection":
-    return OrientedOrder(detection_rows.is_wide(split.source.sizes, config.data.canvas), **options)
-  return Order(len(split), repeats=config.augment.repeats, **options)
+    return _oriented_order(split, tuple(config.data.canvas), config.seed, config.data.batch_size)
+  return Order(len(split), seed=config.seed, batch_size=config.data.batch_size, repeats=config.augment.repeats)
+
+
+@functools.lru_cache(maxsize=2)  # `canvas_of_step` is asked for every step
+def _oriented_order(split, canvas, seed, batch_size):
+  return OrientedOrder(detection_rows.is_wide(split.source.sizes, canvas), seed=seed, batch_size=batch_size)
 
 
 def _load_train(position, rng, *, split, order, task_rows):

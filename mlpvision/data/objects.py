@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlpvision.data import directories
+from mlpvision.data import directories, notes
+from mlpvision.errors import UserError
 
 
 def annotations(
@@ -156,3 +157,33 @@ class Part:
   def has_masks(self) -> bool:
     """Whether objects have masks."""
     return self.source.has_masks
+
+
+def trainable(split: Any, max_objects: int) -> Any:
+  """The images of a `datasets.Split` of detection that have objects which training uses, see `usable`.
+
+  Says how many have none, and how many more than max_objects, of which the first are used. Raises UserError if none has
+  any.
+  """
+  counts = split.source.usable_counts
+  chosen = np.flatnonzero(counts > 0)
+  if not chosen.size:
+    raise UserError(f"{split.name}: none of the {len(split):,} images has an object to train on")
+  many = np.flatnonzero(counts > max_objects)
+  if many.size:
+    first = ", ".join(f"{_name(split.source, i)} with {counts[i]:,}" for i in many[:3].tolist())
+    notes.warn(
+      f"warning: {split.name}: {many.size:,} of {len(split):,} images have more than data.max_objects={max_objects}"
+      f" objects ({first}{', ...' if many.size > 3 else ''}); training uses the first {max_objects} of each"
+    )
+  if len(chosen) == len(split):
+    return split
+  without = len(split) - len(chosen)
+  notes.say(f"note: {split.name}: {without:,} of {len(split):,} images have no object to train on, and are left out")
+  name, identity = f"{split.name}, images with objects", f"{split.identity}, images with objects"
+  return dataclasses.replace(split, source=Part(split.source, chosen), name=name, identity=identity)
+
+
+def _name(source, index):
+  found = source.annotations(index).get("file_name", f"image {index}")
+  return found.decode(errors="replace") if isinstance(found, bytes) else found

@@ -69,7 +69,7 @@ class OrientedOrder:
 
   def replacement(self, index: int, rng: np.random.Generator) -> int:
     """Another image of the same kind, drawn for one that cannot be read."""
-    indices = self._indices[self._wide[index]]
+    indices = self._indices[int(self._wide[index])]
     return int(indices[rng.integers(len(indices))])
 
   def _batch(self, step):

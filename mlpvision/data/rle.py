@@ -26,6 +26,18 @@ def encode(bitmap: np.ndarray) -> dict[str, Any]:
   return _library().encode(np.asfortranarray(bitmap, np.uint8))
 
 
+def encode_part(part: np.ndarray, top: int, left: int, height: int, width: int) -> dict[str, Any]:
+  """The RLE of a mask of this height and width that is zero around `part`, bool [h, w] with its corner at top, left."""
+  columns = np.zeros((part.shape[1], height), bool)
+  columns[:, top : top + part.shape[0]] = part.T
+  flat = np.concatenate([[False], columns.ravel(), [False]])
+  edges = np.flatnonzero(flat[1:] != flat[:-1]) + left * height
+  counts = np.diff(edges, prepend=0, append=height * width)
+  if len(edges) and edges[-1] == height * width:
+    counts = counts[:-1]
+  return _library().frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+
+
 def decode(found: Mapping[str, Any]) -> np.ndarray:
   """uint8 [H, W] of ones and zeros."""
   return _library().decode(found)
@@ -66,6 +78,7 @@ def _checked(found, height, width):
   size, counts = found.get("size"), found.get("counts")
   if not isinstance(size, list) or size != [height, width]:
     raise ValueError("an RLE of another size than its image")
+  size = [height, width]  # they may be floats
   if isinstance(counts, list):
     if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
       raise ValueError("an RLE whose runs do not cover the image")

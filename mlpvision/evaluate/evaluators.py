@@ -16,6 +16,7 @@ import numpy as np
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate.accuracy import Accuracy
+from mlpvision.evaluate.average_precision import AveragePrecision
 from mlpvision.evaluate.calibration import Calibration
 from mlpvision.fewshot import linear_probe
 from mlpvision.fewshot.linear_probe import FewShot
@@ -23,6 +24,12 @@ from mlpvision.fewshot.linear_probe import FewShot
 # Classes with `metrics(entry, config)` -> {metric: "max" or "min"}, headline first, and `run(variables)` -> values.
 EVALUATORS = {"accuracy": Accuracy, "calibration": Calibration, "fewshot": FewShot}
 _LABELS = {"miou": "mIoU", "aacc": "aAcc", "macc": "mAcc"}  # as mmsegmentation writes them
+_LEFT_OUT = re.compile(r"(box|mask)_(?!ap$|ap50$|ap75$)")  # COCO's figures beyond these three are not in a summary
+
+
+def class_of(name: str, config: Mapping[str, Any]) -> Any:
+  """The class of an evaluator's type, a key of EVALUATORS; the task's own metrics are COCO's for detection."""
+  return AveragePrecision if name == "accuracy" and config.get("task") == "detection" else EVALUATORS[name]
 
 
 def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
@@ -41,8 +48,12 @@ def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
 def check_task(kind: str, config: Mapping[str, Any], hint: str) -> None:
   """Raises UserError if an evaluator, a key of EVALUATORS, is not for config.task; the message ends with the hint."""
   task = config.get("task", "classification")
-  if task == "segmentation" and kind != "accuracy":
-    raise UserError(f"{kind} is for classifiers, and this is a segmenter, which has accuracy alone (mIoU); {hint}")
+  own = {
+    "segmentation": "a segmenter, which has accuracy alone (mIoU)",
+    "detection": "a detector, which has accuracy alone (COCO's figures)",
+  }
+  if task in own and kind != "accuracy":
+    raise UserError(f"{kind} is for classifiers, and this is {own[task]}; {hint}")
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -50,7 +61,7 @@ def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
   found = {}
   for name, entry in entries(config).items():
     for prefix in ("", "ema_") if config.ema_decay else ("",):
-      for metric, direction in EVALUATORS[entry["type"]].metrics(entry, config).items():
+      for metric, direction in class_of(entry["type"], config).metrics(entry, config).items():
         found[f"{name}/{prefix}{metric}"] = direction
   return found
 
@@ -91,15 +102,15 @@ def make(
     known = {found.name: found for found in opened}
     return known.get(f"{name}:{split}") or datasets.of(config, split, name)
 
-  kind, split = EVALUATORS[entry["type"]], open_split(entry.get("split") or config.data.eval_split)
-  if kind is FewShot:  # fits its own head, so classes need not match
+  chosen, split = class_of(entry["type"], config), open_split(entry.get("split") or config.data.eval_split)
+  if chosen is FewShot:  # fits its own head, so classes need not match
     train_split = open_split(entry.get("train_split") or config.data.train_split)
     return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None
   if name == trained_on:
     split, note = datasets.with_classes(split, class_names, weights)
-    return kind(model, split, config, mesh), split, note
-  chosen, note = match_classes(class_names, split.class_names, weights=weights, dataset=split.name)
-  return kind(model, split, config, mesh, chosen), split, note
+    return chosen(model, split, config, mesh), split, note
+  classes, note = match_classes(class_names, split.class_names, weights=weights, dataset=split.name)
+  return chosen(model, split, config, mesh, classes), split, note
 
 
 def match_classes(
@@ -147,6 +158,7 @@ def summary(results: Mapping[str, float], digits: int = 2) -> str:
   for name in dict.fromkeys(key.partition("/")[0] for key in results):
     found = {key.partition("/")[2]: value for key, value in results.items() if key.startswith(f"{name}/")}
     count, _ = found.pop("images", None), found.pop("ema_images", None)
+    found = {metric: value for metric, value in found.items() if not _LEFT_OUT.match(metric.removeprefix("ema_"))}
     of_ema = [metric for metric in found if metric.startswith("ema_")]
     shown = [_format(metric, found[metric], digits) for metric in found if metric not in of_ema[1:]]
     parts.append("  ".join(shown) + (f"  on {count:,} test images" if count else ""))
@@ -156,5 +168,6 @@ def summary(results: Mapping[str, float], digits: int = 2) -> str:
 def _format(metric, value, digits):
   label = metric.removeprefix("ema_")
   label = _LABELS.get(label) or re.sub(r"^top(\d)$", r"top-\1", label)
+  label = re.sub(r"^(box|mask)_ap", r"\1 AP", label)
   number = f"{value:.{digits + 2}f}" if label == "loss" else f"{value:.{digits}%}"
   return f"EMA {label} {number}" if metric.startswith("ema_") else f"{label} {number}"

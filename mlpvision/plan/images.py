@@ -4,7 +4,7 @@ import os
 
 import ml_collections
 
-from mlpvision.data import datasets, directories
+from mlpvision.data import coco_folder, datasets, directories
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
@@ -34,7 +34,10 @@ def count(
   if release and release.splits:
     return images or _sliced(release.splits, data.train_split), classes or release.classes
   data_dir = datasets.resolve_data_dir(data.data_dir)
-  if not data.name.startswith(directories.PREFIX) and datasets.find_prepared(data.name, data_dir) is None:
+  if (
+    not data.name.startswith((directories.PREFIX, coco_folder.PREFIX))
+    and datasets.find_prepared(data.name, data_dir) is None
+  ):
     raise UserError(f"the size of {data.name} is not known, and it is not in {data_dir}: add --images=N --classes=N")
   split = datasets.of(config, data.train_split, training=True)
   return images or len(split), classes or len(split.class_names)

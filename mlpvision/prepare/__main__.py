@@ -3,9 +3,10 @@
   python -m mlpvision.prepare imagenet2012 --manual_dir=DIR --data_dir=DIR
   python -m mlpvision.prepare imagenet21k/winter21_256 --manual_dir=DIR
   python -m mlpvision.prepare ade20k --manual_dir=DIR
+  python -m mlpvision.prepare coco2017_instances --manual_dir=DIR
 
-Download the archives of imagenet2012, imagenet21k/{fall11,winter21,p} and ade20k by hand into --manual_dir; they are
-checked first. tfds downloads its other datasets itself.
+Download the archives of imagenet2012, imagenet21k/{fall11,winter21,p}, ade20k and coco2017_instances by hand into
+--manual_dir; they are checked first. tfds downloads its other datasets itself.
 """
 
 from mlpvision import commands

@@ -1,4 +1,4 @@
-"""Archives that must be downloaded by hand: ImageNet's and ADE20K's releases, and their sizes."""
+"""Archives that must be downloaded by hand: ImageNet's, ADE20K's and COCO's releases, and their sizes."""
 
 import dataclasses
 import itertools
@@ -22,12 +22,14 @@ class Archive:
     size: bytes, or text such as "1.31 TB" if the exact size is not published.
     member: regex of the files at its beginning.
     example: such a file.
+    sha256: of the file, in hexadecimal digits, "" if it is not published; nothing here computes it.
   """
 
   name: str
   size: int | str
   member: str
   example: str
+  sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,36 @@ RELEASES = {
     150,
     {"train": 20_210, "validation": 2_000},
   ),
+  # Sizes and checksums are those of tfds (url_checksums/coco_captions.txt). Training uses the 117,266 of the 118,287
+  # images of train2017 that have objects.
+  "coco2017_instances": Release(
+    (
+      Archive(
+        "train2017.zip",
+        19_336_861_798,
+        r"train2017/[^/]+\.jpg",
+        "train2017/000000000009.jpg",
+        "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+      ),
+      Archive(
+        "val2017.zip",
+        815_585_330,
+        r"val2017/[^/]+\.jpg",
+        "val2017/000000000139.jpg",
+        "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+      ),
+      Archive(
+        "annotations_trainval2017.zip",
+        252_907_541,
+        r"annotations/[^/]+\.json",
+        "annotations/instances_val2017.json",
+        "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+      ),
+    ),
+    "COCO 2017: https://cocodataset.org/#download",
+    80,
+    {"train": 117_266, "validation": 5_000},
+  ),
 }
 
 
@@ -106,7 +138,8 @@ def how_to_get(release: Release, manual_dir: str | os.PathLike) -> str:
   lines = [f"{release.source}", "Needed:"]
   for archive in release.archives:
     size = archive.size if isinstance(archive.size, str) else f"{archive.size:,} bytes"
-    lines.append(f"  {os.path.join(manual_dir, archive.name)} ({size})")
+    checksum = archive.sha256 and f", SHA-256 {archive.sha256}"
+    lines.append(f"  {os.path.join(manual_dir, archive.name)} ({size}{checksum})")
   return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import urllib.parse
 
 from etils import epath
 
-from mlpvision.data import datasets, directories, folder
+from mlpvision.data import coco_folder, datasets, directories, folder
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives, tars
 
@@ -19,8 +19,8 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   """Prepares a dataset in `data_dir`, unless it is there already, and prints the progress.
 
   Args:
-    name: "imagenet2012", "imagenet21k/winter21", "imagenet21k/winter21_256", "ade20k", "mnist5k" or another name in
-      tfds.
+    name: "imagenet2012", "imagenet21k/winter21", "imagenet21k/winter21_256", "ade20k", "coco2017_instances", "mnist5k"
+      or another name in tfds.
     manual_dir: the directory of archives downloaded by hand; None: DATA_DIR/downloads/manual.
     data_dir: the directory of datasets; None: tfds's default.
 
@@ -33,6 +33,10 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   """
   data_dir = datasets.resolve_data_dir(data_dir)
   flags = f"--config.data.name={name} --config.data.data_dir={data_dir}"
+  if name.startswith(coco_folder.PREFIX):
+    coco_folder.check(name)
+    print("data in COCO's format needs no preparation", flush=True)
+    return f"--config.data.name={name}"
   if name.startswith(directories.PREFIX):
     folder.check(name)
     print("a folder of images needs no preparation", flush=True)
@@ -55,6 +59,8 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   _run(builder, release, manual_dir)
   for split, info in builder.info.splits.items():
     print(f"  {split}: {info.num_examples:,} images")
+    if name == "coco2017_instances":  # the first run would wait for these
+      _ = datasets.open_split(name, split, data_dir, task="detection").source.sizes
   return flags
 
 
@@ -71,6 +77,12 @@ def _builder(name, data_dir):
     from mlpvision.prepare.builders import ade20k
 
     return ade20k.Ade20k(**options)
+  if name == "coco2017_instances":
+    from mlpvision.data import rle
+    from mlpvision.prepare.builders import coco2017_instances
+
+    rle.check_installed()
+    return coco2017_instances.Coco2017Instances(**options)
   if name in datasets.OWN:
     return datasets.own_builder(name, data_dir)
   # For an unknown name, tfds.builder would search community datasets on the network.

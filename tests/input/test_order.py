@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from mlpvision.data.order import Order
+from mlpvision.data.order import Order, OrientedOrder
 
 
 def _stream(count, num_images, **options):
@@ -65,3 +65,52 @@ def test_repeats_take_the_first_images_of_each_epoch_s_permutation(num_images, b
 
 def test_the_order_of_images_does_not_depend_on_the_batch_size_without_repeats():
   assert _stream(250, 100, batch_size=10) == _stream(250, 100, batch_size=25)
+
+
+def _kinds(order, steps, batch_size, wide):
+  """Whether each step's images are wide, after a check that all of its images are of one kind."""
+  found = []
+  for step in range(steps):
+    images = [order(step * batch_size + row) for row in range(batch_size)]
+    assert set(wide[images]) == {order.is_wide(step)}
+    found.append(order.is_wide(step))
+  return found
+
+
+@pytest.mark.parametrize(
+  ("num_images", "num_wide", "batch_size"), [(103, 70, 8), (40, 39, 8), (7, 3, 16), (20, 0, 4), (20, 20, 4), (1, 1, 2)]
+)
+def test_batches_of_one_orientation_never_drift_from_their_share(num_images, num_wide, batch_size):
+  wide = np.random.default_rng(1).permutation(num_images) < num_wide
+  order = OrientedOrder(wide, seed=5, batch_size=batch_size)
+  steps = max(1, num_images // batch_size)
+  kinds = _kinds(order, 6 * steps, batch_size, wide)
+  for block in range(1, 7):
+    assert sum(kinds[: block * steps]) == block * steps * num_wide // num_images
+
+
+def test_each_orientation_has_its_own_permutations():
+  wide = np.arange(60) % 3 == 0
+  order = OrientedOrder(wide, seed=5, batch_size=4)
+  streams = {True: [], False: []}
+  for step in range(150):
+    streams[order.is_wide(step)] += [order(step * 4 + row) for row in range(4)]
+  for kind, stream in streams.items():
+    images = np.flatnonzero(wide == kind).tolist()
+    epochs = [stream[i : i + len(images)] for i in range(0, len(stream) - len(images), len(images))]
+    assert len(epochs) > 5
+    assert all(sorted(epoch) == images for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == len(epochs)
+  blocks = [[order.is_wide(step) for step in range(start, start + 15)] for start in range(0, 150, 15)]
+  assert len(set(map(tuple, blocks))) > 5  # the kinds are permuted anew
+  other = OrientedOrder(wide, seed=6, batch_size=4)
+  assert [order.is_wide(step) for step in range(60)] != [other.is_wide(step) for step in range(60)]
+
+
+def test_an_image_is_replaced_by_one_of_its_orientation():
+  wide = np.arange(60) % 3 == 0
+  order, rng = OrientedOrder(wide, seed=5, batch_size=4), np.random.default_rng(0)
+  for index in (0, 1):
+    found = {order.replacement(index, rng) for _ in range(200)}
+    assert found <= set(np.flatnonzero(wide == wide[index]))
+    assert len(found) > 15
