@@ -58,14 +58,15 @@ def _small(name, **options):
   del config.model.depths
   config.model.update(_MODEL | options)
   config.data.update(
-    name=name, eval_split="train", canvas=(64, 96), scale=(96, 64), batch_size=4, max_objects=4, workers=0
+    name=name, eval_split="train", canvas=(64, 96), scale=(96, 64), batch_size=8, max_objects=4, workers=0
   )
   config.augment.update(
     flip=0.5, short_sides=(56, 64), crop_probability=0.5, crop_short_sides=(48,), crop_sides=(32, 48)
   )
+  config.optim.update(name="sgd", learning_rate=1e-2)
   config.optim.schedule.warmup = "1 step"
   config.update(duration="4 steps", log_every="1 step")
-  config.eval.update(every="4 steps", batch_size=4)
+  config.eval.update(every="4 steps", batch_size=8)
   config.checkpoint.update(every="1 step", keep=9)
   return config
 
@@ -129,7 +130,7 @@ def split_losses():
 
   def losses(parts=1, **mesh):
     config = _small("digit_scenes")
-    config.data.update(canvas=(64, 64), scale=(64, 64), batch_size=8)
+    config.data.update(canvas=(64, 64), scale=(64, 64))
     config.accumulation_steps = parts
     config.mesh.update(mesh)
     count = mesh.get("data", 1) * mesh.get("fsdp", 1)

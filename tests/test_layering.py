@@ -71,7 +71,7 @@ _ROOMS = {
   # What is known or measured of a run.
   "preview": ("config reporting tasks training.setup training.step " + " ".join(_PARTS), _HEAVY),
   "cost": ("config models tasks training.setup", _HEAVY),
-  "plan": ("config models.cost prepare.archives training.setup data errors", _HEAVY | {"optax", "libtpu"}),
+  "plan": ("config models.cost prepare.archives tasks training.setup data errors", _HEAVY | {"optax", "libtpu"}),
   "benchmark": (
     "augment commands config plan.chips prepare.archives tasks weights training.setup training.step "
     + " ".join(_PARTS),

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from mlpvision import tasks
 from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.plan import chips, counts, gpus, hlo
@@ -115,7 +116,7 @@ def compile_step(
     mesh=dict(parts.mesh.shape),
     batch_size=config.data.batch_size,
     total_steps=parts.total_steps,
-    **cost.count(parts.model, config.data.image_size),
+    **cost.count(parts.model, tasks.batch_specs(config)[0]["image"][0][:2]),
     state_bytes=sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape)) for x in leaves),
     found=store.programs[key],
   )
