@@ -1,4 +1,8 @@
-"""Masks on the host: from an image into the frame of an object's box for training, and back for results."""
+"""Masks on the host: from an image into the frame of an object's box for training, and back for results.
+
+Both interpolate along one axis after the other. Products of matrices, as on the device, would be slower here: the
+threads of their library compete with the loader's.
+"""
 
 import math
 from typing import NamedTuple
@@ -18,7 +22,6 @@ def crop(bitmap: np.ndarray, box: np.ndarray, size: int = 56) -> np.ndarray:
   rows, columns = _samples(y1, y2, bitmap.shape[0], size), _samples(x1, x2, bitmap.shape[1], size)
   if rows is None or columns is None:
     return np.zeros((size, size), np.uint8)
-  # Not as products of matrices: their library's threads would compete with the loader's.
   part = bitmap[:, columns.low[0] : columns.high[-1] + 1]
   down = _means(part, rows, size)
   across = columns._replace(low=columns.low - columns.low[0], high=columns.high - columns.low[0])
@@ -56,13 +59,14 @@ def around_box(probabilities: np.ndarray, box: np.ndarray, height: int, width: i
   x1, y1, x2, y2 = (float(value) for value in box)
   if x2 <= x1 or y2 <= y1:
     return np.zeros((0, 0), np.float32), 0, 0
-  rows, top = _hats(y1, y2, height, probabilities.shape[0])
-  columns, left = _hats(x1, x2, width, probabilities.shape[1])
-  return rows @ np.asarray(probabilities, np.float32) @ columns.T, top, left
+  rows, top = _cells(y1, y2, height, probabilities.shape[0])
+  columns, left = _cells(x1, x2, width, probabilities.shape[1])
+  down = _interpolated(np.asarray(probabilities, np.float32), rows)
+  return _interpolated(np.ascontiguousarray(down.T), columns).T, top, left
 
 
 class _Samples(NamedTuple):
-  """Samples of the bins along an axis, the same number in each: two neighboring pixels, and their weights in a mean."""
+  """Samples along an axis: the indices of two neighbors each, and their weights, [n, 1]."""
 
   low: np.ndarray
   high: np.ndarray
@@ -71,7 +75,10 @@ class _Samples(NamedTuple):
 
 
 def _samples(start, end, size, bins):
-  """Those of a box's bins along an axis of `size` pixels; None for an empty box."""
+  """Those of a box's bins along an axis of `size` pixels, the same number in each; None for an empty box.
+
+  The weights are those in the mean over a bin.
+  """
   start, end = start - 0.5, end - 0.5  # pixel i has its center at i
   count = math.ceil((end - start) / bins)
   if count < 1:
@@ -86,12 +93,24 @@ def _samples(start, end, size, bins):
 
 def _means(values, samples, bins):
   """The mean of the rows of `values`, [n, m], in each bin: float32 [bins, m]."""
-  found = values[samples.low] * samples.of_low + values[samples.high] * samples.of_high
-  return found.reshape(bins, -1, values.shape[1]).sum(1)
+  return _interpolated(values, samples).reshape(bins, -1, values.shape[1]).sum(1)
 
 
-def _hats(start, end, size, cells):
-  """Weights float32 [n, cells] of a map's cells in n pixels along an axis, and the first of these pixels."""
+def _cells(start, end, size, cells):
+  """The two cells of a map around each pixel of an axis in a box, and the first of these pixels.
+
+  The weights are those of the values, zero outside the map.
+  """
   first, last = (min(max(edge, 0), size) for edge in (math.floor(start) - 1, math.ceil(end) + 1))
   position = (np.arange(first, last) + 0.5 - start) / (end - start) * cells - 0.5
-  return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0).astype(np.float32), first
+  position = position.clip(-2, cells + 1)  # where all is zero, as beyond
+  low = np.floor(position).astype(int)
+  share = position - low
+  weights = (np.where((i >= 0) & (i < cells), w, 0) for i, w in ((low, 1 - share), (low + 1, share)))
+  clipped = (i.clip(0, cells - 1) for i in (low, low + 1))
+  return _Samples(*clipped, *(np.float32(weight[:, None]) for weight in weights)), first
+
+
+def _interpolated(values, samples):
+  """The rows of `values`, [n, m], at the samples: float32 [samples, m]."""
+  return values[samples.low] * samples.of_low + values[samples.high] * samples.of_high
