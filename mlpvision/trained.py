@@ -193,7 +193,7 @@ def _of_run(variables, meta, step):
   known = [family for family in models.FAMILIES if backbone in family.variants]
   if head := models.HEADS.get(config.model.name):
     own = {name: options.pop(name) for name in layers.attributes(head) if name in options}
-    noted.options(head, own)
+    noted.options_of_head(head, own)
   if known:
     options = noted.options(known[0].module, options)
   for name in ("drop_path", "dropout"):

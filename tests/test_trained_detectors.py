@@ -14,7 +14,7 @@ import mlpvision
 from mlpvision import config as config_lib, tasks, trained, weights
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
-from mlpvision.evaluate import evaluators, run as run_lib
+from mlpvision.evaluate import confusion, evaluators, run as run_lib
 from mlpvision.export import formats
 from mlpvision.training.step import TrainState
 
@@ -77,13 +77,23 @@ def test_a_picture_of_any_size(detector, prediction):
   assert all(mask.shape == (50, 90) for mask in prediction.masks)
 
 
-def test_a_file_predicts_what_the_run_does(file, detector, prediction):
+def test_a_file_is_the_same_program_with_the_same_parameters(file, detector):
   loaded = mlpvision.load(file)
   assert (loaded.model.detections, loaded.model.pre_nms, loaded.model.score_threshold) == (5, (20, 20), 0.01)
   assert (loaded.preprocessing, loaded.class_names) == (detector.preprocessing, tuple(_NAMES))
   assert loaded.config_of_task.data.canvas == (64, 64)
   assert loaded.preprocess(_PICTURE).shape == (36, 64, 3)
-  (found,) = loaded.predict(_PICTURE)
+  jax.tree.map(np.testing.assert_array_equal, loaded.variables, detector.variables)
+  rows = [one.task.row(_PICTURE, one.config_of_task) for one in (loaded, detector)]
+  jax.tree.map(np.testing.assert_array_equal, *rows)
+  batch = jax.tree.map(lambda x: x[None], rows[0])
+  texts = [one._probabilities.lower(loaded.variables, batch).as_text() for one in (loaded, detector)]
+  assert texts[0] == texts[1]
+
+
+@pytest.mark.slow  # compiles that program again
+def test_a_file_predicts_what_the_run_does(file, prediction):
+  (found,) = mlpvision.load(file).predict(_PICTURE)
   for name in ("boxes", "scores", "labels", "masks"):
     np.testing.assert_array_equal(getattr(found, name), getattr(prediction, name))
 
@@ -117,6 +127,28 @@ def test_a_run_whose_canvas_cannot_be(canvas, message, detector):
     trained._check_view(dataclasses.replace(detector, config=config))
 
 
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (dict(detections=10**9), "detections=1000000000 is not possible"),
+    (dict(test_proposals=10**5), "test_proposals=100000, but at most 10000"),
+    (dict(masks="yes"), "masks=yes is not possible"),
+    (dict(score_threshold=float("nan")), "score_threshold"),
+    (dict(pre_nms=[0, 5]), "pre_nms"),
+    (dict(backbone="mixer_b16"), "it works at one image size"),
+    (dict(backbone=None), "needs a backbone"),
+    (dict(name="upernet"), "no option 'detections'"),
+    (dict(masks=False), "do not fit mask_rcnn, as mask_head"),
+    (dict(name="cascade_mask_rcnn"), "do not fit cascade_mask_rcnn, as"),
+  ],
+)
+def test_a_run_that_is_not_what_it_says(change, message, detector):
+  meta = {"config": config_lib.to_json(detector.config), "class_names": _NAMES}
+  meta["config"]["model"].update(change)
+  with pytest.raises((UserError, ValueError), match=message):
+    trained._of_run(detector.variables, meta, 0)
+
+
 @pytest.mark.slow  # compiles another program
 def test_stablehlo(detector, tmp_path):
   formats.to_stablehlo(detector, tmp_path / "model")
@@ -143,5 +175,7 @@ def test_evaluation_sees_images_as_the_weights_expect(file, detector):
 def test_what_only_classifiers_have_is_refused(file, detector):
   with pytest.raises(UserError, match="the weights are a detector, and --config is for a classifier"):
     run_lib.with_dataset(mlpvision.load(file), quickstart.get_config())
+  with pytest.raises(UserError, match="confusion matrix is of a classifier or a segmenter, and .* a detector"):
+    confusion.count(detector, None)
   with pytest.raises(UserError, match=r"calibration is for classifiers, and this is a detector.*\(AP\); remove it"):
     evaluators.check_task("calibration", detector.config, "remove it")

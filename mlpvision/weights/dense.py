@@ -21,7 +21,6 @@ KINDS = (segmenters.KIND, detectors.KIND)
 
 _OUTPUT_NORM = re.compile(r"backbone\.norm\d+\.")
 _OF_CLASSIFIER = ("backbone/norm/", "backbone/head/")
-_MAX_COUNT = 10_000  # of noted numbers that no array determines: proposals, samples, detections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,25 +135,22 @@ def _arguments(file, module, function, arrays):
 
 
 def _options(file, module, options, sizes):
-  options = _noted(file, module, options)
+  options = _noted(file, noted.options, module, options)
   if wrong := noted.disagreement(options, sizes):
     raise WeightsError(file.path, f"its mlpvision metadata says {wrong}")
   return {**sizes, **options}
 
 
-def _noted(file, module, options):
+def _noted(file, function, module, options):
   try:
-    return noted.options(module, options)
+    return function(module, options)
   except (ValueError, RecursionError) as error:
     raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
 
 
 def _options_of_head(file, module, options, sizes):
-  found = _noted(file, module, {name: value for name, value in options.items() if name not in sizes})
-  for name, value in found.items():
-    if any(type(number) is int and number > _MAX_COUNT for number in (value if type(value) is tuple else [value])):
-      raise WeightsError(file.path, f"its mlpvision metadata says {name}={value}, but at most {_MAX_COUNT} is possible")
-  return found | sizes
+  options = {name: value for name, value in options.items() if name not in sizes}
+  return _noted(file, noted.options_of_head, module, options) | sizes
 
 
 def _changed(family, options):

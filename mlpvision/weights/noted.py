@@ -17,6 +17,7 @@ RUN_OPTIONS = ("num_classes", "drop_path", "dropout", "remat", "dtype", "parent"
 _MAX_JSON = 10 << 20
 _MAX_SIZE = 1 << 20  # of sizes, which must agree with the arrays
 _MAX_NUMBER = 128  # of other integers: heads, directions and widths of shifts, dilation
+_MAX_COUNT = 10_000  # of proposals, samples and detections
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -84,6 +85,15 @@ def options(module: type[nn.Module], noted: Mapping[str, Any]) -> dict[str, Any]
     if not _fits(value, defaults[name]):
       raise ValueError(f"{name}={shortened(value, 60)} is not possible")
   return _with_tuples(noted)
+
+
+def options_of_head(module: type[nn.Module], noted: Mapping[str, Any]) -> dict[str, Any]:
+  """`options` of a model on a backbone; ValueError also for counts, as of proposals, that no memory has room for."""
+  found = options(module, noted)
+  for name, value in found.items():
+    if any(type(n) is int and n > _MAX_COUNT for n in (value if isinstance(value, tuple) else [value])):
+      raise ValueError(f"{name}={shortened(value, 60)}, but at most {_MAX_COUNT} is possible")
+  return found
 
 
 def _fits(value, default):
