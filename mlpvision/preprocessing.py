@@ -8,6 +8,7 @@ import ml_collections
 
 _MAX_IMAGE_SIZE = 4096
 _MAX_SCALE = 16384
+_CANVAS_STEP = 32  # sides of a detector's canvas are multiples of the last map's stride
 # {field: (smallest, largest)}; mean and std are of pixels in [0, 1], and (value * 255 - 0) / 1 has a std of 1 / 255.
 _RANGES = {"mean": (0, 1), "std": (1e-4, 10), "crop_ratio": (0.1, 1)}
 
@@ -19,8 +20,8 @@ class Preprocessing:
   The shorter side is resized to image_size / crop_ratio, the central square of image_size is cropped, and values in
   [0, 1] are normalized by mean and std (red, green, blue).
 
-  With `scale`, of segmenters, the whole image is resized to fit this (longer, shorter) side instead, bilinear and not
-  antialiased; image_size is then that of the training crops.
+  With `scale`, of segmenters and detectors, the whole image is resized to fit this (longer, shorter) side instead,
+  bilinear and not antialiased; image_size is then that of a segmenter's training crops.
   """
 
   mean: tuple[float, float, float]
@@ -67,8 +68,28 @@ def _text(value):
 def of_config(config: ml_collections.ConfigDict) -> Preprocessing:
   """The preprocessing of a run's evaluation, from config.data and config.eval. ValueError if no image can be."""
   data, view = config.data, config.eval
-  scale = tuple(data.scale) if config.get("task") == "segmentation" else None
+  scale = tuple(data.scale) if config.get("task") in ("segmentation", "detection") else None
   return Preprocessing(tuple(data.mean), tuple(data.std), view.crop_ratio, view.interpolation, data.image_size, scale)
+
+
+def canvas(scale: tuple[int, int]) -> tuple[int, int]:
+  """(shorter, longer) side of the smallest canvas for images that are resized to fit `scale`: config.data.canvas.
+
+  ValueError if it would be larger than a config's can be.
+  """
+  shorter, longer = (-(-int(side) // _CANVAS_STEP) * _CANVAS_STEP for side in sorted(scale))
+  if longer > _MAX_IMAGE_SIZE:
+    raise ValueError(f"scale={_text(scale)}: a detector's images have up to {_MAX_IMAGE_SIZE} pixels a side")
+  return shorter, longer
+
+
+def check_canvas(sides: Any, scale: tuple[int, int]) -> None:
+  """Raises ValueError if config.data.canvas is none, or has no room for images that are resized to fit `scale`."""
+  are_sides = isinstance(sides, tuple | list) and all(type(n) is int and n % _CANVAS_STEP == 0 for n in sides)
+  if not (are_sides and len(sides) == 2 and max(sides) <= _MAX_IMAGE_SIZE):
+    raise ValueError(f"data.canvas={_text(sides)}: must be 2 multiples of {_CANVAS_STEP}, up to {_MAX_IMAGE_SIZE}")
+  if any(side < needed for side, needed in zip(sorted(sides), canvas(scale), strict=True)):
+    raise ValueError(f"data.canvas={_text(sides)}: has no room for data.scale={_text(scale)}")
 
 
 def write_to(config: ml_collections.ConfigDict, preprocessing: Preprocessing) -> None:

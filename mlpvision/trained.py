@@ -32,7 +32,7 @@ class Trained:
     variables: {"params": nested dict of float32 arrays}, and "batch_stats" of a model with batch normalization.
     preprocessing: None if a weight file does not specify it.
     class_names: of the K classes: ImageNet's WordNet ids for published weights, numbers for files without names.
-    model_name: a key of `models.MODELS`.
+    model_name: a key of `models.MODELS` or `models.HEADS`.
     config, step: of a run's checkpoint; None for a weight file.
     info: `weights.Info` of a weight file; None for a run.
   """
@@ -67,17 +67,15 @@ class Trained:
   def preprocess(self, picture: Any) -> np.ndarray:
     """Resizes, crops and normalizes an image as in evaluation: float32 [image_size, image_size, 3].
 
-    Of a segmenter: the whole image, resized to fit `preprocessing.scale`, float32 [h, w, 3].
+    Of a segmenter or a detector: the whole image, resized to fit `preprocessing.scale`, float32 [h, w, 3].
 
     picture: a path, encoded bytes, a PIL image or an array [H, W] or [H, W, 3], of uint8 or of another range that
       `data.pixels` knows. UserError if it cannot be read.
     """
     view, row = self.preprocessing, self.task.row(picture, self.config_of_task)
-    if "images" in row:
-      (height, width), image = row["sizes"][0], row["images"][0]
-      image = image[:height, :width]
-    else:
-      image = row["image"]
+    image, size = (row["images"][0], row["sizes"][0]) if "images" in row else (row["image"], row.get("size"))
+    if size is not None:  # the rest is canvas
+      image = image[: size[0], : size[1]]
     return np.asarray(augment.normalize(image, view.mean, view.std))
 
   def predict(self, pictures: Any, top: int = 5) -> list[Any]:
@@ -85,7 +83,8 @@ class Trained:
 
     For a classifier, this is a list of up to `top` `tasks.classification.Prediction`s, most probable first.
     Probabilities are from the softmax, or from the sigmoid if the model was trained with that loss. For a segmenter, it
-    is a `tasks.segmentation.Prediction`, with a map of the image's own size.
+    is a `tasks.segmentation.Prediction`, with a map of the image's own size; for a detector, a
+    `tasks.detection.Prediction`, with boxes and masks in the image's own pixels.
 
     pictures: an image, as `preprocess` takes it, or a sequence of them. UserError lists all that cannot be read.
     """
@@ -114,6 +113,9 @@ class Trained:
     preprocessing_lib.write_to(config, self.preprocessing)
     if self.task is tasks.segmentation and not self.model.backbone.any_size:
       config.eval.update(mode="slide", stride=(2 * self.preprocessing.image_size // 3,) * 2)
+    if self.task is tasks.detection:
+      config.data.canvas = preprocessing_lib.canvas(self.preprocessing.scale)
+      config.model = {"masks": self.model.masks}
     return config
 
   @functools.cached_property
@@ -133,14 +135,22 @@ def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = 
       f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
       " mlpvision.weights.save(preprocessing=...)"
     )
-  is_dense = hasattr(trained.model, "backbone")
-  module, params = (trained.model.backbone, trained.params["backbone"]) if is_dense else (trained.model, trained.params)
-  if type(module) in (family.module for family in models.FAMILIES) and not (is_dense and module.any_size):
-    try:
-      shapes.check_image_size(module, _shapes(params), trained.preprocessing.image_size)
-    except ValueError as error:
-      raise UserError(f"{source}: its preprocessing does not fit its parameters: {error}") from error
+  try:
+    _check_view(trained)
+  except ValueError as error:
+    raise UserError(f"{source}: its preprocessing does not fit its parameters: {error}") from error
   return trained
+
+
+def _check_view(trained):
+  """Raises ValueError if a model cannot take the images that its preprocessing makes."""
+  model, view = trained.model, trained.preprocessing
+  is_dense = hasattr(model, "backbone")
+  module, params = (model.backbone, trained.params["backbone"]) if is_dense else (model, trained.params)
+  if type(module) in (family.module for family in models.FAMILIES) and not (is_dense and module.any_size):
+    shapes.check_image_size(module, _shapes(params), view.image_size)
+  if trained.task is tasks.detection:
+    preprocessing_lib.check_canvas(trained.config_of_task.data.canvas, view.scale)
 
 
 def open_source(
@@ -183,7 +193,7 @@ def _of_run(variables, meta, step):
   known = [family for family in models.FAMILIES if backbone in family.variants]
   if head := models.HEADS.get(config.model.name):
     own = {name: options.pop(name) for name in layers.attributes(head) if name in options}
-    noted.options(head, own)
+    noted.options_of_head(head, own)
   if known:
     options = noted.options(known[0].module, options)
   for name in ("drop_path", "dropout"):

@@ -9,7 +9,7 @@ published                                                         the papers' ac
 architecture mixer | s2mlp | asmlp                                a network, its block, and its token mixing
 
 `published` and `architecture` draw figures of the documentation and work only in the repository. Of a segmenter,
-`features` of its backbone and `confusion` of its pixels are drawn.
+`features` of its backbone and `confusion` of its pixels are drawn; of a detector, `features` of its backbone.
 """
 
 from absl import app, flags
@@ -52,12 +52,13 @@ def _trained():
 
 
 def _classifier(kind):
-  """The weights, of a classifier. Raises UserError for a segmenter."""
+  """The weights, of a classifier. Raises UserError for others."""
   from mlpvision import tasks
 
   trained = _trained()
-  if trained.task is tasks.segmentation:
-    raise UserError(f"{kind} is drawn of a classifier, and {_WEIGHTS.value} is a segmenter: use features or confusion")
+  if trained.task is not tasks.classification:
+    others = "features or confusion" if trained.task is tasks.segmentation else "features"
+    raise UserError(f"{kind} is drawn of a classifier, and {_WEIGHTS.value} is {trained.task.NOUN}: use {others}")
   return trained
 
 
@@ -75,8 +76,8 @@ def _receptive_field():
 
   with config.unlocked():
     config.model.dtype = "float32"
-  if tasks.of(config) is tasks.segmentation:
-    raise UserError("receptive_field is drawn of a classifier, and --config is for a segmenter")
+  if tasks.of(config) is not tasks.classification:
+    raise UserError(f"receptive_field is drawn of a classifier, and --config is for {tasks.of(config).NOUN}")
   model = tasks.make_model(config, 10)
   return figures.receptive_fields(maps.receptive_fields(config.model.name, model, config.data.image_size))
 

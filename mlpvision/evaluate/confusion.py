@@ -16,8 +16,11 @@ def count(trained: Trained, split: datasets.Split) -> np.ndarray:
 
   Of a segmenter, the number of labeled pixels.
 
-  trained must be from a run. Raises UserError for other classes, several labels per image, or a broken image.
+  trained must be from a run. Raises UserError for a detector, other classes, several labels per image, or a broken
+  image.
   """
+  if trained.task is tasks.detection:
+    raise UserError("a confusion matrix is of a classifier or a segmenter, and these weights are a detector")
   if split.multi_label:
     raise UserError(f"{split.name}: a confusion matrix needs one label per image")
   split, _ = datasets.with_classes(split, trained.class_names, "the run")

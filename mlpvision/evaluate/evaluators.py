@@ -13,6 +13,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from mlpvision import tasks
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate.accuracy import Accuracy
@@ -47,13 +48,10 @@ def entries(config: ml_collections.ConfigDict) -> dict[str, Mapping[str, Any]]:
 
 def check_task(kind: str, config: Mapping[str, Any], hint: str) -> None:
   """Raises UserError if an evaluator, a key of EVALUATORS, is not for config.task; the message ends with the hint."""
-  task = config.get("task", "classification")
-  own = {
-    "segmentation": "a segmenter, which has accuracy alone (mIoU)",
-    "detection": "a detector, which has accuracy alone (COCO's figures)",
-  }
-  if task in own and kind != "accuracy":
-    raise UserError(f"{kind} is for classifiers, and this is {own[task]}; {hint}")
+  task = tasks.of(config)
+  if task is not tasks.classification and kind != "accuracy":
+    figure = "mIoU" if task is tasks.segmentation else "AP"
+    raise UserError(f"{kind} is for classifiers, and this is {task.NOUN}, which has accuracy alone ({figure}); {hint}")
 
 
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:

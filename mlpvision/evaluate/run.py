@@ -37,7 +37,8 @@ def evaluate(
   evals: names in config.evals, or types in `evaluators.EVALUATORS`.
 
   Returns {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}; of
-  segmentation, the metrics are "images", "miou", "aacc" and "macc".
+  segmentation, the metrics are "images", "miou", "aacc" and "macc"; of detection, "images" and those of
+  `tasks.detection.metrics`.
   Notes are sentences on how classes were matched and on images without a label, which "images" does not include.
 
   Raises UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
@@ -75,29 +76,31 @@ def with_dataset(
 
   For a run, this is its own config, with dataset, loader, batch size, seed and evaluators from `config` if given; for
   segmentation also the classes and meaning of label maps, and eval.mode, stride, scales and flip. For a weight file, it
-  is `config`, with the weights' preprocessing and loss.
+  is `config`, with the weights' preprocessing and loss, and of a detector its canvas and whether it has masks.
 
   Raises UserError: no config for a weight file, one of another task, or a way of evaluation that the model cannot have.
   """
   if config is None and trained.config is None:
     raise UserError("a weight file needs --config to name the dataset, such as --config=configs/s2mlp_wide.py")
-  is_dense = trained.task is tasks.segmentation
+  has_maps = trained.task is tasks.segmentation
   if trained.config is None and tasks.of(config) is not trained.task:
-    kinds = "a segmenter", "a classifier"
-    weights, other = kinds if is_dense else reversed(kinds)
-    raise UserError(f"the weights are {weights}, and --config is for {other}: use a config of their own task")
+    other = tasks.of(config).NOUN
+    raise UserError(f"the weights are {trained.task.NOUN}, and --config is for {other}: use a config of their own task")
   merged = (config if trained.config is None else trained.config).copy_and_resolve_references()
   with merged.unlocked():
     if trained.config is None:
       merged.loss = trained.loss
+      if trained.task is tasks.detection:
+        own = trained.config_of_task
+        merged.data.canvas, merged.model.masks = own.data.canvas, own.model.masks
     elif config is not None:
-      for table in (_FROM_CONFIG, _FROM_CONFIG_OF_MAPS)[: 1 + is_dense]:
+      for table in (_FROM_CONFIG, _FROM_CONFIG_OF_MAPS)[: 1 + has_maps]:
         for group, fields in table.items():
           merged[group].update({field: config[group][field] for field in fields})
       merged.seed, merged.evals = config.seed, config.evals
     preprocessing.write_to(merged, trained.preprocessing)
   config_lib.check_evaluation(merged)
-  if is_dense:
+  if has_maps:
     tasks.segmentation.check_mode(trained.model.backbone, "the weights' backbone", merged)
   return merged
 

@@ -1,8 +1,8 @@
 """Exports a trained model: python -m mlpvision.export --weights=WORKDIR --output=model.stablehlo
 
 --format=stablehlo writes the model with `jax.export`, for any batch size, on CPU, GPU and TPU; a segmenter also for
-images of any size. --format=safetensors writes the weights alone, with the names of timm, the official code or, for a
-segmenter, mmsegmentation. See mlpvision/export/formats.py for details.
+images of any size, a detector for those of one canvas. --format=safetensors writes the weights alone, with the names of
+timm, the official code, mmsegmentation or mmdetection. See mlpvision/export/formats.py for details.
 """
 
 from absl import flags

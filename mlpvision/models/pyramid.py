@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import canvas, forms, layers
-from mlpvision.models.naming import NORM
+from mlpvision.models.naming import KERNEL, NORM, SCALE
 
 STRIDES = (4, 8, 16, 32)
-ROWS = (("backbone.norm{i}", "pyramid/norm{i}", NORM),)  # names in weights of mmsegmentation and mmdetection
+ROWS = (
+  ("backbone.norm{i}", "pyramid/norm{i}", NORM),  # names in weights of mmsegmentation and mmdetection
+  # What only backbones with one map have, in our own names.
+  ("pyramid.up{i}_{s}", "pyramid/up{i}_{s}", KERNEL),
+  ("pyramid.up{i}_norm{s}", "pyramid/up{i}_norm{s}", SCALE),
+)
 _NORMS = {"layer": lambda **options: layers.LayerNorm(epsilon=1e-5, **options), "group": layers.GroupNorm1}
 
 

@@ -4,6 +4,7 @@ The loop, step, checkpoints, evaluation, plan, benchmark, preview and predict ca
 calls none of them. The host half of a task, in `data/rows.py`, makes rows of batches from examples and never imports
 JAX. The device half is a module with these names:
 
+NOUN: what a model of the task is, such as "a classifier", for messages.
 metrics(config): {"top1": "max", "loss": "min"}, the metrics of an evaluation, headline first, and which direction is
   better.
 check(config): raises UserError for invalid values of the config fields that only this task reads.

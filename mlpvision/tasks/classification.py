@@ -14,6 +14,7 @@ from mlpvision import augment, models
 from mlpvision.data import crops, imagenet, transforms
 from mlpvision.errors import UserError, printable
 
+NOUN = "a classifier"
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
 
 

@@ -20,6 +20,8 @@ from mlpvision.errors import UserError, printable
 from mlpvision.models.detection import two_stage
 from mlpvision.tasks import whole_image
 
+NOUN = "a detector"
+
 # pycocotools' figures, in its order; those of masks have "mask_" in place of "box_".
 _FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _FIGURES += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")

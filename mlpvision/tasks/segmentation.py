@@ -17,6 +17,7 @@ from mlpvision.errors import UserError, printable
 from mlpvision.models.heads import interpolation, upernet
 from mlpvision.tasks import whole_image
 
+NOUN = "a segmenter"
 METRICS = {"miou": "max", "aacc": "max", "macc": "max"}
 IGNORE = 255
 

@@ -1,6 +1,7 @@
 """Warm starts: parameters of another run or a weight file, adapted to a run's model, without optimizer state.
 
-A segmenter can start from a classifier, which gives it its backbone, or from another segmenter.
+A segmenter or a detector can start from a classifier, which gives it its backbone, or from another segmenter or
+detector, which gives it all parts that both have: the backbone and the norms of its maps, or more.
 """
 
 import dataclasses
@@ -21,7 +22,9 @@ from mlpvision.weights import resize
 from mlpvision.weights.errors import listing
 from mlpvision.weights.loading import RUN_OPTIONS
 
-_CLASSIFIER = re.compile(r"^(head|\w+_head/conv_seg)/")
+_CLASSIFIER = re.compile(r"^(head|\w+_head/conv_seg|bbox_head\w*/fc_(cls|reg)|mask_head\w*/conv_logits)/")
+# Attributes of heads that sizes of parameters follow from.
+_SIZES = ("channels", "auxiliary_channels", "head_dim")
 # Of a classifier, which its maps may not need.
 _OF_CLASSIFIER = ("backbone/head/", "backbone/norm/")
 
@@ -43,7 +46,7 @@ def open_source(
     raise UserError(f"init_from: {error}") from error
   own = tasks.make_model(config, 1)
   family, wanted = type(_backbone(found.model)), type(_backbone(own))
-  if family is not wanted or (_is_dense(found.model) and type(found.model) is not type(own)):
+  if family is not wanted or (_is_dense(found.model) and not _is_dense(own)):
     field = "backbone" if _is_dense(own) else "name"
     what = f"{type(found.model).__name__} on {family.__name__}" if _is_dense(found.model) else family.__name__
     advice = f": set --config.model.{field}={found.model_name}" if not _is_dense(found.model) else ""
@@ -78,8 +81,8 @@ def parameters(
   """The parameters of `source` that the new run starts from: ({"path/of/leaf": float32 array}, text for the log).
 
   These are all parameters, except for the head if the classes differ in name or order. Position embeddings and
-  token-mixing MLPs are adapted to the image size by `weights.resize`. A segmenter's statistics are at paths such as
-  "batch_stats/decode_head/bottleneck/bn/mean".
+  token-mixing MLPs are adapted to the image size by `weights.resize`. Statistics of batch normalization have paths such
+  as "batch_stats/decode_head/bottleneck/bn/mean".
 
   config: of the new run, from `completed`.
   abstract, class_names: shapes of the parameters, and classes, of the new run.
@@ -91,25 +94,33 @@ def parameters(
   loaded = flatten_dict(params, sep="/")
   expected = {path: leaf.shape for path, leaf in flatten_dict(abstract, sep="/").items()}
   same_labels = _has_head_of(source, tuple(class_names))
-  if "backbone" in abstract and not _is_dense(model):
-    before, loaded = ({f"backbone/{path}": array for path, array in tree.items()} for tree in (before, loaded))
-    loaded = {path: array for path, array in loaded.items() if path in expected or not path.startswith(_OF_CLASSIFIER)}
-    new = [path for path in expected if not path.startswith("backbone/")]
-  else:
-    new = [path for path in expected if _CLASSIFIER.search(path) and not same_labels]
+  new = [path for path in expected if _CLASSIFIER.search(path) and not same_labels]
+  if "backbone" in abstract:
+    if not _is_dense(source.model):
+      before, loaded = ({f"backbone/{path}": array for path, array in tree.items()} for tree in (before, loaded))
+      loaded = {path: x for path, x in loaded.items() if path in expected or not path.startswith(_OF_CLASSIFIER)}
+    shared = {_part(path) for path in expected} & {_part(path) for path in loaded}
+    new = [path for path in expected if path in new or _part(path) not in shared]
+    loaded = {path: array for path, array in loaded.items() if _part(path) in shared}
+  has_head = any(_CLASSIFIER.search(path) for path in loaded)
   loaded = {path: array for path, array in loaded.items() if path not in new}
   _check_shapes(config, model, loaded, {path: shape for path, shape in expected.items() if path not in new})
   resized = [path for path in loaded if before[path].shape != loaded[path].shape]
   text = _describe(config, source, model, loaded, _summarized(new), resized)
-  if _is_dense(model):
-    stats = {name: tree for name, tree in source.variables.items() if name != "params"}
-    loaded |= {path: np.asarray(array) for path, array in flatten_dict(stats, sep="/").items()}
-  return loaded, "\n".join([text, *_about_head(source, class_names, same_labels)])
+  if "backbone" in abstract and _is_dense(source.model):
+    for path, array in flatten_dict(source.variables.get("batch_stats", {}), sep="/").items():
+      if _part(path) in shared:
+        loaded[f"batch_stats/{path}"] = np.asarray(array)
+  return loaded, "\n".join([text, *(_about_head(source, class_names, same_labels) if has_head else [])])
+
+
+def _part(path):
+  return path.partition("/")[0]
 
 
 def _summarized(paths):
   """The modules of a head and its arrays by name, if there are only a few."""
-  return paths if len(paths) <= 4 else [f"{name}/..." for name in dict.fromkeys(p.partition("/")[0] for p in paths)]
+  return paths if len(paths) <= 4 else [f"{name}/..." for name in dict.fromkeys(map(_part, paths))]
 
 
 def _is_dense(module):
@@ -153,8 +164,9 @@ def _fit(config, source):
   """(module, params) of `source`, adapted to the new run's image size and, for Swin, window size."""
   own, params = _backbone(tasks.make_model(config, 1)), jax.tree.map(np.asarray, source.params)
   window = own.window_size if isinstance(own, swin.Swin) else None
+  size = None if tasks.of(config) is tasks.detection else config.data.image_size  # detectors take any
   try:
-    model, fitted = resize.fit(_backbone(source.model), params.get("backbone", params), config.data.image_size, window)
+    model, fitted = resize.fit(_backbone(source.model), params.get("backbone", params), size, window)
     if not _is_dense(source.model):
       return model, fitted
     return source.model.clone(backbone=model), {**params, "backbone": fitted}
@@ -164,15 +176,21 @@ def _fit(config, source):
 
 def _options(module):
   """{attribute: value} of the attributes that parameters depend on, of a backbone and a head."""
-  free = (*RUN_OPTIONS, *models.family_of(module).free, "backbone", "head_dropout")
-  parts = (_backbone(module), module) if _is_dense(module) else (module,)
-  return {f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part) if f.name not in free}
+  free, backbone = (*RUN_OPTIONS, *models.family_of(module).free), _backbone(module)
+  found = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone) if f.name not in free}
+  return found | {name: getattr(module, name) for name in _SIZES if _is_dense(module) and hasattr(module, name)}
 
 
 def _other_options(config, module):
   """The `_options` of a module that differ from those of the config's model."""
-  own = _options(tasks.make_model(config, 1))
-  return {name: value for name, value in _options(module).items() if _as_tuple(value) != _as_tuple(own[name])}
+  found, own = _comparable_options(config, module)
+  return {name: value for name, value in found.items() if _as_tuple(value) != _as_tuple(own[name])}
+
+
+def _comparable_options(config, module):
+  """The `_options` of a module and of the config's model; only of the backbone, if their heads are of other tasks."""
+  own = tasks.make_model(config, 1)
+  return _options(module if tasks.name_of(module) == tasks.name_of(own) else _backbone(module)), _options(own)
 
 
 def _check_shapes(config, model, loaded, expected):
@@ -198,9 +216,9 @@ def _describe(config, source, model, loaded, new, resized):
   if resized:
     more = f" and {len(resized) - 1} more" if resized[1:] else ""
     lines.append(f"adapted to {config.data.image_size} pixels: {resized[0]}{more}")
-  wanted = {f"model.{name}": value for name, value in _options(tasks.make_model(config, 1)).items()}
+  options, own = _comparable_options(config, model)
+  wanted = {f"model.{name}": value for name, value in own.items()}
   wanted |= {f"data.{name}": config.data[name] for name in ("mean", "std")}
-  options = _options(model)
   # Options that do not follow from a file's names and shapes are our defaults, and say nothing about the weights.
   known = options if source.info is None else source.info.overrides
   theirs = {f"model.{name}": options[name] for name in known if name in options}

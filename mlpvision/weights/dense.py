@@ -1,4 +1,4 @@
-"""Weight files of segmenters, in mmsegmentation's names: a backbone, a decode head and an auxiliary head."""
+"""Weight files of models on a backbone: segmenters and detectors, with the names of mmsegmentation and mmdetection."""
 
 from collections.abc import Iterable, Mapping
 import dataclasses
@@ -12,20 +12,15 @@ import numpy as np
 
 from mlpvision import models
 from mlpvision.models import layers, naming
-from mlpvision.models.heads import upernet
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import noted, reading, shapes as shapes_lib, tables
+from mlpvision.weights import detectors, noted, reading, segmenters, shapes as shapes_lib, tables
 from mlpvision.weights.errors import WeightsError, listing
 from mlpvision.weights.files import WeightFile
 
-# Of mmsegmentation's configs.
-PREPROCESSING = Preprocessing(
-  mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear", image_size=512, scale=(2048, 512)
-)
-_PART = re.compile(r"(?:.*\.)?((?:backbone|pyramid|decode_head|auxiliary_head)\..*)")
+KINDS = (segmenters.KIND, detectors.KIND)
+
 _OUTPUT_NORM = re.compile(r"backbone\.norm\d+\.")
 _OF_CLASSIFIER = ("backbone/norm/", "backbone/head/")
-_CLASSIFIERS = ("decode_head/conv_seg", "auxiliary_head/conv_seg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,25 +30,31 @@ class Dense:
   module: nn.Module
   params: dict
   stats: dict
+  naming: str
   model_name: str
   overrides: dict
   head: str
+  preprocessing: Preprocessing
 
 
 def is_dense(names: Iterable[str]) -> bool:
-  """Whether arrays of these names are of a segmenter."""
-  return any((match := _PART.fullmatch(name)) and match[1].startswith("decode_head.") for name in names)
+  """Whether arrays of these names are of a segmenter or a detector."""
+  return bool(_kinds(names))
 
 
-def table(of_backbone: naming.Table) -> naming.Table:
-  """The table for writing a segmenter, from the one for writing its backbone."""
-  return naming.within(of_backbone, "backbone", *upernet.TABLE.rows)
+def table(of_backbone: naming.Table, module: nn.Module) -> naming.Table:
+  """The table for writing a module on a backbone, from the one for writing its backbone."""
+  kind = next(kind for kind in KINDS if isinstance(module, kind.module))
+  return naming.within(of_backbone, "backbone", *kind.table.rows)
 
 
-def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrides: Any) -> Dense:
-  """The segmenter in a file. The names and shapes in it determine the backbone and all sizes.
+def load(
+  file: WeightFile, saved: Mapping[str, Any], model_name: str | None = None, *, seed: int = 0, **overrides: Any
+) -> Dense:
+  """The segmenter or detector in a file. The names and shapes in it determine the backbone and all sizes.
 
   saved: what the file notes, see `noted.read`.
+  model_name: a key of `models.HEADS`, which must be that of the file.
   overrides: attributes of the head and the backbone, and num_classes: another number than the file's creates new
     classifiers.
 
@@ -61,7 +62,8 @@ def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrid
     WeightsError: arrays are missing, unknown or of other shapes, or num_classes is None.
     ValueError: unknown attribute.
   """
-  names = {match[1]: name for name in file.names if (match := _PART.fullmatch(name))}
+  kind = _kind(file)
+  names = _parts(file, kind)
   of_backbone = {
     short.removeprefix("backbone."): name
     for short, name in names.items()
@@ -70,75 +72,115 @@ def load(file: WeightFile, saved: Mapping[str, Any], *, seed: int = 0, **overrid
   rest = {short: name for short, name in names.items() if short.removeprefix("backbone.") not in of_backbone}
   family, table = tables.identify(list(of_backbone), saved["family"])
   if family is None:
-    raise WeightsError(file.path, "contains a segmenter on an unknown backbone", listing(list(of_backbone), 5))
+    raise WeightsError(file.path, f"contains a {kind.noun} on an unknown backbone", listing(list(of_backbone), 5))
   arrays = reading.translated(file, of_backbone, table, f"{family.module.__name__} in {table.name} naming")
-  sizes = _arguments(file, family, arrays)
+  sizes = _arguments(file, family.module, family.arguments, arrays)
   arrays = {f"backbone/{path}": array for path, array in arrays.items()}
-  arrays |= reading.translated(file, rest, upernet.TABLE, "UperNet in mmseg naming")
-  options = _options(file, family, saved, {**table.options, **sizes}) | overrides
-  classes, head = _classes(file, arrays), "file"
-  wanted = options.pop("num_classes", classes)
+  of_head = reading.translated(file, rest, kind.table, f"a {kind.noun} in {kind.table.name} naming")
+  found = _arguments(file, kind.module, kind.find, of_head)
+  if model_name not in (None, found.model_name):
+    raise WeightsError(file.path, f"contains weights of {found.model_name}, not of {model_name}")
+  _check_noted(file, kind, saved, found.num_classes)
+  options = _options(file, family.module, saved["options"], {**table.options, **sizes})
+  options |= _options_of_head(file, models.HEADS[found.model_name], saved["head_options"], found.sizes)
+  options |= overrides
+  wanted = options.pop("num_classes", found.num_classes)
   if not wanted:
-    raise WeightsError(file.path, "is a segmenter, which has no features without its classes", "Omit num_classes.")
-  for name, path in zip(("channels", "auxiliary_channels"), _CLASSIFIERS, strict=True):
-    if f"{path}/kernel" in arrays:
-      options[name] = arrays[f"{path}/kernel"].shape[0]
-  known = layers.attributes(family.module)
-  sizes_only = {name: value for name, value in options.items() if name in known}
-  backbone = min(family.variants, key=lambda name: len(_difference(name, sizes_only)))
-  changed = {"backbone": backbone, **_difference(backbone, sizes_only)}
-  changed |= {name: value for name, value in options.items() if name not in known}
-  module = models.create("upernet", num_classes=classes, **changed)
-  arrays = _checked(file, module, arrays)
-  if wanted != classes:
+    raise WeightsError(file.path, f"is a {kind.noun}, which has no features without its classes", "Omit num_classes.")
+  changed = _changed(family, options)
+  module = models.create(found.model_name, num_classes=found.num_classes, **changed)
+  arrays, head = _checked(file, module, arrays | of_head), "file"
+  if wanted != found.num_classes:
     module, head = module.clone(num_classes=wanted), "new"
-    arrays |= _new_classifiers(arrays, wanted, seed)
+    arrays |= _new_classifiers(kind, arrays, wanted, seed)
   stats = {path: arrays.pop(path) for path in list(arrays) if path.endswith(("/bn/mean", "/bn/var"))}
-  stats = {"batch_stats": unflatten_dict(stats, sep="/")}
-  return Dense(module, unflatten_dict(arrays, sep="/"), stats, "upernet", changed, head)
+  stats = {"batch_stats": unflatten_dict(stats, sep="/")} if stats else {}
+  view = saved["preprocessing"] or kind.preprocessing
+  return Dense(
+    module, unflatten_dict(arrays, sep="/"), stats, kind.table.name, found.model_name, changed, head, view
+  )  # fmt: skip
 
 
-def _arguments(file, family, arrays):
+def _kinds(names):
+  marks = {kind.mark: kind for kind in KINDS}
+  mark = re.compile(rf"(?:.*\.)?({'|'.join(map(re.escape, marks))}).*")
+  found = {match[1] for name in names if (match := mark.fullmatch(name))}
+  return [kind for kind in KINDS if kind.mark in found]
+
+
+def _kind(file):
+  kind, *others = _kinds(file.names)
+  if others:
+    raise WeightsError(file.path, f"has arrays of a {kind.noun} and of a {others[0].noun}", "A file has one model.")
+  return kind
+
+
+def _parts(file, kind):
+  """{name that begins with "backbone." or another of the kind's parts: name in the file}."""
+  part = re.compile(rf"(?:.*\.)?((?:backbone|{'|'.join(kind.parts)})\..*)")
+  names = {}
+  for name in file.names:
+    if (match := part.fullmatch(name)) and (other := names.setdefault(match[1], name)) != name:
+      raise WeightsError(file.path, f"has {other} and {name}, which are the same parameter of the model")
+  reading.warn_of_rest(file, names.values())
+  return names
+
+
+def _arguments(file, module, function, arrays):
   try:
-    return family.arguments({path: array.shape for path, array in arrays.items()})
+    return function({path: array.shape for path, array in arrays.items()})
   except (LookupError, ValueError, ZeroDivisionError) as error:
-    problem = f"lacks arrays that determine the sizes of {family.module.__name__}, or they have other shapes: {error}"
+    problem = f"lacks arrays that determine the sizes of {module.__name__}, or they have other shapes: {error}"
     raise WeightsError(file.path, problem) from error
 
 
-def _options(file, family, saved, sizes):
-  try:
-    options = noted.options(family.module, saved["options"])
-  except (ValueError, RecursionError) as error:
-    raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
+def _options(file, module, options, sizes):
+  options = _noted(file, noted.options, module, options)
   if wrong := noted.disagreement(options, sizes):
     raise WeightsError(file.path, f"its mlpvision metadata says {wrong}")
   return {**sizes, **options}
 
 
-def _classes(file, arrays):
-  kernel = arrays.get("decode_head/conv_seg/kernel")
-  if kernel is None or kernel.ndim != 2:
-    raise WeightsError(file.path, "has no decode_head.conv_seg, the classifier of a segmenter")
-  return kernel.shape[1]
+def _noted(file, function, module, options):
+  try:
+    return function(module, options)
+  except (ValueError, RecursionError) as error:
+    raise WeightsError(file.path, f"its mlpvision metadata is invalid ({error})") from error
 
 
-def _difference(name, options):
-  plain = models.create(name, **_family(name).dense)
-  return {key: value for key, value in options.items() if getattr(plain, key) != value}
+def _options_of_head(file, module, options, sizes):
+  options = {name: value for name, value in options.items() if name not in sizes}
+  return _noted(file, noted.options_of_head, module, options) | sizes
 
 
-def _family(name):
-  return next(family for family in models.FAMILIES if name in family.variants)
+def _changed(family, options):
+  """{"backbone": the variant that is nearest, and the options that differ from it or are the head's}."""
+  known = layers.attributes(family.module)
+  of_backbone = {name: value for name, value in options.items() if name in known}
+  differences = {}
+  for name in family.variants:
+    plain = models.create(name, **family.dense)
+    differences[name] = {key: value for key, value in of_backbone.items() if getattr(plain, key) != value}
+  name = min(differences, key=lambda name: len(differences[name]))
+  of_head = {key: value for key, value in options.items() if key not in known}
+  return {"backbone": name, **differences[name], **of_head}
+
+
+def _check_noted(file, kind, saved, num_classes):
+  names, view = saved["class_names"], saved["preprocessing"]
+  if names is not None and len(names) != num_classes:
+    raise WeightsError(file.path, f"its mlpvision metadata has {len(names)} class names for a head of {num_classes}")
+  if view is not None and view.scale is None:
+    raise WeightsError(file.path, f"its mlpvision metadata has a preprocessing without the scale of a {kind.noun}")
 
 
 def _checked(file, module, arrays):
   """The arrays of the module, without a classifier's last norm and head if there are any."""
-  shapes = {path: array.shape for path, array in arrays.items()}
+  shapes, name = {path: array.shape for path, array in arrays.items()}, type(module).__name__
   try:
     expected = shapes_lib.expected_dense(module, shapes)
   except ValueError as error:
-    raise WeightsError(file.path, f"does not match UperNet: {str(error)[:1000]}") from error
+    raise WeightsError(file.path, f"does not match {name}: {str(error)[:1000]}") from error
   expected = {path.removeprefix("batch_stats/"): shape for path, shape in expected.items()}
   arrays = {path: a for path, a in arrays.items() if path in expected or not path.startswith(_OF_CLASSIFIER)}
   shapes = {path: shapes[path] for path in arrays}
@@ -150,15 +192,17 @@ def _checked(file, module, arrays):
     if expected.get(path, shape) != shape
   ]
   if wrong:
-    raise WeightsError(file.path, f"does not match UperNet on {type(module.backbone).__name__}", listing(wrong))
+    raise WeightsError(file.path, f"does not match {name} on {type(module.backbone).__name__}", listing(wrong))
   return arrays
 
 
-def _new_classifiers(arrays, num_classes, seed):
-  """Initialized as `upernet` does."""
-  found = {}
-  for key, path in zip(jax.random.split(jax.random.key(seed)), _CLASSIFIERS, strict=True):
-    shape = (len(arrays[f"{path}/kernel"]), num_classes)
-    found[f"{path}/kernel"] = np.asarray(nn.initializers.normal(0.01)(key, shape))
-    found[f"{path}/bias"] = np.zeros(num_classes, np.float32)
+def _new_classifiers(kind, arrays, num_classes, seed):
+  """{path: array} of the layers for another number of classes, initialized as the module does."""
+  found, modules = {}, [path.removesuffix("/kernel") for path in arrays if path.endswith("/kernel")]
+  layers_of_classes = [(path, one) for one in kind.classifiers for path in modules if re.fullmatch(one.path, path)]
+  keys = jax.random.split(jax.random.key(seed), len(layers_of_classes))
+  for key, (path, layer) in zip(keys, layers_of_classes, strict=True):
+    number = layer.outputs(num_classes)
+    found[f"{path}/kernel"] = np.asarray(layer.init(key, (len(arrays[f"{path}/kernel"]), number)))
+    found[f"{path}/bias"] = np.zeros(number, np.float32)
   return found

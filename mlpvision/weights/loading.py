@@ -27,7 +27,7 @@ class Info:
 
   Attributes:
     path: of the file.
-    naming: the naming scheme of the file: "timm", "official", "npz", ...
+    naming: the naming scheme of the file: "timm", "official", "mmdet", "npz", ...
     model_name, overrides: `models.create(model_name, num_classes=..., **overrides)` is the module.
     head: "file", "new" (initialized, because num_classes differs from the file's) or "none".
     preprocessing: that the weights expect; None if unknown.
@@ -81,8 +81,8 @@ def load(
 
   Args:
     source: a name in `known.KNOWN`, or a path (.npz, .safetensors, .pth).
-    model_name: a key of `models.MODELS`, with the sizes of the file. By default, the names and shapes in the file
-      determine the family and the sizes.
+    model_name: a key of `models.MODELS`, with the sizes of the file, or of `models.HEADS`. By default, the names and
+      shapes in the file determine the family and the sizes.
     image_size: int or (height, width); adapts weights for another image size, see `resize`. S2-MLP and AS-MLP do not
       need it.
     seed: of a new head.
@@ -104,7 +104,7 @@ def load(
   file = WeightFile(path, ema)
   saved = _noted(file)
   if dense.is_dense(file.names) and (model_name is None or model_name in models.HEADS):
-    return _load_dense(file, saved, seed, overrides)
+    return _load_dense(file, saved, model_name, seed, overrides)
   family, table, params = reading.read(file, saved["family"])
   _check_noted(file, family, params, saved)
   if entry:
@@ -141,11 +141,11 @@ def load(
   return Loaded(module, unflatten_dict(params, sep="/"), info)
 
 
-def _load_dense(file, saved, seed, overrides):
-  found = dense.load(file, saved, seed=seed, **overrides)
+def _load_dense(file, saved, model_name, seed, overrides):
+  found = dense.load(file, saved, model_name, seed=seed, **overrides)
   names = saved["class_names"] if found.head == "file" else None
-  about = dict(preprocessing=saved["preprocessing"] or dense.PREPROCESSING, class_names=names, ema=file.ema)
-  info = Info(file.path, "mmseg", found.model_name, found.overrides, found.head, **about)
+  about = dict(preprocessing=found.preprocessing, class_names=names, ema=file.ema)
+  info = Info(file.path, found.naming, found.model_name, found.overrides, found.head, **about)
   return Loaded(found.module, found.params, info, found.stats)
 
 

@@ -17,11 +17,12 @@ RUN_OPTIONS = ("num_classes", "drop_path", "dropout", "remat", "dtype", "parent"
 _MAX_JSON = 10 << 20
 _MAX_SIZE = 1 << 20  # of sizes, which must agree with the arrays
 _MAX_NUMBER = 128  # of other integers: heads, directions and widths of shifts, dilation
+_MAX_COUNT = 10_000  # of proposals, samples and detections
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def read(text: str) -> dict[str, Any]:
-  """The metadata of `saving.save` from its JSON: "family", "options", "preprocessing" and "class_names".
+  """The metadata of `saving.save` from its JSON: family, options, head_options, preprocessing and class_names.
 
   A missing one is None, or {} for the options. Raises ValueError for anything else.
   """
@@ -43,11 +44,11 @@ def read(text: str) -> dict[str, Any]:
       view = Preprocessing(**_with_tuples(view))
     except TypeError as error:
       raise ValueError(f"preprocessing: {shortened(error)}") from error
-  options = found.get("options", {})
-  if type(options) is not dict:
+  options = {key: found.get(key, {}) for key in ("options", "head_options")}
+  if any(type(value) is not dict for value in options.values()):
     raise ValueError("its options are not a JSON object")
   names = check_printable(class_names(names))
-  return dict(family=family, options=options, preprocessing=view, class_names=names)
+  return dict(family=family, preprocessing=view, class_names=names, **options)
 
 
 def class_names(names: Any) -> tuple[str, ...] | None:
@@ -76,13 +77,23 @@ def options(module: type[nn.Module], noted: Mapping[str, Any]) -> dict[str, Any]
   Raises ValueError for an unknown attribute, or for a value that is not of the type of the attribute's default, not
   finite, or not of a possible size.
   """
-  defaults = {f.name: f.default for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS}
+  fields = (f for f in dataclasses.fields(module) if f.name not in RUN_OPTIONS)
+  defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
   for name, value in noted.items():
     if name not in defaults:
       raise ValueError(f"{module.__name__} has no option {shortened(name, 60)!r}")
     if not _fits(value, defaults[name]):
       raise ValueError(f"{name}={shortened(value, 60)} is not possible")
   return _with_tuples(noted)
+
+
+def options_of_head(module: type[nn.Module], noted: Mapping[str, Any]) -> dict[str, Any]:
+  """`options` of a model on a backbone; ValueError also for counts, as of proposals, that no memory has room for."""
+  found = options(module, noted)
+  for name, value in found.items():
+    if any(type(n) is int and n > _MAX_COUNT for n in (value if isinstance(value, tuple) else [value])):
+      raise ValueError(f"{name}={shortened(value, 60)}, but at most {_MAX_COUNT} is possible")
+  return found
 
 
 def _fits(value, default):

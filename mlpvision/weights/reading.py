@@ -1,6 +1,6 @@
 """Reads the arrays of a file as parameters, by the names of the table that matches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from absl import logging
 import numpy as np
@@ -36,11 +36,16 @@ def read(file: WeightFile, family_name: str | None) -> tuple[Family, Table, dict
   if family is None:
     advice = f"Families: {', '.join(one.module.__name__ for one in models.FAMILIES)}. The first names in the file:\n"
     raise WeightsError(file.path, "contains weights of no known model", advice + listing(file.names, 5))
-  used = set(names.values())
+  warn_of_rest(file, names.values())
+  return family, table, translated(file, names, table, f"{family.module.__name__} in {table.name} naming")
+
+
+def warn_of_rest(file: WeightFile, used: Iterable[str]) -> None:
+  """Logs the arrays of a file, if any, whose names are not used."""
+  used = set(used)
   left = [name for name in file.names if name not in used and not name.startswith("opt/")]
   if left:
     logging.warning("%s: %d arrays are not of the model and are left out:\n%s", file.path, len(left), listing(left))
-  return family, table, translated(file, names, table, f"{family.module.__name__} in {table.name} naming")
 
 
 def translated(file: WeightFile, names: Mapping[str, str], table: Table, what: str) -> dict[str, np.ndarray]:

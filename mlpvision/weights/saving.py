@@ -28,9 +28,9 @@ def save(
   """Writes parameters that timm or the official code can load; `load` restores them exactly.
 
   .safetensors files have timm's names (Mixer, ResMLP, ViT, Swin), the official code's (AS-MLP, FF) or, for families
-  without published weights (S2-MLP), our own, joined by dots; those of segmenters have mmsegmentation's. The metadata
-  has the attributes of the module, or of its backbone, the preprocessing and the class names. .npz, only for Mixer, is
-  the layout of the published files, without metadata.
+  without published weights (S2-MLP), our own, joined by dots; those of segmenters have mmsegmentation's, and those of
+  detectors mmdetection's. The metadata has the attributes of the module, those of its backbone apart, the preprocessing
+  and the class names. .npz, only for Mixer, is the layout of the published files, without metadata.
 
   Args:
     path: ends in .safetensors or .npz; replaced only when the new file is complete.
@@ -48,7 +48,7 @@ def save(
   file_format = "npz" if str(path).endswith(".npz") else "safetensors"
   table = tables.table_for(models.family_of(module), file_format)
   if hasattr(module, "backbone"):
-    table = dense.table(table) if file_format == "safetensors" else None
+    table = dense.table(table, module) if file_format == "safetensors" else None
   if table is None:
     raise WeightsError(path, f"{type(module).__name__} has no .npz layout", "Use the suffix .safetensors.")
   flat = {**flatten_dict(params, sep="/"), **flatten_dict((stats or {}).get("batch_stats", {}), sep="/")}
@@ -67,8 +67,11 @@ def save(
 
 
 def _metadata(module, preprocessing, class_names):
-  module = getattr(module, "backbone", module)
-  about = {"family": type(module).__name__, "options": attributes(module)}
+  about = {}
+  if hasattr(module, "backbone"):
+    about["head_options"] = {name: value for name, value in attributes(module).items() if name != "backbone"}
+    module = module.backbone
+  about |= {"family": type(module).__name__, "options": attributes(module)}
   if preprocessing is not None:
     about["preprocessing"] = dataclasses.asdict(preprocessing)
   if class_names is not None:

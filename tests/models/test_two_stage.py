@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mlpvision import models
+from mlpvision.data import host_masks
 from mlpvision.models import cost
-from mlpvision.models.detection import host_masks, names, rpn, two_stage
+from mlpvision.models.detection import names, rpn, two_stage
 
 _DATA = pathlib.Path(__file__).parents[1] / "data"
 _OBJECTS, _PROPOSALS = 8, 64  # slots, more than there are

@@ -11,7 +11,7 @@ _ROI_DENSE = (
   Leaf(
     "weight",
     "kernel",
-    lambda a: a.reshape(len(a), -1, box_head.BINS, box_head.BINS).transpose(2, 3, 1, 0),
+    lambda a: a.reshape(a.shape[0], -1, box_head.BINS, box_head.BINS).transpose(2, 3, 1, 0),
     lambda a: a.transpose(3, 2, 0, 1).reshape(a.shape[3], -1),
   ),
   _BIAS,

@@ -40,8 +40,8 @@ class RPNHead(nn.Module):
     logits, deltas = [], []
     for x in levels:
       x = nn.relu(conv(x))
-      logits.append(classify(x).astype(jnp.float32).reshape(len(x), -1))
-      deltas.append(regress(x).astype(jnp.float32).reshape(len(x), -1, 4))
+      logits.append(classify(x).astype(jnp.float32).reshape(x.shape[0], -1))
+      deltas.append(regress(x).astype(jnp.float32).reshape(x.shape[0], -1, 4))
     return logits, deltas
 
 

@@ -95,7 +95,7 @@ class TwoStage(nn.Module):
   score_threshold: float = 0.05
   dtype: Any = jnp.float32
 
-  def setup(self):
+  def setup(self) -> None:
     self.pyramid = pyramid.Pyramid(self.backbone.feature_strides, self.backbone.map_norm, self.dtype)
     self.neck = FPN(self.channels, dtype=self.dtype)
     self.rpn_head = rpn.RPNHead(self.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mlpvision.models import canvas, layers, pyramid
 from mlpvision.models.batch_norm import BatchNorm
 from mlpvision.models.heads import interpolation
-from mlpvision.models.naming import CONV, CONV1X1, KERNEL, NORM, SCALE, Leaf, Table
+from mlpvision.models.naming import CONV, CONV1X1, NORM, Leaf, Table
 
 # The names of mmsegmentation's state dicts.
 BATCH_NORM = (*NORM, Leaf("running_mean", "mean"), Leaf("running_var", "var"))
@@ -31,9 +31,6 @@ TABLE = Table(
     *_conv_module("auxiliary_head.convs.0", "auxiliary_head/convs_0"),
     ("auxiliary_head.conv_seg", "auxiliary_head/conv_seg", CONV1X1),
     *pyramid.ROWS,
-    # The simple feature pyramid of backbones with one map, in our own names.
-    ("pyramid.up{i}_{s}", "pyramid/up{i}_{s}", KERNEL),
-    ("pyramid.up{i}_norm{s}", "pyramid/up{i}_norm{s}", SCALE),
   ),
   ignore=r"num_batches_tracked$",
 )
