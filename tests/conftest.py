@@ -38,8 +38,9 @@ def data_dir(tmp_path_factory):
   """A tfds directory of this test session, which all processes use."""
   path = tmp_path_factory.mktemp("tfds")
   os.environ["TFDS_DATA_DIR"] = str(path)
-  # Many tests compile the same program, in this process or in commands.
-  compiled = str(tmp_path_factory.mktemp("compiled"))
+  # Many tests compile the same program, in this process, in commands or in another worker of xdist.
+  base = tmp_path_factory.getbasetemp()
+  compiled = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   jax.config.update("jax_compilation_cache_dir", compiled)
