@@ -134,8 +134,6 @@ def place(tmp_path_factory, data_dir, segmenter):
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(root)
     patch.setenv("MLPVISION_CACHE", str(root / "cache"))
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     for name, (module, sizes) in models.MODELS.items():
       small = SMALL_MODELS[name.partition("_")[0]]
       one_block = {field: 1 for field in ("num_blocks",) if field in sizes}
@@ -146,7 +144,6 @@ def place(tmp_path_factory, data_dir, segmenter):
     _run(_FIRST[1], "--workdir=runs/pictures")
     (root / "runs" / "segmentation").symlink_to(segmenter)
     yield root
-  jax.config.update("jax_compilation_cache_dir", None)
 
 
 def _save_weights(root):
