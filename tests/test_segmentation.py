@@ -74,7 +74,7 @@ def test_another_run_starts_from_the_whole_segmenter_or_from_a_classifier(run, s
 
   classifier = small_config
   classifier.model.patch_size = 16
-  classifier.data.update(image_size=32, workers=0)
+  classifier.data.update(image_size=32, workers=0, batch_size=8, eval_split="test[:16]")
   classifier.update(duration="1 step")
   classifier.optim.schedule.warmup = "0 steps"
   done = loop.train_and_evaluate(classifier, tmp_path / "classifier")
