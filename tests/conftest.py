@@ -112,6 +112,23 @@ def command(start):
 
 
 @pytest.fixture
+def here(capfd, monkeypatch):
+  """Runs a command in this process, for what ends soon: here("train.py", ...) -> (exit code, output)."""
+  import started
+
+  monkeypatch.chdir(REPO)
+
+  def run(*arguments):
+    program, *rest = arguments[1:] if arguments[0] == "-m" else arguments
+    code = started.here(program, rest)
+    if isinstance(code, str):  # which Python prints at the end of a process
+      return 1, code
+    return code, "".join(capfd.readouterr())
+
+  return run
+
+
+@pytest.fixture
 def small_config():
   """The config of SMALL, unlocked, for tests in this process."""
   from configs import quickstart
