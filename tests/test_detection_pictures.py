@@ -5,11 +5,13 @@ import dataclasses
 import io
 import json
 import math
+import types
 
 import numpy as np
 from PIL import Image
 import pytest
 
+from mlpvision import tasks, trained
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.models.detection import host_masks
@@ -215,3 +217,42 @@ def test_curves_of_a_detector(tmp_path):
   (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
   curves.draw(tmp_path)
   assert _pixels((tmp_path / "curves.png").read_bytes()).any()
+
+
+@pytest.fixture
+def detector(scene, monkeypatch):
+  """`trained.load` returns what finds the digits of the scene in any image."""
+  task = types.ModuleType("detection")
+  monkeypatch.setitem(tasks.TASKS, "detection", task)
+  loaded = types.SimpleNamespace(task=task, step=None, predict=lambda path, top: [scene[1]])
+  monkeypatch.setattr(trained, "load", lambda weights, ema=None: loaded)
+
+
+def test_predict_prints_draws_and_writes_objects(scene, detector, here, tmp_path):
+  image, found = scene
+  paths = [str(tmp_path / name) for name in ("000139.png", "scene.png")]
+  for path in paths:
+    Image.fromarray(image).save(path)
+  output = tmp_path / "found"
+  flags = ("--weights=run", f"--output={output}", f"--csv={tmp_path / 'objects.csv'}", "--min_score=0.5")
+  code, said = here("-m", "mlpvision.predict", *flags, *paths, paths[0])
+  assert code == 0
+  shown = detection_results.as_text(found, 0.5)
+  assert said == "".join(f"{path}\n{shown}\n" for path in (*paths, paths[0]))
+  assert sorted(path.name for path in output.iterdir()) == [
+    "000139_overlay.png",
+    "detections.json",
+    "scene_overlay.png",
+  ]
+  expected = _pixels(detections.to_overlay_png(image, found, 0.5))
+  np.testing.assert_array_equal(_pixels((output / "scene_overlay.png").read_bytes()), expected)
+  results = json.loads((output / "detections.json").read_text())
+  count = len(found.labels)
+  assert [entry["image_id"] for entry in results] == [139] * count + ["scene"] * count
+  assert len((tmp_path / "objects.csv").read_text().splitlines()) == 1 + 2 * count
+
+  code, said = here("-m", "mlpvision.predict", "--weights=run", "--json", paths[0])
+  assert json.loads(said) == {"image": paths[0], **detection_results.as_json(found, 139)}
+  code, said = here("-m", "mlpvision.draw", "ap", "--weights=run", f"--output={tmp_path / 'ap.png'}")
+  assert code == 2
+  assert "ap needs a run" in said
