@@ -8,10 +8,20 @@ Of a segmenter, it prints the share of each class in the image. --output=DIR als
                           of the classes; photo is the image's name without its suffix
   DIR/photo_overlay.png   the image with the map in translucent colors, and a legend
 
+Of a detector, it prints the objects: score, class, and box as (x1, y1, x2, y2) in pixels. --output=DIR writes
+
+  DIR/photo_overlay.png   the image with boxes, translucent masks, names and scores
+  DIR/detections.json     all objects of all images in COCO's result format, which pycocotools' loadRes reads
+
+and --csv=FILE a table of all objects. What is printed and drawn has at least the score of --min_score; JSON and CSV
+have everything. An "image_id" is the image's name without its suffix, as a number if it is one; a "category_id" is the
+class's index + 1, or COCO's own for its 80 classes.
+
 Images whose files would have the same name are refused: predict them into different directories.
 """
 
 import json
+import os
 
 from absl import app, flags
 
@@ -22,7 +32,9 @@ _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to print, of a classifier.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
-_OUTPUT = commands.define_path("output", None, "Segmentation: the directory to write label maps and overlays to.")
+_OUTPUT = commands.define_path("output", None, "Segmentation and detection: the directory to write pictures to.")
+_CSV = commands.define_path("csv", None, "Detection: also write all objects to this file.")
+_MIN_SCORE = flags.DEFINE_float("min_score", 0.3, "Detection: the lowest score to print and draw.", 0.0, 1.0)
 
 
 def main(argv: list[str]) -> None:
@@ -31,14 +43,17 @@ def main(argv: list[str]) -> None:
     raise app.UsageError("name at least one image")
   from mlpvision import tasks, trained
   from mlpvision.data import pixels, transforms
-  from mlpvision.reporting import label_maps
+  from mlpvision.reporting import detections, label_maps
+  from mlpvision.tasks import detection_results
 
   transforms.check_all(argv[1:])
-  files = label_maps.file_names(argv[1:], _OUTPUT.value) if _OUTPUT.value else {}
   loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
-  if files and loaded.task is not tasks.segmentation:
-    raise UserError("a classifier predicts no map: --output is for segmenters; remove it")
-  problems = []
+  segments, detects = loaded.task is tasks.segmentation, loaded.task is tasks.TASKS.get("detection")
+  _check_flags(segments, detects)
+  suffixes = (".png", "_overlay.png") if segments else ("_overlay.png",)
+  files = label_maps.file_names(argv[1:], _OUTPUT.value, suffixes) if _OUTPUT.value else {}
+  ids = detection_results.image_ids(argv[1:]) if detects else {}
+  results, tables, problems = {}, {}, []
   for path in argv[1:]:
     try:
       (prediction,) = loaded.predict(path, _TOP.value)
@@ -46,13 +61,31 @@ def main(argv: list[str]) -> None:
       problems.append(str(error))
       continue
     if files:
-      label_maps.write(files[path], pixels.to_array(transforms.open_image(path)), prediction)
-    if _JSON.value:
-      print(json.dumps({"image": path, **loaded.task.as_json(prediction)}))
+      image = pixels.to_array(transforms.open_image(path))
+      if segments:
+        label_maps.write(files[path], image, prediction)
+      else:
+        detections.write_overlay(*files[path], image, prediction, _MIN_SCORE.value)
+    if detects:
+      found = detection_results.as_json(prediction, ids[path])
+      results[path], tables[path] = found["detections"], detection_results.table(prediction, path)
+      text = detection_results.as_text(prediction, _MIN_SCORE.value)
     else:
-      print(printable(path), loaded.task.as_text(prediction), sep="\n")
+      found, text = loaded.task.as_json(prediction), loaded.task.as_text(prediction)
+    print(json.dumps({"image": path, **found}) if _JSON.value else f"{printable(path)}\n{text}")
+  if files and detects:
+    detections.write_results(os.path.join(_OUTPUT.value, "detections.json"), sum(results.values(), []))
+  if _CSV.value:
+    detections.write_table(_CSV.value, [detection_results.COLUMNS, *sum(tables.values(), [])])
   if problems:
     raise UserError("\n".join(problems))
+
+
+def _check_flags(segments, detects):
+  if _OUTPUT.value and not (segments or detects):
+    raise UserError("a classifier predicts no map: --output is for segmenters and detectors; remove it")
+  if _CSV.value and not detects:
+    raise UserError("--csv is a table of objects, for detectors; remove it")
 
 
 if __name__ == "__main__":

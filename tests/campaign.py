@@ -31,7 +31,7 @@ import numpy as np
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def final_state(workdir):
+def final_state(workdir, steps):
   """Every array of the last checkpoint, by name, and the rows of the metrics without rates."""
   sys.path.insert(0, str(REPO))
   from mlpvision import checkpoints
@@ -39,7 +39,7 @@ def final_state(workdir):
   arrays = {}
   for ema in (False, True):
     params, _, step = checkpoints.load_weights(workdir, ema=ema)
-    assert step == STEPS
+    assert step == steps
     arrays |= {f"{ema}{path}": np.asarray(x) for path, x in _leaves(params)}
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   return arrays, [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
@@ -50,23 +50,23 @@ def _leaves(tree, prefix=""):
     yield from _leaves(value, f"{prefix}/{key}") if isinstance(value, dict) else [(f"{prefix}/{key}", value)]
 
 
-def campaign(folder, schedule, seed, jobs=1, say=print):
+def campaign(folder, schedule, seed, jobs=1, steps=STEPS, say=print):
   """Interrupts as often as the schedule has KINDS; returns the Faults. AssertionError where anything differs.
 
-  jobs: runs that are interrupted at the same time.
+  jobs: runs that are interrupted at the same time. steps: of each run.
   """
   for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) == signal.SIG_IGN:  # as in a background job, whose commands would inherit it
       signal.signal(number, signal.SIG_DFL)
   groups, reference = _group(schedule, random.Random(seed)), {}
   for count in sorted({count for count, _, _ in groups}):
-    run = Run(folder / f"undisturbed-{count}", count)
+    run = Run(folder / f"undisturbed-{count}", count, steps=steps)
     run.start()
     assert run.end() == [0] * count, run.output()[-3000:]
-    reference[count] = final_state(run.workdir)
+    reference[count] = final_state(run.workdir, steps)
 
   def one(number, count, workers, kinds):
-    run = Run(folder / f"run-{number}", count, workers)
+    run = Run(folder / f"run-{number}", count, workers, steps)
     run.workdir.mkdir()
     with _small_disk(run.workdir) if kinds[0] == "disk full" else contextlib.nullcontext(True) as mounted:
       if not mounted:
@@ -74,7 +74,7 @@ def campaign(folder, schedule, seed, jobs=1, say=print):
         kinds = kinds[1:]
       faults = _disturb(run, kinds, random.Random(f"{seed} {number}"), say)
       with _ONE_AT_A_TIME:
-        _same(reference[count], final_state(run.workdir), kinds.count("damaged metrics"))
+        _same(reference[count], final_state(run.workdir, steps), kinds.count("damaged metrics"))
     shutil.rmtree(run.workdir, ignore_errors=True)
     return faults
 

@@ -38,8 +38,9 @@ def data_dir(tmp_path_factory):
   """A tfds directory of this test session, which all processes use."""
   path = tmp_path_factory.mktemp("tfds")
   os.environ["TFDS_DATA_DIR"] = str(path)
-  # Many tests compile the same program, in this process or in commands.
-  compiled = str(tmp_path_factory.mktemp("compiled"))
+  # Many tests compile the same program, in this process, in commands or in another worker of xdist.
+  base = tmp_path_factory.getbasetemp()
+  compiled = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
   os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   jax.config.update("jax_compilation_cache_dir", compiled)
@@ -48,22 +49,30 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def segmenter(scenes, tmp_path_factory):
-  """The workdir of a tiny segmenter after two steps."""
+def segmentation_run(scenes, tmp_path_factory):
+  """(config, workdir, result) of a finished run of a tiny segmenter with an EMA."""
   from configs import quickstart_segmentation
   from mlpvision.training import loop
 
   config = quickstart_segmentation.get_config()
   del config.model.depths
+  # Compiled faster than AS-MLP, which tests/models/test_pyramid.py and the documentation's commands have.
   config.model.update(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16)
-  config.model.update(channels=8, auxiliary_channels=8)
+  config.model.update(channels=8, auxiliary_channels=8, drop_path=0.1)
   config.data.update(image_size=64, batch_size=8, workers=0)
-  config.eval.batch_size = 10
-  config.optim.schedule.warmup = "1 step"
-  config.update(duration="2 steps", log_every="1 step")
-  workdir = tmp_path_factory.mktemp("segmenter") / "run"
-  loop.train_and_evaluate(config, workdir)
-  return workdir
+  config.augment.update(flip=0.5, photometric=True, cat_max_ratio=0.75)
+  config.optim.schedule.update(warmup="1 step", clock="product")
+  config.update(duration="4 steps", log_every="1 step", ema_decay=0.5)
+  config.eval.update(every="2 steps", batch_size=5)
+  config.checkpoint.update(every="2 steps", best="val/miou")
+  workdir = tmp_path_factory.mktemp("segmentation") / "run"
+  return config, workdir, loop.train_and_evaluate(config, workdir)
+
+
+@pytest.fixture(scope="session")
+def segmenter(segmentation_run):
+  """The workdir of a tiny segmenter."""
+  return segmentation_run[1]
 
 
 @pytest.fixture
@@ -98,6 +107,23 @@ def command(start):
     process = start(*arguments, **options)
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
+
+  return run
+
+
+@pytest.fixture
+def here(capfd, monkeypatch):
+  """Runs a command in this process, for what ends soon: here("train.py", ...) -> (exit code, output)."""
+  import started
+
+  monkeypatch.chdir(REPO)
+
+  def run(*arguments):
+    program, *rest = arguments[1:] if arguments[0] == "-m" else arguments
+    code = started.here(program, rest)
+    if isinstance(code, str):  # which Python prints at the end of a process
+      return 1, code
+    return code, "".join(capfd.readouterr())
 
   return run
 

@@ -18,8 +18,8 @@ FLAGS = (
   "--config=configs/quickstart.py", "--config.model.num_blocks=1", "--config.model.hidden_dim=32",
   "--config.model.drop_path=0.2", "--config.data.batch_size=48", "--config.augment.mixup=0.8",
   "--config.augment.repeats=3", "--config.ema_decay=0.9", "--config.optim.schedule.warmup=5 steps",
-  f"--config.duration={STEPS} steps", f"--config.checkpoint.every={INTERVAL} steps", "--config.log_every=1 steps",
-  "--config.eval.every=75 steps", "--config.hang_timeout=1 minute",
+  f"--config.checkpoint.every={INTERVAL} steps", "--config.log_every=1 steps",
+  "--config.hang_timeout=1 minute",
 )  # fmt: skip
 _DEVICES = 4
 
@@ -81,8 +81,9 @@ class Fault:
 class Run:
   """A workdir and the processes at work on it."""
 
-  def __init__(self, workdir, count, workers=0):
-    self.workdir, self.count, self.workers, self.processes = pathlib.Path(workdir), count, workers, []
+  def __init__(self, workdir, count, workers=0, steps=STEPS):
+    self.workdir, self.count, self.workers, self.steps = pathlib.Path(workdir), count, workers, steps
+    self.processes = []
 
   def start(self, exchanged=False, output=None):
     with socket.socket() as probe:
@@ -108,7 +109,9 @@ class Run:
     self.logs.sort()
 
   def command(self):
-    return [sys.executable, "train.py", *FLAGS, f"--config.data.workers={self.workers}", f"--workdir={self.workdir}"]
+    length = (f"--config.duration={self.steps} steps", f"--config.eval.every={self.steps // 2} steps")
+    flags = (*FLAGS, *length, f"--config.data.workers={self.workers}", f"--workdir={self.workdir}")
+    return [sys.executable, "train.py", *flags]
 
   def output(self):
     return self.logs[0].read_text()
@@ -118,7 +121,7 @@ class Run:
     if self.piped:
       rows = (self.workdir / "metrics.jsonl").read_text().splitlines()
       return json.loads(rows[-1])["step"]
-    steps = re.findall(rf"^step +(\d+)/{STEPS}", self.output(), re.MULTILINE)
+    steps = re.findall(rf"^step +(\d+)/{self.steps}", self.output(), re.MULTILINE)
     return int(steps[-1]) if steps else 0
 
   def continued(self):
@@ -164,7 +167,7 @@ def interrupt(run, kind, rng):
     time.sleep(rng.uniform(0, 10))  # also while it imports, restores or compiles
     run.kill()
   elif kind == "kill in a save":
-    for _ in range(rng.randrange(1, 5)):
+    for _ in range(rng.randrange(1, run.steps // 30)):
       run.wait_for(lambda: not _saving(run.workdir))
       run.wait_for(lambda: _saving(run.workdir))
     time.sleep(rng.uniform(0, 0.02))
@@ -175,7 +178,7 @@ def interrupt(run, kind, rng):
       run.processes[0].send_signal(rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
   elif kind != "disk full":  # which comes by itself
     run.wait_for(run.step)
-    goal = run.step() + rng.randrange(1, 50)
+    goal = run.step() + rng.randrange(1, run.steps // 3)
     if run.wait_for(lambda: run.step() >= goal):
       _DO[kind](run, rng)
   loaders = run.loaders() if kind == "kill with loaders" else []

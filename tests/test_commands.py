@@ -1,4 +1,4 @@
-"""The commands as their users run them, in processes of their own, without network."""
+"""The commands as their users run them, without network; in processes of their own, except for what is refused."""
 
 import json
 import os
@@ -111,8 +111,8 @@ def test_a_finished_run_only_evaluates(command, finished):
   assert "done: top-1" in output
 
 
-def test_another_config_is_refused_with_the_difference(command, finished):
-  code, output = command(*_train(finished, "--config.optim.learning_rate=0.5", "--config.model.directions=none"))
+def test_another_config_is_refused_with_the_difference(here, finished):
+  code, output = here(*_train(finished, "--config.optim.learning_rate=0.5", "--config.model.directions=none"))
   assert code == 2
   assert "model.directions: 'four' -> 'none'\n  optim.learning_rate: 0.002 -> 0.5\n" in output
   assert "--workdir" in output
@@ -128,9 +128,9 @@ _BAD = {
 
 
 @pytest.mark.parametrize("case", _BAD)
-def test_bad_input_is_refused_before_the_first_step(command, tmp_path, case):
+def test_bad_input_is_refused_before_the_first_step(here, tmp_path, case):
   arguments, message = _BAD[case]
-  code, output = command(*_train(tmp_path / "run", *arguments))
+  code, output = here(*_train(tmp_path / "run", *arguments))
   assert code not in (0, None)
   assert message in output
   assert "Traceback" not in output
@@ -179,21 +179,22 @@ def test_ctrl_c_while_the_step_is_compiled(start, tmp_path):
   assert "SIGINT: stopped before the first step; to resume: python train.py" in output
 
 
-def test_a_field_without_a_config(command):
-  code, output = command("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
+def test_a_field_without_a_config(here):
+  code, output = here("-m", "mlpvision.evaluate", "--weights=x", "--config.data.name=folder:x")
   assert (code, output) == (2, "error: --config.data.name=folder:x changes a config: add --config=FILE\n")
 
 
 @pytest.mark.parametrize("more", [[], ["--config.data.batch_size=8"]])
-def test_a_config_that_is_not_there(command, more):
-  code, output = command("train.py", "--config=configs/s3mlp.py", *more)
+def test_a_config_that_is_not_there(here, more):
+  code, output = here("train.py", "--config=configs/s3mlp.py", *more)
   assert code == 2
   assert "configs/s3mlp.py" in output
   assert "Traceback" not in output
 
 
-def test_imagenet_is_missed_at_once(command, tmp_path):
-  code, output = command("train.py", "--config=configs/s2mlp_wide.py", TFDS_DATA_DIR=str(tmp_path))
+def test_imagenet_is_missed_at_once(here, tmp_path, monkeypatch):
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  code, output = here("train.py", "--config=configs/s2mlp_wide.py")
   assert code == 2
   assert "blocked" not in output  # nothing asked the network, as tfds alone does for minutes
   for text in (
@@ -221,8 +222,8 @@ def test_evaluate_another_checkpoint_on_more_devices(command, finished):
   assert re.search(r"step 56, on mnist5k:test: 1,000 images\npreprocessing: 28 pixels.*\ntop-1 \d+\.\d{4}%", output)
 
 
-def test_evaluate_without_weights(command, tmp_path):
-  code, output = command("-m", "mlpvision.evaluate", f"--weights={tmp_path}")
+def test_evaluate_without_weights(here, tmp_path):
+  code, output = here("-m", "mlpvision.evaluate", f"--weights={tmp_path}")
   assert code == 2
   assert f"no checkpoint in {tmp_path}" in output
 

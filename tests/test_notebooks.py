@@ -28,12 +28,17 @@ params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["para
 weights.save("{tmp}/small.safetensors", model, params, view)
 WEIGHTS, PICTURE = "{tmp}/small.safetensors", ""
 """,
-  "quickstart": 'EPOCHS, WORKDIR = 1, "{tmp}/run"',
+  "quickstart": 'EPOCHS, WORKDIR = 0.2, "{tmp}/run"',
   "segmentation": """
+from configs import quickstart_segmentation
 from mlpvision.prepare.builders import digit_scenes
 digit_scenes._SCENES = {"train": 16, "test": 8}
 STEPS, BATCH_SIZE, SIZE, WORKDIR = 2, 8, 32, "{tmp}/run"
-MODEL = dict(hidden_dim=8, depths=(1, 1, 1, 1), channels=8, auxiliary_channels=8)
+MODEL = dict(hidden_dim=16, channels=8, auxiliary_channels=8)
+config = quickstart_segmentation.get_config()
+del config.model.depths
+config.model.update(backbone="s2mlp_wide", num_blocks=1, patch_size=16)  # compiled faster than AS-MLP
+quickstart_segmentation.get_config = lambda: config
 """,
   "receptive_fields": "IMAGE_SIZE, S2_BLOCKS, AS_DEPTHS = 64, 2, (1, 1)",
 }

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 
@@ -13,6 +14,7 @@ import pytest
 
 from mlpvision import workdir as workdir_lib
 from mlpvision.checkpoints import load_weights
+from mlpvision.training import loop
 
 
 def _explicit(i):
@@ -45,34 +47,33 @@ def _losses(workdir):
   return [row["train/loss"] for row in rows if "train/loss" in row] + [rows[-1]["val/loss"], rows[-1]["val/top1"]]
 
 
-def _stop(processes, step):
-  """SIGTERM to the last process once the first one reports the step; the step at which all stopped."""
-  output = ""
+def test_one_process_then_two_then_one_train_as_one(start, small_config, tmp_path):
+  """SIGTERM to one of the two stops both; the single process is this one, on its eight devices."""
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  small_config.update(duration="60 steps", log_every="2 steps")
+  small_config.eval.every = "1000 steps"
+  small_config.checkpoint.update(every="10 steps", keep=6)
+  loop.train_and_evaluate(small_config, whole)
+  shutil.copytree(whole, parts)
+  for path in (parts / "checkpoints").iterdir():
+    if path.name != "10":
+      shutil.rmtree(path)
+
+  checkpoints = ("--config.checkpoint.every=10 steps", "--config.checkpoint.keep=6")
+  processes, output = _start_two(start, parts, 60, *checkpoints), ""
   for line in processes[0].stdout:
     output += line
-    if f"step {step}/90" in line:
+    if "step 24/60" in line:
       break
-  processes[-1].send_signal(signal.SIGTERM)  # of two, to the one that does not report
+  processes[1].send_signal(signal.SIGTERM)  # to the one that does not report
   outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0] * len(processes), output + outputs[0]
-  return int(re.search(r"stopped after step (\d+); to resume", outputs[0])[1]), output, outputs
-
-
-def test_one_process_then_two_then_one_train_as_one(start, command, tmp_path):
-  whole, parts = tmp_path / "whole", tmp_path / "parts"
-  flags = (*SMALL, "--config.duration=90 steps", "--config.log_every=2 steps", "--config.eval.every=1000 steps")
-  code, output = command("train.py", *flags, f"--workdir={whole}", devices=8)
-  assert code == 0, output
-
-  first, _, _ = _stop([start("train.py", *flags, f"--workdir={parts}", devices=8)], 10)
-  second, output, outputs = _stop(_start_two(start, parts, 90), 40)
-  assert f"resuming from step {first}\n" in output
+  assert [process.returncode for process in processes] == [0, 0], output + outputs[0]
+  stopped = int(re.search(r"stopped after step (\d+); to resume", outputs[0])[1])
+  assert "resuming from step 10\n" in output
   assert "8 x cpu in 2 processes, mesh data=8" in output
   assert "loss" not in outputs[1]
-  assert load_weights(parts)[2] == second < 90
-  code, output = command("train.py", *flags, f"--workdir={parts}", devices=4)
-  assert code == 0, output
-  assert f"resuming from step {second}\n" in output
+  assert load_weights(parts)[2] == stopped < 60
+  loop.train_and_evaluate(small_config, parts)
   np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
 
 
@@ -102,7 +103,7 @@ def test_a_peer_that_never_comes(start, tmp_path):
 
 def test_a_peer_that_hangs_ends_the_other(start, tmp_path):
   """One that dies is among the kinds of `test_campaign.py`."""
-  processes = _start_two(start, tmp_path, 100_000, "--config.hang_timeout=0.15 minutes", launcher=_slurm)
+  processes = _start_two(start, tmp_path, 100_000, "--config.hang_timeout=0.15 minutes", launcher=_slurm, devices=1)
   output = ""
   for line in processes[0].stdout:
     output += line

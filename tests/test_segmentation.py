@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default, quickstart_segmentation
+from configs import default
 import mlpvision
 from mlpvision import sharding, tasks
 from mlpvision.data import datasets, loader
@@ -19,24 +19,11 @@ from mlpvision.evaluate import run as run_lib
 from mlpvision.tasks import segmentation, whole_image
 from mlpvision.training import loop, setup as setup_lib, step as step_lib, warm_start
 
-# Compiled faster than AS-MLP, which tests/models/test_pyramid.py and the documentation's commands have.
-_BACKBONE = dict(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16)
-
 
 @pytest.fixture(scope="module")
-def run(scenes, tmp_path_factory):
+def run(segmentation_run):
   """(config, workdir, result) of a finished run with an EMA."""
-  config = quickstart_segmentation.get_config()
-  del config.model.depths
-  config.model.update(_BACKBONE, channels=8, auxiliary_channels=8, drop_path=0.1)
-  config.data.update(image_size=64, batch_size=8, workers=0)
-  config.augment.update(flip=0.5, photometric=True, cat_max_ratio=0.75)
-  config.optim.schedule.update(warmup="1 step", clock="product")
-  config.update(duration="4 steps", log_every="1 step", ema_decay=0.5)
-  config.eval.update(every="2 steps", batch_size=5)
-  config.checkpoint.update(every="2 steps", best="val/miou")
-  workdir = tmp_path_factory.mktemp("segmentation") / "run"
-  return config, workdir, loop.train_and_evaluate(config, workdir)
+  return segmentation_run
 
 
 def test_a_run_is_scored_and_its_statistics_move(run):
@@ -87,7 +74,7 @@ def test_another_run_starts_from_the_whole_segmenter_or_from_a_classifier(run, s
 
   classifier = small_config
   classifier.model.patch_size = 16
-  classifier.data.update(image_size=32, workers=0)
+  classifier.data.update(image_size=32, workers=0, batch_size=8, eval_split="test[:16]")
   classifier.update(duration="1 step")
   classifier.optim.schedule.warmup = "0 steps"
   done = loop.train_and_evaluate(classifier, tmp_path / "classifier")

@@ -5,6 +5,7 @@ shifts [--directions=four] PICTURE                                S²-MLP's shif
 features --weights=RUN PICTURE                                    the feature maps of each stage
 saliency --weights=RUN PICTURE                                    the pixels that matter for the predicted class
 confusion --weights=RUN                                           on the run's own evaluation split
+ap --weights=RUN [--csv=FILE]                                     each class's AP there, of a detector; also as text
 published                                                         the papers' accuracies by size and FLOPs
 architecture mixer | s2mlp | asmlp                                a network, its block, and its token mixing
 
@@ -21,6 +22,7 @@ from mlpvision.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="receptive_field: an untrained model.")
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
 _DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name in mlpvision.models.shift.DIRECTIONS.")
+_CSV = commands.define_path("csv", None, "ap: also write the AP of each class as CSV.")
 _OUTPUT = commands.define_path("output", None, "The PNG to write.")
 
 
@@ -143,6 +145,31 @@ def _confusion():
   return figures.confusion(counts, trained.class_names, title)
 
 
+def _ap():
+  """COCO's AP of each class; the text is printed."""
+  import jax
+
+  from mlpvision import sharding, tasks
+  from mlpvision.evaluate import evaluators
+  from mlpvision.reporting import detections, per_class
+
+  trained = _trained()
+  if trained.task is not tasks.TASKS.get("detection"):
+    raise UserError(f"ap is drawn of a detector, and {_WEIGHTS.value} is none: use confusion")
+  if trained.step is None:
+    raise UserError(f"{_WEIGHTS.value} is a weight file, which has no evaluation split; ap needs a run")
+  mesh, config = sharding.make_mesh(devices=jax.devices()[:1]), trained.config
+  evaluator, split, _ = evaluators.make(
+    {"type": "accuracy"}, trained.model, trained.class_names, config, mesh, trained_on=config.data.name
+  )
+  found = evaluator.scores(trained.variables).by_class
+  scores = dict(zip(split.class_names, zip(*found.values(), strict=True), strict=True))
+  print(per_class.text(scores))
+  if _CSV.value:
+    detections.write_table(_CSV.value, per_class.table(scores))
+  return per_class.picture(scores, f"{split.name}: AP of each class on {len(split):,} images")
+
+
 def _published():
   page = commands.of_repository("docs.tools.models_page", "published")
   return page.draw(page.count())
@@ -162,6 +189,7 @@ _KINDS = {
   "features": (_features, "picture"),
   "saliency": (_saliency, "picture"),
   "confusion": (_confusion, ""),
+  "ap": (_ap, ""),
   "published": (_published, ""),
   "architecture": (_architecture, "family"),
 }

@@ -12,12 +12,14 @@ from mlpvision.reporting import lettering, metrics
 
 # Okabe and Ito's palette, which color-blind readers can distinguish.
 _BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#777777"
-_OF_PARTS = ("#56B4E9", "#E69F00", "#CC79A7")
+_OF_PARTS = ("#56B4E9", "#E69F00", "#CC79A7", "#F0E442", "#882255")
 _TITLES = {
   "loss": "Loss",
   "top1": "Top-1 accuracy (%)",
   "miou": "Mean IoU (%)",
   "aacc": "Pixel accuracy (%)",
+  "box_ap": "Box AP (%)",
+  "mask_ap": "Mask AP (%)",
   "learning_rate": "Learning rate",
 }
 
@@ -54,23 +56,24 @@ def draw(workdir: epath.PathLike) -> epath.Path | None:
 def _panels(rows):
   """{metric: {name in the rows: (label, color)}}.
 
-  The loss and its parts, "train/loss_decode"; the first evaluator's headline metric; what else both it and training
-  report; and the learning rate.
+  The loss and its parts, "train/loss_decode"; the first evaluator's headline metric, of a detector those of boxes and
+  masks; what else both it and training report; and the learning rate.
   """
   names = list(dict.fromkeys(name for row in rows for name in row))
   # Of the evaluators, the one that counts images has the task's own metrics, the headline first.
   counts = [name for name in names if name.endswith("/images")]
   evaluator = counts[0].partition("/")[0] if counts else "val"
   headline = next((name.partition("/")[2] for name in names if name.startswith(f"{evaluator}/")), "top1")
+  headlines = [headline, "mask_ap"] if f"{evaluator}/mask_ap" in names else [headline]
   both = [name.partition("/")[2] for name in names if name.startswith("train/")]
-  both = [metric for metric in both if f"{evaluator}/{metric}" in names and metric not in ("loss", headline)]
+  both = [metric for metric in both if f"{evaluator}/{metric}" in names and metric not in ("loss", *headlines)]
   series = {
     metric: {
       f"train/{metric}": ("train", _GRAY),
       f"{evaluator}/{metric}": ("test", _BLUE),
       f"{evaluator}/ema_{metric}": ("test, EMA", _GREEN),
     }
-    for metric in ("loss", headline, *both)
+    for metric in ("loss", *headlines, *both)
   }
   parts = sorted((name for name in names if name.startswith("train/loss_")), reverse=True)
   for name, color in zip(parts, _OF_PARTS, strict=False):

@@ -1,6 +1,6 @@
 """Pictures of label maps: translucent on their image, with a legend; and as files for other programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import io
 import os
 import textwrap
@@ -16,7 +16,7 @@ from mlpvision.reporting import lettering, palette
 from mlpvision.reporting.curves import to_png
 
 IGNORE = 255
-_OPACITY = 0.6  # of the classes' colors
+OPACITY = 0.6  # of the classes' colors
 _PALE = 0.25  # what remains of the image's saturation
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 _DPI = 130  # of `to_png`
@@ -33,13 +33,17 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
   labels: uint8 [H, W], 255 where ignored.
   """
   height, width = labels.shape
-  image = np.clip(image, 0, 1)
-  pale = _PALE * image + (1 - _PALE) * (image @ _LUMINANCE)[..., None]
-  found = (1 - _OPACITY) * pale + _OPACITY * _table()[labels]
+  found = (1 - OPACITY) * pale(image) + OPACITY * _table()[labels]
   period = max(4, min(height, width) // 12)
   y, x = np.ogrid[:height, :width]
   stripes = np.where((y + x) % period * 2 < period, 0.25, 0.45)[..., None]
   return np.where((labels == IGNORE)[..., None], stripes, found)
+
+
+def pale(image: np.ndarray) -> np.ndarray:
+  """The image float [H, W, 3], clipped to [0, 1], with little of its saturation."""
+  image = np.clip(image, 0, 1)
+  return _PALE * image + (1 - _PALE) * (image @ _LUMINANCE)[..., None]
 
 
 def to_indexed_png(labels: np.ndarray) -> bytes:
@@ -57,8 +61,8 @@ def to_overlay_png(image: np.ndarray, labels: np.ndarray, areas: Sequence[tuple[
   image: uint8 [H, W, 3]; areas: (class, name, share of the picture), the largest first.
   """
   height, width = labels.shape
-  scale = np.clip(max(labels.shape), *_SIDE) / max(labels.shape)
-  size = scale * width / _DPI, scale * height / _DPI
+  factor = scale(height, width)
+  size = factor * width / _DPI, factor * height / _DPI
   rows = [(f"{share:6.2%}  {name}", palette.colors()[i] / 255) for i, name, share in areas[:_LEGEND]]
   if len(areas) > _LEGEND:
     rows.append((f"and {len(areas) - _LEGEND} smaller classes", "white"))
@@ -67,7 +71,7 @@ def to_overlay_png(image: np.ndarray, labels: np.ndarray, areas: Sequence[tuple[
   total = size[0] + _INCH, max(size[1], (lines + 1) * _ROW)
   figure = Figure(figsize=total, dpi=_DPI)
   axes = figure.add_axes((0, 1 - size[1] / total[1], size[0] / total[0], size[1] / total[1]))
-  axes.imshow(overlay(image / 255, labels), interpolation="nearest" if scale >= 1 else "antialiased", aspect="auto")
+  axes.imshow(overlay(image / 255, labels), interpolation="nearest" if factor >= 1 else "antialiased", aspect="auto")
   axes.set_axis_off()
   handles = [Patch(color=color) for _, color in rows]
   figure.legend(
@@ -77,15 +81,22 @@ def to_overlay_png(image: np.ndarray, labels: np.ndarray, areas: Sequence[tuple[
   return to_png(figure)
 
 
-def file_names(paths: Sequence[str], directory: str) -> dict[str, tuple[str, str]]:
-  """{path of an image: (file of its map, file of its overlay)} in a directory.
+def scale(height: int, width: int) -> float:
+  """By how much an image is enlarged or reduced to be seen well."""
+  return float(np.clip(max(height, width), *_SIDE) / max(height, width))
+
+
+def file_names(
+  paths: Sequence[str], directory: str, suffixes: Sequence[str] = (".png", "_overlay.png")
+) -> dict[str, tuple[str, ...]]:
+  """{path of an image: files in a directory with its name and the suffixes, those of its map and its overlay}.
 
   Raises UserError if two of the files are the same, or one is an image.
   """
   found, owners, images = {}, {}, set(map(os.path.realpath, paths))
   for path in dict.fromkeys(paths):
     stem = os.path.splitext(os.path.basename(path))[0]
-    found[path] = os.path.join(directory, f"{stem}.png"), os.path.join(directory, f"{stem}_overlay.png")
+    found[path] = tuple(os.path.join(directory, f"{stem}{suffix}") for suffix in suffixes)
     for file in found[path]:
       if file in owners:
         raise UserError(f"{owners[file]} and {path} would both write {file}: predict them into different directories")
@@ -95,20 +106,25 @@ def file_names(paths: Sequence[str], directory: str) -> dict[str, tuple[str, str
   return found
 
 
-def write(files: tuple[str, str], image: np.ndarray, prediction: Any) -> None:
+def write(files: Sequence[str], image: np.ndarray, prediction: Any) -> None:
   """Writes a map and its overlay, and makes their directory. Raises UserError if they cannot be written.
 
   files: see `file_names`; image: uint8 [H, W, 3]; prediction: `tasks.segmentation.Prediction` of it.
   """
   labels, names = prediction.labels, prediction.class_names
   areas = [(i, names[i], count / labels.size) for i, count in prediction.areas()]
-  try:
-    os.makedirs(os.path.dirname(files[0]) or ".", exist_ok=True)
-    for file, data in zip(files, (to_indexed_png(labels), to_overlay_png(image, labels, areas)), strict=True):
+  write_all(dict(zip(files, (to_indexed_png(labels), to_overlay_png(image, labels, areas)), strict=True)))
+
+
+def write_all(contents: Mapping[str, bytes]) -> None:
+  """Writes files of one directory, which it makes. contents: {file: its bytes}. Raises UserError if it cannot."""
+  for file, data in contents.items():
+    try:
+      os.makedirs(os.path.dirname(file) or ".", exist_ok=True)
       with open(file, "wb") as opened:
         opened.write(data)
-  except OSError as error:
-    raise UserError(f"cannot write {files[0]}: {error}") from error
+    except OSError as error:
+      raise UserError(f"cannot write {file}: {error}") from error
 
 
 def _table():

@@ -41,12 +41,12 @@ def test_our_loader_alone_is_measured_in_this_process(small_config, capsys):
   assert "mnist5k:train: 4,000 images to 28 x 28" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_said_at_once(command):
-  code, output = command(*_BENCHMARK)
+def test_what_is_missing_is_said_at_once(here):
+  code, output = here(*_BENCHMARK)
   assert code == 2
   assert "imagenet2012 is not in" in output
   assert "mlpvision.prepare imagenet2012" in output
-  code, output = command("-m", "mlpvision.benchmark", "--config=configs/s2mlp_wide.py")
+  code, output = here("-m", "mlpvision.benchmark", "--config=configs/s2mlp_wide.py")
   assert code == 2
   assert "data|step|train" in output
 

@@ -4,11 +4,9 @@ import ast
 import dataclasses
 import importlib.util
 import os
-import runpy
 import shutil
 import sys
 
-from absl import app, flags  # noqa: F401  app has flags of its own, which must outlive the first command
 from documented import PAGES, REPO, commands, files, python_blocks
 import jax
 import numpy as np
@@ -24,6 +22,7 @@ from studies import grids
 sys.path[:0] = [str(REPO / "tests" / name) for name in ("", "input")]
 import goldens  # noqa: E402
 from small import SMALL_MODELS, small_arguments  # noqa: E402
+import started  # noqa: E402
 from tars import photographs  # noqa: E402
 
 # Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
@@ -83,37 +82,7 @@ def _distinct():
 
 def _run(command, *more):
   """The command with small settings must end well."""
-  assert _start(command.program, [*small_arguments(command), *more]) == 0
-
-
-def _start(program, arguments):
-  """In this process, as `python` would; returns the exit code."""
-  argv, others = sys.argv, _take_flags()
-  sys.argv = [program, *arguments]
-  try:
-    if program.endswith(".py"):
-      runpy.run_path(str(REPO / program), run_name="__main__")
-    else:
-      runpy.run_module(program, run_name="__main__", alter_sys=True)
-  except SystemExit as end:
-    return end.code or 0
-  finally:
-    sys.argv = argv
-    _take_flags()
-    for name, flag in others.items():
-      flags.FLAGS[name] = flag
-  return 0
-
-
-def _take_flags():
-  """Takes out the flags of commands, which the next one may define again: those of one run here, or of one imported."""
-  taken = {}
-  for name in list(flags.FLAGS):
-    module = flags.FLAGS.find_module_defining_flag(name)  # None for those that were put back
-    if module is None or name.startswith("config") or module.startswith((str(REPO), "mlpvision.")):
-      taken[name] = flags.FLAGS[name]
-      delattr(flags.FLAGS, name)
-  return taken
+  assert started.here(command.program, [*small_arguments(command), *more]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +104,6 @@ def place(tmp_path_factory, data_dir, segmenter):
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(root)
     patch.setenv("MLPVISION_CACHE", str(root / "cache"))
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     for name, (module, sizes) in models.MODELS.items():
       small = SMALL_MODELS[name.partition("_")[0]]
       one_block = {field: 1 for field in ("num_blocks",) if field in sizes}
@@ -147,7 +114,6 @@ def place(tmp_path_factory, data_dir, segmenter):
     _run(_FIRST[1], "--workdir=runs/pictures")
     (root / "runs" / "segmentation").symlink_to(segmenter)
     yield root
-  jax.config.update("jax_compilation_cache_dir", None)
 
 
 def _save_weights(root):
@@ -197,7 +163,7 @@ def test_help(command, capsys):
   without_absl = ("mlpvision.reporting.curves", "pytest", "tests/campaign.py", "tests/fuzzing.py")
   if command.program in without_absl:
     return
-  assert _start(command.program, ["--help"]) == 1  # absl's
+  assert started.here(command.program, ["--help"]) == 1  # absl's
   assert ast.get_docstring(ast.parse(command.source.read_text())).splitlines()[0][:40] in capsys.readouterr().out
 
 

@@ -28,7 +28,7 @@ def config(small_config):
 
 def test_only_the_gradients_travel(config):
   """On a data mesh nothing but reductions: no image or activation moves between devices, with accumulation neither."""
-  config.data.batch_size = 80
+  config.data.batch_size, config.model.num_blocks = 80, 1
   config.augment.update(mixup=0.8, cutmix=1.0, random_erasing=0.25)
   for parts in (1, 5):
     config.accumulation_steps = parts
