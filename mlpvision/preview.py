@@ -1,4 +1,4 @@
-"""Draws a contact sheet of augmented training images, with their targets: classes, or label maps in colors.
+"""Draws a contact sheet of augmented training images, with their targets: classes, label maps in colors, or objects.
 
 python -m mlpvision.preview --config=configs/s2mlp_wide.py --output=preview.png
 """
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
 
   from mlpvision import tasks
   from mlpvision.data import datasets, loader
-  from mlpvision.reporting import contact_sheet, label_maps
+  from mlpvision.reporting import contact_sheet, detections, label_maps
   from mlpvision.training import step as step_lib
 
   task = tasks.of(config)
@@ -40,9 +40,12 @@ def main(argv: list[str]) -> None:
   images = images * np.asarray(config.data.std) + np.asarray(config.data.mean)
   targets = [jax.tree.map(lambda x, i=i: x[i], targets) for i in range(len(images))]
   captions = [task.caption(target, split.class_names) for target in targets]
-  if maps := [found for target in targets if (found := task.label_map(target)) is not None]:
-    images = [label_maps.overlay(image, found) for image, found in zip(images, maps, strict=True)]
-  title = f"{split.name}, {config.data.image_size} x {config.data.image_size}, augmented"
+  if task is tasks.segmentation:
+    images = [label_maps.overlay(x, task.label_map(target)) for x, target in zip(images, targets, strict=True)]
+  elif task is tasks.detection:
+    objects = [(target["boxes"], target["labels"], target.get("masks")) for target in targets]
+    images = [detections.draw(np.clip(x, 0, 1), *of_image) for x, of_image in zip(images, objects, strict=True)]
+  title = f"{split.name}, {images[0].shape[0]} x {images[0].shape[1]}, augmented"
   try:
     contact_sheet.draw(_OUTPUT.value, images, captions, title=title)
   except OSError as error:

@@ -95,7 +95,7 @@ def _small(name):
 @pytest.mark.parametrize("name", [name for name in _NAMES if name not in (*_LIKE, *_TRAINED)])
 def test_a_step_can_be_built(name, scenes):
   setup = setup_lib.set_up(_small(name))
-  spec = tasks.batch_spec(setup.config)
+  spec = tasks.batch_specs(setup.config)[0]
   batch = {key: jax.ShapeDtypeStruct((16, *shape), dtype) for key, (shape, dtype) in spec.items()}
   step = make_train_step(setup.model, setup.optimizer, setup.config)
   state, metrics = jax.eval_shape(step, setup.abstract, batch)

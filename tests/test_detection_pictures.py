@@ -12,9 +12,8 @@ from PIL import Image
 import pytest
 
 from mlpvision import tasks, trained
-from mlpvision.data import datasets
+from mlpvision.data import datasets, host_masks
 from mlpvision.errors import UserError
-from mlpvision.models.detection import host_masks
 from mlpvision.reporting import curves, detections, label_maps, lettering, per_class
 from mlpvision.tasks import detection_results
 

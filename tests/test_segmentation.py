@@ -240,4 +240,4 @@ def test_configs_that_cannot_be_trained_are_refused(small_segmentation, changes,
 def test_a_batch_of_the_loader_is_as_the_task_says(small_segmentation):
   split = datasets.of(small_segmentation, "train")
   batch = next(loader.train_batches(split, small_segmentation, start_step=0))
-  assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == tasks.batch_spec(small_segmentation)
+  assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == tasks.batch_specs(small_segmentation)[0]

@@ -20,7 +20,7 @@ def test_a_batch_of_the_loader_is_as_the_task_says(small_config, data_dir):
 
   split = datasets.open_split("mnist5k", "train[:100]", str(data_dir))
   batch = next(loader.train_batches(split, small_config, start_step=0))
-  spec = tasks.batch_spec(small_config)
+  spec = tasks.batch_specs(small_config)[0]
   assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == spec
   random = tasks.random_batch(small_config, 10)
   assert {key: (x.shape, x.dtype) for key, x in random.items()} == {key: (x.shape, x.dtype) for key, x in batch.items()}

@@ -26,7 +26,6 @@ row(picture, config): the row of a picture in an evaluation batch, without its t
 predictions(probabilities, class_names, top, row): the prediction for one image, from its `row`; `as_text` and
   `as_json` format it.
 caption(target, class_names): one target as text, for a contact sheet.
-label_map(target): one target as uint8 [H, W], 255 where ignored, to be drawn on its image there; or None.
 """
 
 from collections.abc import Mapping

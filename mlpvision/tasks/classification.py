@@ -168,7 +168,3 @@ def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
   """Up to two classes of a target [K] with their shares; the small shares from label smoothing are left out."""
   best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
   return "\n".join(f"{target[i]:.2f} {printable(class_names[i])[:24]}" for i in best)
-
-
-def label_map(target: np.ndarray) -> None:
-  """None: a target is no map."""

@@ -110,7 +110,6 @@ def forward(apply: Callable[..., Any], images: jax.Array, targets: Mapping[str, 
 
 def counts(outputs: Any) -> dict[str, jax.Array]:
   """What the sums of losses are divided by, over the whole batch: the numbers of sampled anchors and RoIs."""
-  # With mutable collections, `apply` returns the outputs and the collections.
   return outputs.counts
 
 
@@ -175,8 +174,3 @@ def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str
   ordered = sorted(zip(-times, numbers, strict=True))[:3]
   more = ", ..." if len(numbers) > 3 else ""
   return ", ".join(f"{-n} {printable(class_names[i])[:16]}" for n, i in ordered) + more
-
-
-def label_map(target: Mapping[str, np.ndarray]) -> None:
-  """None: objects have boxes."""
-  del target
