@@ -32,6 +32,8 @@ _RECIPES = {  # and the models that they start from
   "s2mlp_deep": "",
   "s2mlp_wide": "",
   "swin_tiny": "",
+  **{f"cascade_mask_rcnn_asmlp_{size}": f"asmlp_{size}.official" for size in ("tiny", "small", "base")},
+  **{f"mask_rcnn_asmlp_{size}": f"asmlp_{size}.official" for size in ("tiny", "small")},
   "upernet_asmlp_base": "asmlp_base.official",
   "upernet_asmlp_small": "asmlp_small.official",
   "upernet_asmlp_tiny": "asmlp_tiny.official",
@@ -46,6 +48,9 @@ _LIKE = {
   "asmlp_tiny": ("asmlp_base", _SIZE),
   "upernet_asmlp_small": ("upernet_asmlp_tiny", _SEGMENTER),
   "upernet_asmlp_base": ("upernet_asmlp_tiny", _SEGMENTER),
+  "mask_rcnn_asmlp_small": ("mask_rcnn_asmlp_tiny", _SEGMENTER),
+  "cascade_mask_rcnn_asmlp_small": ("cascade_mask_rcnn_asmlp_tiny", _SEGMENTER),
+  "cascade_mask_rcnn_asmlp_base": ("cascade_mask_rcnn_asmlp_tiny", [*_SEGMENTER, "model.drop_path"]),
 }
 # One of each recipe is trained, of the others the step is traced.
 _TRAINED = ("mixer_b16_finetune", "quickstart", "resmlp_s12", "s2mlp_wide")
@@ -61,7 +66,7 @@ def _config(name):
 
 
 def test_all_configs_are_covered():
-  assert _NAMES == sorted((*_RECIPES, "quickstart", "quickstart_segmentation"))
+  assert _NAMES == sorted((*_RECIPES, "quickstart", "quickstart_detection", "quickstart_segmentation"))
 
 
 @pytest.mark.parametrize("name", _LIKE)
@@ -79,13 +84,17 @@ def _small(name):
     if config.task == "segmentation":
       config.model.update(depths=(1, 1, 1, 1), hidden_dim=8, channels=8, auxiliary_channels=8)
       config.data.update(name="digit_scenes", image_size=64, workers=0)
+    elif config.task == "detection":
+      config.model.update(depths=(1, 1, 1, 1), hidden_dim=8, channels=8, head_dim=16, roi_samples=16)
+      config.data.update(name="digit_scenes", canvas=(64, 64), scale=(64, 64), max_objects=8, workers=0)
+      config.augment.short_sides = (64,)
     elif name != "quickstart":
       config.model.update(SMALL_MODELS[config.model.name.split("_")[0]])
       config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
     else:
       config.model.num_blocks = 2
     config.init_from = ""
-    config.data.update(batch_size=16, eval_split="test" if config.task == "segmentation" else "test[:16]")
+    config.data.update(batch_size=16, eval_split="test[:16]" if config.task == "classification" else "test")
     config.duration = "2 steps"
     config.optim.schedule.warmup = "1 step"
     config.log_every = "1 step"

@@ -11,6 +11,17 @@ import pytest
 _REPO = pathlib.Path(__file__).parent.parent
 # What takes the place of the cell "settings".
 _SMALL = {
+  "detection": """
+from configs import quickstart_detection
+from mlpvision.prepare.builders import digit_scenes
+digit_scenes._SCENES = {"train": 16, "test": 8}
+STEPS, BATCH_SIZE, WORKDIR = 2, 8, "{tmp}/run"
+MODEL = dict(hidden_dim=16, channels=8, head_dim=16, test_proposals=12, detections=4)
+config = quickstart_detection.get_config()
+del config.model.depths
+config.model.update(backbone="s2mlp_wide", num_blocks=1, patch_size=16)  # compiled faster than AS-MLP
+quickstart_detection.get_config = lambda: config
+""",
   "finetune": """
 import jax, jax.numpy as jnp
 from mlpvision import models, weights
@@ -56,7 +67,9 @@ def test_committed_notebooks_hold_no_output(name):
 
 def test_what_notebooks_install_is_pinned():
   project = tomllib.loads((_REPO / "pyproject.toml").read_text())["project"]
-  needed = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["quickstart"]]
+  extras = project["optional-dependencies"]
+  texts = [*project["dependencies"], *extras["quickstart"], *extras["detection"]]
+  needed = [found for found in map(Requirement, texts) if found.name != project["name"]]
   lines = (_REPO / "notebooks" / "constraints.txt").read_text().splitlines()
   pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
   assert set(pinned) == {requirement.name for requirement in needed} - {"jax", "numpy"}

@@ -18,9 +18,11 @@ from mlpvision import models
 from mlpvision.data import detection_rows, host_masks, pixels, transforms
 from mlpvision.errors import UserError, printable
 from mlpvision.models.detection import two_stage
-from mlpvision.tasks import whole_image
+from mlpvision.tasks import detection_results, whole_image
 
 NOUN = "a detector"
+
+as_text, as_json = detection_results.as_text, detection_results.as_json
 
 # pycocotools' figures, in its order; those of masks have "mask_" in place of "box_".
 _FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -163,8 +165,8 @@ def predictions(
 
 def in_image(boxes: np.ndarray, size: Sequence[int], original: Sequence[int]) -> np.ndarray:
   """float32 [n, 4]: boxes in pixels of an image of `original` (height, width), found when it was resized to `size`."""
-  factors = np.asarray(size, np.float32)[::-1] / np.asarray(original, np.float32)[::-1]
-  return np.asarray(boxes, np.float32) / np.tile(factors, 2)
+  factors = np.float32([size[1] / original[1], size[0] / original[0]] * 2)
+  return np.asarray(boxes, np.float32) / factors
 
 
 def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
