@@ -152,6 +152,26 @@ def scenes(data_dir):
   return data_dir
 
 
+@pytest.fixture(scope="session")
+def rectangles(tmp_path_factory):
+  """A name for config.data.name: a small dataset of detection in COCO's format."""
+  import detectors
+
+  return detectors.write_rectangles(tmp_path_factory.mktemp("rectangles"))
+
+
+@pytest.fixture(scope="session")
+def detection_run(rectangles, tmp_path_factory):
+  """(config, workdir, result) of a finished run of a tiny detector on two canvases."""
+  import detectors
+
+  from mlpvision.training import loop
+
+  config = detectors.config(rectangles)
+  workdir = tmp_path_factory.mktemp("detection") / "run"
+  return config, workdir, loop.train_and_evaluate(config, workdir)
+
+
 @pytest.fixture
 def small_segmentation(scenes):
   """A config of segmentation, unlocked, small enough for a test."""

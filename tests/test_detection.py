@@ -3,13 +3,12 @@
 import json
 import shutil
 
-import cv2
+import detectors
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import quickstart_detection
 import mlpvision
 from mlpvision import sharding, tasks
 from mlpvision.data import datasets, loader
@@ -18,69 +17,9 @@ from mlpvision.evaluate import run as run_lib
 from mlpvision.tasks import detection
 from mlpvision.training import loop, setup as setup_lib, step as step_lib
 
-# Compiled faster than AS-MLP.
-_MODEL = dict(backbone="s2mlp_wide", hidden_dim=16, num_blocks=1, patch_size=16, channels=8, head_dim=16)
-_MODEL |= dict(pre_nms=(20, 20), train_proposals=12, test_proposals=12, detections=6, rpn_samples=16, roi_samples=16)
-_SHAPES = [(48, 64), (64, 48), (40, 60), (60, 40)]
 
-
-@pytest.fixture(scope="session")
-def rectangles(tmp_path_factory):
-  """A name for config.data.name: sixteen pictures of colored rectangles, half of them wide, in COCO's format."""
-  root, rng = tmp_path_factory.mktemp("rectangles"), np.random.default_rng(0)
-  (root / "images").mkdir()
-  images, annotations = [], []
-  for i in range(16):
-    height, width = _SHAPES[i % 4]
-    picture = rng.integers(0, 60, (height, width, 3), np.uint8)
-    for _ in range(1 + i % 3):
-      (y, x), (h, w), category = (
-        rng.integers(0, (height // 2, width // 2)),
-        rng.integers(12, 24, 2),
-        int(rng.integers(2)),
-      )
-      picture[y : y + h, x : x + w] = (0, 90, 255) if category else (200, 255, 0)
-      h, w = min(h, height - y), min(w, width - x)
-      polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
-      box, area = [int(n) for n in (x, y, w, h)], int(w * h)
-      annotation = {"id": len(annotations) + 1, "image_id": i, "category_id": (3, 7)[category], "iscrowd": 0}
-      annotations.append({**annotation, "bbox": box, "area": area, "segmentation": [[int(n) for n in polygon]]})
-    cv2.imwrite(str(root / "images" / f"{i}.png"), picture)
-    images.append({"id": i, "file_name": f"{i}.png", "height": height, "width": width})
-  categories = [{"id": 3, "name": "green"}, {"id": 7, "name": "orange"}]
-  found = {"images": images, "annotations": annotations, "categories": categories}
-  (root / "objects.json").write_text(json.dumps(found))
-  return f"coco:{root}/images,{root}/objects.json"
-
-
-def _small(name, **options):
-  config = quickstart_detection.get_config()
-  del config.model.depths
-  config.model.update(_MODEL | options)
-  config.data.update(
-    name=name, eval_split="train", canvas=(64, 96), scale=(96, 64), batch_size=8, max_objects=4, workers=0
-  )
-  config.augment.update(
-    flip=0.5, short_sides=(56, 64), crop_probability=0.5, crop_short_sides=(48,), crop_sides=(32, 48)
-  )
-  config.optim.update(name="sgd", learning_rate=1e-2)
-  config.optim.schedule.warmup = "1 step"
-  config.update(duration="4 steps", log_every="1 step")
-  config.eval.update(every="4 steps", batch_size=8)
-  config.checkpoint.update(every="1 step", keep=9)
-  return config
-
-
-@pytest.fixture(scope="module")
-def run(rectangles, tmp_path_factory):
-  """(config, workdir, result) of a finished run on two canvases."""
-  config = _small(rectangles)
-  workdir = tmp_path_factory.mktemp("detection") / "run"
-  return config, workdir, loop.train_and_evaluate(config, workdir)
-
-
-def test_a_run_is_scored_by_cocos_figures(run):
-  config, workdir, result = run
+def test_a_run_is_scored_by_cocos_figures(detection_run):
+  config, workdir, result = detection_run
   expected = {f"val/{name}" for name in detection.metrics(config)}
   assert len(expected) == 24
   assert expected <= result.metrics.keys()
@@ -90,8 +29,8 @@ def test_a_run_is_scored_by_cocos_figures(run):
   )
 
 
-def test_steps_have_both_canvases_and_are_resumed_bit_for_bit(run, tmp_path):
-  config, workdir, whole = run
+def test_steps_have_both_canvases_and_are_resumed_bit_for_bit(detection_run, tmp_path):
+  config, workdir, whole = detection_run
   split = datasets.of(config, "train")
   canvases = [loader.canvas_of_step(split, config, step) for step in range(4)]
   assert set(canvases) == {(64, 96), (96, 64)}
@@ -105,7 +44,7 @@ def test_steps_have_both_canvases_and_are_resumed_bit_for_bit(run, tmp_path):
 
 
 def test_a_batch_of_the_loader_is_as_the_task_says(rectangles):
-  config = _small(rectangles)
+  config = detectors.config(rectangles)
   split = datasets.of(config, "train")
   batches = loader.train_batches(split, config, start_step=0)
   specs = {spec["image"][0][:2]: spec for spec in tasks.batch_specs(config)}
@@ -115,8 +54,8 @@ def test_a_batch_of_the_loader_is_as_the_task_says(rectangles):
     assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == specs[shape]
 
 
-def test_a_picture_of_any_size(run):
-  _, workdir, _ = run
+def test_a_picture_of_any_size(detection_run):
+  _, workdir, _ = detection_run
   picture = np.random.default_rng(0).integers(0, 256, (50, 83, 3), np.uint8)
   (found,) = mlpvision.load(workdir).predict(picture)
   assert len(found.boxes) == len(found.scores) == len(found.labels) == len(found.masks)
@@ -129,7 +68,7 @@ def split_losses():
   """losses(mesh and accumulation options) -> every loss of two steps on the same batches."""
 
   def losses(parts=1, **mesh):
-    config = _small("digit_scenes")
+    config = detectors.config("digit_scenes")
     config.data.update(canvas=(64, 64), scale=(64, 64))
     config.accumulation_steps = parts
     config.mesh.update(mesh)
@@ -165,7 +104,7 @@ def test_losses_do_not_depend_on_the_mesh_or_on_accumulation(split_losses, optio
   ],
 )
 def test_configs_that_cannot_be_trained_are_refused(changes, message):
-  config = _small("digit_scenes")
+  config = detectors.config("digit_scenes")
   if "model.backbone" in changes:
     del config.model.hidden_dim, config.model.num_blocks, config.model.patch_size
   for field, value in changes.items():
@@ -176,7 +115,7 @@ def test_configs_that_cannot_be_trained_are_refused(changes, message):
 
 
 def test_without_masks_nothing_of_masks_is_left():
-  config = _small("digit_scenes", masks=False)
+  config = detectors.config("digit_scenes", masks=False)
   made = setup_lib.make_parts(config, num_images=40, num_classes=10)
   assert "mask_head" not in made.abstract.params
   assert "masks" not in tasks.batch_specs(config)[0]
@@ -184,3 +123,20 @@ def test_without_masks_nothing_of_masks_is_left():
   assert not [name for name in detection.metrics(config) if "mask" in name]
   found = jax.eval_shape(made.model.apply, {"params": made.abstract.params}, jnp.zeros((1, 64, 96, 3)))
   assert found.masks is None
+
+
+@pytest.mark.slow
+def test_four_scenes_are_learnt_by_heart(command, scenes, tmp_path):
+  """The quickstart's detector finds and masks what it has seen."""
+  few = ("data.train_split=train[:4]", "data.eval_split=train[:4]", "data.batch_size=4", "augment.short_sides=(96,)")
+  lengths = ("duration=250 steps", "eval.every=250 steps", "checkpoint.every=250 steps", "log_every=50 steps")
+  options = [f"--config.{option}" for option in (*few, *lengths, "optim.schedule.warmup=20 steps")]
+  code, output = command(
+    "train.py", "--config=configs/quickstart_detection.py", f"--workdir={tmp_path}", *options
+  )  # fmt: skip
+  assert code == 0, output
+  metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  last = {name: value for line in metrics for name, value in line.items()}
+  assert last["val/box_ap"] > 0.9
+  assert last["val/mask_ap"] > 0.6
+  assert last["train/loss"] < 0.3

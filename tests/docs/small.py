@@ -51,7 +51,7 @@ def small_arguments(command):
   text = " ".join(arguments)
   if command.program == "studies" and "--config=" in text:
     added |= {name: value for name, value in _SMALL["train.py"].items() if "duration" not in name}
-  if "segmentation" in command.config:  # on the run of the fixture `segmenter`
+  if "segmentation" in command.config or "detection" in command.config:  # on the runs of fixtures
     added |= {"--config.data.workers": 0}
   elif "--config=" in text and command.program != "mlpvision.cost":
     defaults = {"--config.data.workers": 0, "--config.eval.batch_size": 16, "--config.data.name": "folder:pictures"}

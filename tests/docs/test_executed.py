@@ -43,6 +43,9 @@ _NOT_RUN = {
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
   ("train.py", "--config=configs/quickstart_segmentation.py"): "the fixture `segmenter` trains it, and the notebook",
+  ("train.py", "--config=configs/quickstart_detection.py"): "tests/test_detection.py overfits with it",
+  ("train.py", "--config=configs/mask_rcnn_asmlp_tiny.py"): "tests/test_detection.py trains Mask R-CNN",
+  ("train.py", "--config=configs/cascade_mask_rcnn_asmlp_base.py:3x"): "tests/test_configs.py traces its step",
   ("train.py", "--config=configs/upernet_asmlp_tiny.py"): "tests/test_segmentation.py trains UperNet",
   ("train.py", "--config=configs/upernet_finetune.py"): "tests/test_segmentation.py starts from a classifier",
   ("tests/campaign.py", None): "takes a quarter of an hour, and root; tests/test_campaign.py runs a part of it",
@@ -86,7 +89,7 @@ def _run(command, *more):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, data_dir, segmenter):
+def place(tmp_path_factory, data_dir, segmenter, detection_run):
   """A directory like the repository's root after the quickstart, with pictures and weights; all models are small."""
   root = tmp_path_factory.mktemp("docs")
   shutil.copytree(REPO / "docs", root / "docs", ignore=shutil.ignore_patterns("*.png"))
@@ -113,6 +116,7 @@ def place(tmp_path_factory, data_dir, segmenter):
     _run(_FIRST[0])
     _run(_FIRST[1], "--workdir=runs/pictures")
     (root / "runs" / "segmentation").symlink_to(segmenter)
+    (root / "runs" / "detection").symlink_to(detection_run[1])
     yield root
 
 

@@ -81,8 +81,9 @@ def test_recipes_have_the_configs_values(path):
     return
   c = importlib.import_module(f"configs.{path.stem}").get_config()
   optim, schedule = c.optim, c.optim.schedule
+  pixels = " x ".join(map(str, c.data.canvas)) if c.task == "detection" else c.data.image_size
   row = (
-    f"| `{path.stem}` | `{c.model.name}` | {c.data.image_size} | {c.duration} of {c.data.batch_size:,}"
+    f"| `{path.stem}` | `{c.model.name}` | {pixels} | {c.duration} of {c.data.batch_size:,}"
     f" | {optim.name}, {optim.learning_rate:g}, {optim.weight_decay:g} | {schedule.name}, {schedule.warmup}"
     f" | {c.model.drop_path:g} | "
   )
