@@ -14,13 +14,13 @@ def get_config():
   """A small AS-MLP with a small Mask R-CNN."""
   config = default.get_config()
   config.task = "detection"
-  config.duration = "6 epochs"
+  config.duration = "4 epochs"
 
   config.model.name = "mask_rcnn"
   config.model.backbone = "asmlp_tiny"
   config.model.hidden_dim = 16
   config.model.depths = (1, 1, 2, 1)
-  config.model.channels = 32
+  config.model.channels = 24
   config.model.head_dim = 128
   config.model.pre_nms = (100, 100)
   config.model.train_proposals = 64
