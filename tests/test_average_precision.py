@@ -14,6 +14,7 @@ import coco
 from mlpvision.data import datasets, host_masks, rle
 from mlpvision.errors import UserError
 from mlpvision.evaluate import average_precision, coco_scores, evaluators
+from mlpvision.tasks import detection
 
 _GOLDEN = dict(np.load(pathlib.Path(__file__).parent / "data" / "coco_ap.npz"))
 
@@ -31,7 +32,7 @@ def scores():
 @pytest.mark.parametrize("kind", ["box", "mask"])
 def test_the_figures_are_pycocotools(scores, kind):
   golden = _GOLDEN[f"stats_{coco_scores.KINDS[kind]}"]
-  found = [scores.figures[f"{kind}_{name}"] for name in coco_scores.FIGURES]
+  found = [scores.figures[f"{kind}_{name}"] for name in detection.FIGURES]
   np.testing.assert_allclose(found, np.where(golden < 0, np.nan, golden), rtol=0, atol=1e-10)
   by_iou = _GOLDEN[f"ap_by_iou_and_class_{coco_scores.KINDS[kind]}"]
   np.testing.assert_allclose(scores.by_iou_and_class[kind], by_iou, rtol=0, atol=1e-10)
@@ -146,11 +147,11 @@ def test_metrics_of_the_evaluator_of_detection():
   config = default.get_config()
   config.task = "detection"
   metrics = evaluators.metrics(config)
-  assert list(metrics) == [f"val/{kind}_{name}" for kind in ("box", "mask") for name in coco_scores.FIGURES]
+  assert list(metrics) == [f"val/{kind}_{name}" for kind in ("box", "mask") for name in detection.FIGURES]
   config.model.masks = False
-  assert list(evaluators.metrics(config)) == [f"val/box_{name}" for name in coco_scores.FIGURES]
+  assert list(evaluators.metrics(config)) == [f"val/box_{name}" for name in detection.FIGURES]
   assert evaluators.class_of("accuracy", config) is average_precision.AveragePrecision
-  results = {f"val/box_{name}": 0.25 for name in coco_scores.FIGURES} | {"val/images": 6}
+  results = {f"val/box_{name}": 0.25 for name in detection.FIGURES} | {"val/images": 6}
   assert evaluators.summary(results) == "box AP 25.00%  box AP50 25.00%  box AP75 25.00%  on 6 test images"
   config.evals.calibration.every = ""
   with pytest.raises(UserError, match="calibration is for classifiers, and this is a detector"):

@@ -42,8 +42,7 @@ class AveragePrecision:
   def metrics(entry: Mapping[str, Any], config: ml_collections.ConfigDict) -> dict[str, str]:
     """COCO's twelve figures of boxes and, with masks, of masks."""
     del entry
-    kinds = list(coco_scores.KINDS)[: 1 + _has_masks(config)]
-    return {f"{kind}_{name}": "max" for kind in kinds for name in coco_scores.FIGURES}
+    return tasks.detection.metrics(config)
 
   def run(self, variables: Mapping[str, Any]) -> dict[str, Any]:
     """{metric: value in [0, 1], NaN where there are no such objects}, and "images", the number of images."""

@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlpvision.data import host_masks, rle
+from mlpvision.tasks import detection
 
-# In the order of COCOeval's stats.
-FIGURES = (
-  *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
-  *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
-)
 KINDS = {"box": "bbox", "mask": "segm"}  # as COCOeval calls them
 
 
@@ -157,7 +153,9 @@ def score(truth: Any, detections: Sequence[Mapping[str, Any]], *, masks: bool) -
       evaluation.evaluate()
       evaluation.accumulate()
       evaluation.summarize()
-    figures |= {f"{kind}_{name}": _known(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)}
+    figures |= {
+      f"{kind}_{name}": _known(value) for name, value in zip(detection.FIGURES, evaluation.stats, strict=True)
+    }
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class] of all sizes, 100 detections
     means = precision.mean(1)
     by_iou[kind] = np.where(precision[:, 0] < 0, np.nan, means)

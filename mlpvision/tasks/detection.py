@@ -25,8 +25,8 @@ NOUN = "a detector"
 as_text, as_json = detection_results.as_text, detection_results.as_json
 
 # pycocotools' figures, in its order; those of masks have "mask_" in place of "box_".
-_FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-_FIGURES += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
+FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+FIGURES += ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 
 LOSSES = ("softmax",)
 # Fields of config.augment that are of classification or segmentation, and the values that turn them off.
@@ -57,7 +57,7 @@ class Prediction:
 def metrics(config: ml_collections.ConfigDict) -> dict[str, str]:
   """{metric: "max"}: COCO's twelve figures of boxes and, if the model has them, of masks."""
   kinds = ("box", "mask") if config.model.get("masks", True) else ("box",)
-  return {f"{kind}_{figure}": "max" for kind in kinds for figure in _FIGURES}
+  return {f"{kind}_{figure}": "max" for kind in kinds for figure in FIGURES}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
