@@ -14,7 +14,7 @@ def get_config():
   """A small AS-MLP with a small Mask R-CNN."""
   config = default.get_config()
   config.task = "detection"
-  config.duration = "4 epochs"
+  config.duration = "3.5 epochs"
 
   config.model.name = "mask_rcnn"
   config.model.backbone = "asmlp_tiny"
@@ -47,7 +47,7 @@ def get_config():
   config.optim.clip_norm = 1.0
   config.optim.schedule.warmup = "100 steps"
 
-  config.eval.every = "2 epochs"
+  config.eval.every = "3.5 epochs"
   config.eval.batch_size = 50
   config.checkpoint.every = "1 epoch"
   return config

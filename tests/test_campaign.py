@@ -5,6 +5,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_nothing_is_lost(tmp_path):
   kinds = ["kill in a save", "read-only", "truncated file", "disk full", "one of two killed", "hosts exchanged"]
   # The seed that puts them into two runs: every further start of a process takes ten seconds.

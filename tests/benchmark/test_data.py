@@ -103,6 +103,7 @@ def test_pillow_s_operations_do_something():
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not usage.COMPLETE, reason="needs /proc")
 def test_memory_stays_low(command, tmp_path):
   """Two workers on 10,000 images of ImageNet's size, for many batches: under 700 MB, and no more at the end."""
