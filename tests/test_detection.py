@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mlpvision
 from mlpvision import sharding, tasks
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
@@ -18,6 +17,7 @@ from mlpvision.tasks import detection
 from mlpvision.training import loop, setup as setup_lib, step as step_lib
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_by_cocos_figures(detection_run):
   config, workdir, result = detection_run
   expected = {f"val/{name}" for name in detection.metrics(config)}
@@ -29,6 +29,7 @@ def test_a_run_is_scored_by_cocos_figures(detection_run):
   )
 
 
+@pytest.mark.slow
 def test_steps_have_both_canvases_and_are_resumed_bit_for_bit(detection_run, tmp_path):
   config, workdir, whole = detection_run
   split = datasets.of(config, "train")
@@ -52,15 +53,6 @@ def test_a_batch_of_the_loader_is_as_the_task_says(rectangles):
     batch = next(batches)
     shape = loader.canvas_of_step(split, config, step)
     assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == specs[shape]
-
-
-def test_a_picture_of_any_size(detection_run):
-  _, workdir, _ = detection_run
-  picture = np.random.default_rng(0).integers(0, 256, (50, 83, 3), np.uint8)
-  (found,) = mlpvision.load(workdir).predict(picture)
-  assert len(found.boxes) == len(found.scores) == len(found.labels) == len(found.masks)
-  assert all(mask.shape == (50, 83) for mask in found.masks)
-  assert found.class_names == ("green", "orange")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +79,7 @@ def split_losses():
   return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [dict(data=2, fsdp=2), dict(parts=4)])
 def test_losses_do_not_depend_on_the_mesh_or_on_accumulation(split_losses, options):
   """All are sums over the batch, divided by numbers of anchors and RoIs in it."""
