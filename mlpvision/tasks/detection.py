@@ -175,4 +175,4 @@ def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str
   numbers, times = np.unique(labels, return_counts=True)
   ordered = sorted(zip(-times, numbers, strict=True))[:3]
   more = ", ..." if len(numbers) > 3 else ""
-  return ", ".join(f"{-n} {printable(class_names[i])[:16]}" for n, i in ordered) + more
+  return ", ".join(f"{-n}x {printable(class_names[i])[:16]}" for n, i in ordered) + more
