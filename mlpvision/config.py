@@ -265,18 +265,17 @@ def check(config: ml_collections.ConfigDict, *, dataset: bool = True) -> None:
     if batch_size % parts:
       problems.append(f"accumulation_steps={parts}: must divide data.batch_size={batch_size}")
   if config.get("task") == "detection" and not wrong.keys() & {"data.canvas", "data.scale", "augment.short_sides"}:
-    problems += _canvas_problems(config)
+    problems += _canvas_problems(config, max(config.augment.short_sides))
   if problems:
     raise UserError("\n\n".join(problems))
 
 
-def _canvas_problems(config):
-  """An image that is resized to data.scale, or to one of augment.short_sides, must fit the canvas."""
+def _canvas_problems(config, short=0):
+  """An image that is resized to data.scale, or whose shorter side is resized to `short`, must fit the canvas."""
   canvas, scale = config.data.canvas, config.data.scale
   shown, problems = f"data.canvas={tuple(canvas)}", []
   if max(scale) > max(canvas) or min(scale) > min(canvas):
     problems.append(f"data.scale={tuple(scale)}: must fit {shown}")
-  short = max(config.augment.short_sides) if "augment" in config else 0
   if short > min(canvas):
     problems.append(f"augment.short_sides: {short} must not be larger than the shorter side of {shown}")
   return problems

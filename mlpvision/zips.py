@@ -127,7 +127,7 @@ def _directory(file, total):
     file.seek(record)
     magic, size, start = struct.unpack("<4s36xQQ", file.read(56))
     end = record if magic == b"PK\x06\x06" else -1
-  if start + size > end or size > _MAX_MEMBERS * 300:
+  if start + size > end or size > _MAX_MEMBERS * 150:
     raise ValueError("its directory of members is not where its end says, or too large")
   return start, size
 

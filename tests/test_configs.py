@@ -289,6 +289,8 @@ _WRONG = {
   "optim.schedule.clock": _NO_CHOICE,
   "optim.schedule.every": _NO_INTERVAL,
   "optim.schedule.delay": _NO_STEPS,
+  "optim.schedule.milestones": (None, 1, "8 epochs", (8,), ("0 epochs",), ("8 hours",)),
+  "optim.schedule.factor": (*_NO_NUMBER, 0.0, 1.1),
   "eval.every": _NO_INTERVAL,
   "eval.batch_size": _NO_COUNT,
   "eval.crop_ratio": (*_NO_NUMBER, 0.0, 1.1),

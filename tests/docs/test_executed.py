@@ -39,6 +39,7 @@ _ELSEWHERE = {
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
+  ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
@@ -164,7 +165,8 @@ def test_command(command, place, tmp_path, short_studies):
 @pytest.mark.parametrize("command", {c.program: c for c in commands()}.values(), ids=lambda command: command.program)
 def test_help(command, capsys):
   """Every command answers --help with what it is for."""
-  without_absl = ("mlpvision.reporting.curves", "pytest", "tests/campaign.py", "tests/fuzzing.py")
+  without_absl = ("benchmarks.roi_align_forms", "mlpvision.reporting.curves", "pytest")
+  without_absl += ("tests/campaign.py", "tests/fuzzing.py")
   if command.program in without_absl:
     return
   assert started.here(command.program, ["--help"]) == 1  # absl's

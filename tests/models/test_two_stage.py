@@ -107,7 +107,6 @@ def test_losses_and_gradients_are_mmdetections(case):
   [
     ("mask_rcnn", "asmlp_tiny", 47_788_944, 260.5),
     ("mask_rcnn", "asmlp_small", 69_100_944, 345.7),
-    ("mask_rcnn", "asmlp_base", 107_126_384, 482.0),
     ("cascade_mask_rcnn", "asmlp_tiny", 85_624_146, 739.3),
     ("cascade_mask_rcnn", "asmlp_small", 106_936_146, 824.6),
     ("cascade_mask_rcnn", "asmlp_base", 144_961_586, 960.8),
@@ -124,6 +123,7 @@ _SMALL = dict(num_classes=3, channels=8, head_dim=16, train_proposals=20, test_p
 _SMALL |= dict(hidden_dim=8, depths=(1, 1, 1, 1), detections=10, score_threshold=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "backbone"), [("mask_rcnn", "asmlp_tiny"), ("cascade_mask_rcnn", "swin_tiny")])
 def test_an_image_alone_and_in_a_canvas_has_the_same_detections(name, backbone):
   options = _SMALL | (dict(num_heads=(1, 1, 1, 1)) if backbone == "swin_tiny" else {})
