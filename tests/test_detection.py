@@ -118,7 +118,7 @@ def test_without_masks_nothing_of_masks_is_left():
 @pytest.mark.slow
 @pytest.mark.soak
 def test_four_scenes_are_learnt_by_heart(command, scenes, tmp_path):
-  """The quickstart's detector finds and masks what it has seen; of other scenes, some digits are thinner than any anchor."""
+  """Of these four; in others, some digits are thinner than any anchor, and no proposal finds them."""
   few = (
     "data.train_split=train[11:15]",
     "data.eval_split=train[11:15]",
