@@ -14,11 +14,8 @@ from configs import default, recipes
 
 def get_config(length="1x"):
   """The recipe for 12 or 36 epochs, with shift size 5."""
-  epochs = {"1x": 12, "3x": 36}.get(length)
-  if epochs is None:
-    raise ValueError(f"the argument is {length!r}, and must be 1x or 3x")
   config = default.get_config()
-  recipes.cascade_mask_rcnn(config, epochs)
+  recipes.cascade_mask_rcnn(config, length)
   config.model.backbone = "asmlp_tiny"
   config.init_from = "asmlp_tiny.official"
   config.model.shift_size = 5

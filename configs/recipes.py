@@ -255,7 +255,7 @@ def upernet(config):
   config.log_every = "50 steps"
 
 
-def mask_rcnn(config, epochs):
+def mask_rcnn(config, length):
   """AS-MLP's and Swin's Mask R-CNN and Cascade Mask R-CNN on COCO (AS-MLP, arXiv 2107.08391, Sec. 4.2; its
   repository's configs).
 
@@ -268,6 +268,9 @@ def mask_rcnn(config, epochs):
   pixels, half of them cropped before. A batch of the original is as large as its largest image; here it is 800x1344 or
   1344x800, and no image sees its padding.
   """
+  if length not in ("1x", "3x"):
+    raise ValueError(f"the argument is {length!r}, and must be 1x or 3x")
+  epochs = {"1x": 12, "3x": 36}[length]
   config.task = "detection"
   config.duration = f"{epochs} epochs"
   config.model.name = "mask_rcnn"
@@ -301,7 +304,7 @@ def mask_rcnn(config, epochs):
   config.log_every = "50 steps"
 
 
-def cascade_mask_rcnn(config, epochs):
+def cascade_mask_rcnn(config, length):
   """`mask_rcnn` with the cascade's three stages; RoIs are as many, proposals twice as many in training."""
-  mask_rcnn(config, epochs)
+  mask_rcnn(config, length)
   config.model.name = "cascade_mask_rcnn"

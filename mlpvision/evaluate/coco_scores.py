@@ -65,8 +65,7 @@ def in_image(
   """
   kept = np.flatnonzero((labels >= 0) & np.isfinite(scores) & np.isfinite(boxes).all(1))
   height, width = (int(side) for side in original)
-  factors = np.float32([size[1] / width, size[0] / height] * 2)
-  boxes = np.asarray(boxes[kept], np.float32) / factors
+  boxes = detection.in_image(boxes[kept], size, original)
   found = None
   if masks is not None:
     found = [_pasted(masks[i], box, height, width) for i, box in zip(kept, boxes, strict=True)]

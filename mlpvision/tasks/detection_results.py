@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlpvision.data import rle
 from mlpvision.errors import UserError, printable
 
 COLUMNS = ("image", "category", "score", "x1", "y1", "x2", "y2")
@@ -92,7 +93,5 @@ def table(found: Any, path: str) -> list[tuple[Any, ...]]:
 
 
 def _rle(mask):
-  import pycocotools.mask  # of the extra `detection`
-
-  encoded = pycocotools.mask.encode(np.asfortranarray(mask, np.uint8))
+  encoded = rle.encode(mask)
   return {"size": list(map(int, encoded["size"])), "counts": encoded["counts"].decode("ascii")}

@@ -12,8 +12,6 @@ import concurrent.futures
 import itertools
 import os
 import re
-import struct
-import zlib
 
 from etils import epath
 import tensorflow_datasets as tfds
@@ -22,6 +20,7 @@ from mlpvision import zips
 from mlpvision.data import image_files, label_maps, transforms
 from mlpvision.errors import UserError, printable
 from mlpvision.prepare import archives
+from mlpvision.prepare.members import open_archive, read_member
 
 _ROOT = "ADEChallengeData2016"
 _FOLDERS = {"train": "training", "validation": "validation"}
@@ -81,19 +80,11 @@ class Ade20k(tfds.core.GeneratorBasedBuilder):
     print(f"{self.info.full_name}, {split}: {total}{note}; names in {report_path.name}", flush=True)
 
 
-def open_archive(path: str | os.PathLike) -> dict[str, zips.Member]:
-  """{name: member} of the archive. Raises UserError if it is damaged."""
-  try:
-    return zips.members(path)
-  except (OSError, ValueError, struct.error) as error:
-    raise UserError(f"{path} cannot be read as a zip archive: {error}. Download it again") from error
-
-
 def class_names(path: str | os.PathLike, members: dict[str, zips.Member]) -> list[str]:
   """The names of the classes, in order. Raises UserError if the archive does not list them."""
   name = f"{_ROOT}/objectInfo150.txt"
   try:
-    text = _read(members, name, _MAX_TEXT).decode()
+    text = read_member(members, name, _MAX_TEXT).decode()
   except (image_files.ImageError, UnicodeDecodeError) as error:
     raise UserError(f"{path}: {name} cannot be read: {error}. Use the archive as published") from error
   lines = [match for line in text.splitlines() if (match := _LINE.fullmatch(line))]
@@ -109,23 +100,11 @@ def class_names(path: str | os.PathLike, members: dict[str, zips.Member]) -> lis
 def _checked(members, folder, stem, num_classes):
   """({"image", "segmentation"}, "") of a pair, or (None, what is wrong with it)."""
   try:
-    image = _read(members, f"{_ROOT}/images/{folder}/{stem}.jpg", _MAX_FILE)
-    data = _read(members, f"{_ROOT}/annotations/{folder}/{stem}.png", _MAX_FILE)
+    image = read_member(members, f"{_ROOT}/images/{folder}/{stem}.jpg", _MAX_FILE)
+    data = read_member(members, f"{_ROOT}/annotations/{folder}/{stem}.png", _MAX_FILE)
     labels = label_maps.decode(data)
     label_maps.check_size(labels.shape, transforms.decode(image).shape[:2])
     label_maps.indices(labels, num_classes, reduce_zero=True)
     return {"image": image, "segmentation": data}, ""
   except UserError as error:
     return None, " ".join(str(error).split())
-
-
-def _read(members, name, limit):
-  """The bytes of a member. Raises ImageError if there is none, it is damaged, or longer than `limit`."""
-  if name not in members:
-    raise image_files.ImageError(f"{name} is not in the archive")
-  if members[name].size > limit:
-    raise image_files.ImageError(f"{name} has {members[name].size:,} bytes; up to {limit:,} are read")
-  try:
-    return members[name].read().tobytes()
-  except (OSError, ValueError, zlib.error) as error:
-    raise image_files.ImageError(f"{name} is damaged in the archive: {error}") from error

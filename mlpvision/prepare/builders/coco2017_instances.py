@@ -10,18 +10,15 @@ the dataset's files, lists those.
 
 import concurrent.futures
 import itertools
-import os
-import struct
-import zlib
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mlpvision import zips
 from mlpvision.data import coco_json, image_files, transforms
 from mlpvision.errors import UserError, printable
 from mlpvision.prepare import archives
+from mlpvision.prepare.members import open_archive, read_member
 
 _RELEASE = archives.RELEASES["coco2017_instances"]
 _SPLITS = {"train": "train2017", "validation": "val2017"}
@@ -98,18 +95,10 @@ class Coco2017Instances(tfds.core.GeneratorBasedBuilder):
     print(f"{self.info.full_name}, {split}: {total}{note}; names in {report_path.name}", flush=True)
 
 
-def open_archive(path: str | os.PathLike) -> dict[str, zips.Member]:
-  """{name: member} of an archive. Raises UserError if it is damaged."""
-  try:
-    return zips.members(path)
-  except (OSError, ValueError, struct.error) as error:
-    raise UserError(f"{path} cannot be read as a zip archive: {error}. Download it again") from error
-
-
 def _annotations(path, members, folder):
   name = f"annotations/instances_{folder}.json"
   try:
-    data = _read(members, name, _MAX_JSON)
+    data = read_member(members, name, _MAX_JSON)
   except image_files.ImageError as error:
     raise UserError(f"{path}: {error}. Use the archive as published") from error
   found = coco_json.parse(coco_json.loads(data, f"{path}: {name}"), f"{path}: {name}")
@@ -121,22 +110,10 @@ def _annotations(path, members, folder):
 def _checked(members, folder, annotations, index):
   """(bytes of an image, "") or (None, what is wrong with it)."""
   try:
-    data = _read(members, f"{folder}/{annotations.file_names[index]}", _MAX_FILE)
+    data = read_member(members, f"{folder}/{annotations.file_names[index]}", _MAX_FILE)
     (height, width), size = transforms.decode(data).shape[:2], annotations.table.sizes[index].tolist()
     if [height, width] != size:
       return None, f"has {width} x {height} pixels, but {size[1]} x {size[0]} in the annotations"
     return data, ""
   except UserError as error:
     return None, " ".join(str(error).split())
-
-
-def _read(members, name, limit):
-  """The bytes of a member. Raises ImageError if there is none, it is damaged, or longer than `limit`."""
-  if name not in members:
-    raise image_files.ImageError(f"{name} is not in the archive")
-  if members[name].size > limit:
-    raise image_files.ImageError(f"{name} has {members[name].size:,} bytes; up to {limit:,} are read")
-  try:
-    return members[name].read().tobytes()
-  except (OSError, ValueError, zlib.error) as error:
-    raise image_files.ImageError(f"{name} is damaged in the archive: {error}") from error
