@@ -227,6 +227,9 @@ def get_config():
   config.mesh.data = -1
   # Fully sharded data parallelism: large parameters, their EMA and optimizer state are sharded over fsdp.
   config.mesh.fsdp = 1
+  # Each device of the data axis holds and updates a slice of the large parameters, their EMA and optimizer state, and
+  # gathers the parameters once a step.
+  config.mesh.shard_update = True
   # Tensor parallelism: the hidden channels of the channel MLPs are sharded over model.
   config.mesh.model = 1
   # Custom shardings, which take precedence: (regex, axes) pairs. The regex matches a parameter's path; axes has a mesh

@@ -211,6 +211,7 @@ _FIELDS = {
   "mesh.data": _AXIS,
   "mesh.fsdp": _AXIS,
   "mesh.model": _AXIS,
+  "mesh.shard_update": _FLAG,
   "mesh.rules": _pairs(lambda axes: isinstance(axes, tuple | list), "must be (regex, axes) pairs"),
   "hang_timeout": _duration(_TIMES),
   "profile": (

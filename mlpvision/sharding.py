@@ -16,7 +16,7 @@ from mlpvision.errors import UserError
 
 BATCH = P(("data", "fsdp"))  # the first dimension of every batch
 _MAX_CONNECT_SECONDS = 300.0
-_MIN_FSDP_SIZE = 2**16  # smaller leaves are not worth an all-gather
+_MIN_SHARDED_SIZE = 2**16  # smaller leaves are not worth an all-gather
 
 # Set by launchers that start several processes: JAX's own variables, Cloud TPU, GKE, SLURM, Open MPI.
 _CLUSTER_SIGNS = {
@@ -116,17 +116,24 @@ def batch_parts(mesh: Mesh) -> int:
 
 
 def tree_shardings(
-  tree: Any, mesh: Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = (), model_axis: Iterable[tuple[str, tuple]] = ()
+  tree: Any,
+  mesh: Mesh,
+  rules: Iterable[tuple[str, Sequence[Any]]] = (),
+  model_axis: Iterable[tuple[str, tuple]] = (),
+  over: tuple[str, ...] = ("fsdp",),
 ) -> Any:
   """A NamedSharding for each leaf of a tree of arrays or shapes.
 
   Rules are pairs (regex, axes); axes has a mesh axis, a tuple of them, or None for each dimension. The first one that
   matches the leaf's path, such as "params/head/kernel", determines its sharding. Without a match, the first match in
   `model_axis`, the model families' pairs (`models.Family`), shards its dimensions, and large leaves are also sharded
-  over fsdp, along the largest remaining dimension that this axis divides.
+  over the axes `over` together, along the largest remaining dimension that their product divides.
 
   Raises UserError: a rule names an unknown axis, or one that does not divide the dimension.
   """
+
+  over = tuple(axis for axis in over if mesh.shape[axis] > 1)
+  shards = int(np.prod([mesh.shape[axis] for axis in over]))
 
   def leaf(path, x):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -136,10 +143,10 @@ def tree_shardings(
     # Some optimizers keep one number for a whole kernel under the kernel's name.
     cut = next((axes for pattern, axes in model_axis if re.search(pattern, name) and len(axes) <= x.ndim), ())
     axes = [*cut, *[None] * (x.ndim - len(cut))]
-    if mesh.shape["fsdp"] > 1 and x.size >= _MIN_FSDP_SIZE:
+    if shards > 1 and x.size >= _MIN_SHARDED_SIZE:
       for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
-        if axes[i] is None and x.shape[i] % mesh.shape["fsdp"] == 0:
-          axes[i] = "fsdp"
+        if axes[i] is None and x.shape[i] % shards == 0:
+          axes[i] = over if len(over) > 1 else over[0]
           break
     return _sharding(mesh, P(*axes), name, x)
 

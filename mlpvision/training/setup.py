@@ -15,7 +15,7 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.training import lr_multipliers, optim, step as step_lib, warm_start
+from mlpvision.training import lr_multipliers, optim, shard_update, step as step_lib, warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,8 @@ def _with_model(config, basis, num_classes):
   image_size = config.data.image_size
   init = step_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
   try:
-    abstract = step_lib.abstract_state(init, basis["mesh"], config.mesh.rules)
+    over = shard_update.axes(basis["mesh"], config.mesh.shard_update)
+    abstract = step_lib.abstract_state(init, basis["mesh"], config.mesh.rules, over)
   except ValueError as error:
     raise UserError(f"model {config.model.name} with data.image_size={image_size}: {error}") from error
   lr_multipliers.check(abstract.params, config.optim.lr_multipliers)
@@ -158,7 +159,10 @@ def lower_step(parts: Parts, shape: int = 0) -> jax.stages.Lowered:
     name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=rows)
     for name, (shape, dtype) in tasks.batch_specs(parts.config)[shape].items()
   }
-  step = step_lib.make_train_step(parts.model, parts.optimizer, parts.config)
+  params = parts.abstract.params
+  whole = step_lib.placed({"params": params}, parts.mesh, parts.config.mesh.rules)["params"]
+  gather = shard_update.gatherer(parts.model, params, whole)
+  step = step_lib.make_train_step(parts.model, parts.optimizer, parts.config, gather)
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
 

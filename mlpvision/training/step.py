@@ -57,12 +57,24 @@ def make_init(
 
 
 def abstract_state(
-  init: Callable[..., TrainState], mesh: jax.sharding.Mesh, rules: Iterable[tuple[str, Sequence[Any]]] = ()
+  init: Callable[..., TrainState],
+  mesh: jax.sharding.Mesh,
+  rules: Iterable[tuple[str, Sequence[Any]]] = (),
+  over: tuple[str, ...] = ("fsdp",),
 ) -> TrainState:
-  """Shapes, dtypes and shardings of the state, without computing it. rules: see `sharding.tree_shardings`."""
-  shapes = jax.eval_shape(init, jax.random.key(0))
+  """Shapes, dtypes and shardings of the state, without computing it. rules, over: see `sharding.tree_shardings`."""
+  return placed(jax.eval_shape(init, jax.random.key(0)), mesh, rules, over)
+
+
+def placed(
+  shapes: Any,
+  mesh: jax.sharding.Mesh,
+  rules: Iterable[tuple[str, Sequence[Any]]] = (),
+  over: tuple[str, ...] = ("fsdp",),
+) -> Any:
+  """A tree of ShapeDtypeStruct, with the shardings of `sharding.tree_shardings` for the model families."""
   model_axis = tuple(rule for family in models.FAMILIES for rule in family.model_axis)
-  shardings = sharding.tree_shardings(shapes, mesh, rules, model_axis)
+  shardings = sharding.tree_shardings(shapes, mesh, rules, model_axis, over)
   return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
@@ -83,7 +95,10 @@ def create_state(
 
 
 def make_train_step(
-  model: nn.Module, optimizer: optax.GradientTransformation, config: ml_collections.ConfigDict
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  config: ml_collections.ConfigDict,
+  gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
   """The function (state, batch) -> (state, metrics) for `jax.jit`.
 
@@ -91,6 +106,8 @@ def make_train_step(
   "replaced": bool [B]}. metrics: float32 scalars: loss and the task's metrics, means over the batch; grad_norm and
   update_norm, over all parameters; finite, 1 if loss and gradient are finite; replaced, the number of images that could
   not be read. All randomness depends on (config.seed, state.step) alone, so a step can be repeated exactly.
+
+  gather: from the state's parameters to those that the model computes with, see `shard_update`.
   """
   task = tasks.of(config)
 
@@ -98,7 +115,7 @@ def make_train_step(
 
   def forward(params, stats, key, images, targets):
     """(outputs, the statistics after this batch)."""
-    variables, options = {"params": params, **stats}, dict(train=True, rngs={"dropout": key}, mutable=list(stats))
+    variables, options = {"params": gather(params), **stats}, dict(train=True, rngs={"dropout": key}, mutable=list(stats))
     return task.forward(functools.partial(model.apply, variables, **options), images, targets)
 
   def counts_of(params, stats, key, images, targets):
