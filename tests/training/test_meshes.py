@@ -44,7 +44,9 @@ def config(small_config):
 )
 def test_losses_do_not_depend_on_how_the_work_is_split(config, model, splits):
   config.model = dict(name=model, dtype="float32", drop_path=0.3, **_MODELS[model])
+  config.mesh.shard_update = False
   expected, reference = run(config, _STEPS)
+  config.mesh.shard_update = True
   assert len(set(expected.tolist())) == _STEPS
   for name in splits:
     change = _SPLITS[name]
@@ -55,10 +57,11 @@ def test_losses_do_not_depend_on_how_the_work_is_split(config, model, splits):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), state.params, reference.params)
     for tree in (state.params, state.ema, state.opt_state[-1][0].mu):
       block = tree[_LAST_BLOCK[model]]["channel_mixing"]
-      for i, axes in ((0, ("fsdp", "model")), (1, ("model", "fsdp"))):
+      mesh = state.step.sharding.mesh.shape
+      shards = [mesh["data"] * mesh["fsdp"], mesh["model"]]
+      for i, of_axis in ((0, shards), (1, shards[::-1])):
         kernel = block[f"Dense_{i}"]["kernel"]
-        shape = np.floor_divide(kernel.shape, [config.mesh[axis] if axis in change else 1 for axis in axes])
-        assert kernel.sharding.shard_shape(kernel.shape) == tuple(shape), name
+        assert kernel.sharding.shard_shape(kernel.shape) == tuple(np.floor_divide(kernel.shape, of_axis)), name
 
 
 def test_a_rule_decides_alone(config):
@@ -82,6 +85,8 @@ def test_a_large_leaf_is_cut_along_its_largest_dimension_that_divides():
   }
   tree = {str(shape): jax.ShapeDtypeStruct(shape, np.float32) for shape in expected}
   found = sharding.tree_shardings(tree, mesh)
+  both = sharding.tree_shardings({"of both": jax.ShapeDtypeStruct((254, 1024), np.float32)}, mesh, over=("data", "fsdp"))
+  assert both["of both"].spec == jax.sharding.PartitionSpec(None, ("data", "fsdp"))
   assert {name: sharding.spec for name, sharding in found.items()} == {
     str(shape): jax.sharding.PartitionSpec(*axes) for shape, axes in expected.items()
   }
@@ -121,17 +126,18 @@ def test_invalid_shardings_are_refused(config, change, message):
     setup_lib.set_up(config)
 
 
-def test_fsdp_cuts_the_state_of_s2mlp_wide_to_an_eighth(small_config):
+@pytest.mark.parametrize("sharded", [dict(fsdp=8), dict(shard_update=True)])
+def test_the_state_of_s2mlp_wide_is_cut_to_an_eighth(small_config, sharded):
   """Per device, arguments of the step for the full model with AdamW: at most 1/7 of data parallel."""
   small_config.model = dict(name="s2mlp_wide", dtype="float32", num_blocks=12, hidden_dim=768, patch_size=16)
   small_config.data.image_size = 224
 
-  def argument_bytes(fsdp):
-    small_config.mesh.update(data=-1, fsdp=fsdp)
+  def argument_bytes(**axes):
+    small_config.mesh.update(dict(data=-1, fsdp=1, shard_update=False) | axes)
     state = setup_lib.set_up(small_config).abstract
     return sum(np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
 
-  assert argument_bytes(8) < argument_bytes(1) / 7
+  assert argument_bytes(**sharded) < argument_bytes() / 7
 
 
 @pytest.mark.parametrize("axes", [dict(), dict(fsdp=8), dict(fsdp=4, model=2)])

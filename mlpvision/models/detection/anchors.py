@@ -24,7 +24,32 @@ def per_level(
     For each level float32 [rows * columns * ratios, 4], in the order row, column, ratio, centered at the top-left
     corner of their cell.
   """
-  return tuple(_level(*shape, stride, scale, ratios) for shape, stride in zip(shapes, strides, strict=True))
+  return tuple(
+    at(jnp.arange(rows * columns * len(ratios)), columns, stride, scale, ratios)
+    for (rows, columns), stride in zip(shapes, strides, strict=True)
+  )
+
+
+def at(
+  index: jax.Array, columns: int, stride: int, scale: float = 8, ratios: Sequence[float] = (0.5, 1, 2)
+) -> jax.Array:
+  """Some anchors of a level, float32 [..., 4]: of `index`, int [...], in its order of row, column, ratio.
+
+  Computed, not looked up: on TPU, a table of N x 4 numbers is stored as N x 128.
+  """
+  # In mmdetection's order of operations, so that anchors are its to the last bit.
+  height_ratios = jnp.sqrt(jnp.asarray(ratios, jnp.float32))
+  row, column, ratio = _place(index, columns, len(ratios))
+  half_width = (0.5 * (stride * (1 / height_ratios) * scale))[ratio]
+  half_height = (0.5 * (stride * height_ratios * scale))[ratio]
+  x, y = (stride * column).astype(jnp.float32), (stride * row).astype(jnp.float32)
+  return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
+
+
+def _place(index, columns, ratios):
+  """(row, column, ratio) of the anchors at `index`."""
+  cell = index // ratios
+  return cell // columns, cell % columns, index % ratios
 
 
 def valid(
@@ -50,23 +75,11 @@ def valid(
   """
   found = []
   for boxes, (rows, columns), stride in zip(anchors, shapes, strides, strict=True):
-    is_row = jnp.arange(rows) < -(-padded[0] // stride)
-    is_column = jnp.arange(columns) < -(-padded[1] // stride)
-    cells = (is_row[:, None] & is_column).reshape(-1)
-    is_valid = jnp.repeat(cells, boxes.shape[0] // (rows * columns))
+    row, column, _ = _place(jnp.arange(boxes.shape[0]), columns, boxes.shape[0] // (rows * columns))
+    is_valid = (row < -(-padded[0] // stride)) & (column < -(-padded[1] // stride))
     if allowed_border >= 0:
       is_valid &= (boxes[:, :2] >= -allowed_border).all(axis=1)
       is_valid &= (boxes[:, 2] < size[1] + allowed_border) & (boxes[:, 3] < size[0] + allowed_border)
     found.append(is_valid)
   return tuple(found)
 
-
-def _level(rows, columns, stride, scale, ratios):
-  # In mmdetection's order of operations, so that anchors are its to the last bit.
-  height_ratios = jnp.sqrt(jnp.asarray(ratios, jnp.float32))
-  half_widths = 0.5 * (stride * (1 / height_ratios) * scale)
-  half_heights = 0.5 * (stride * height_ratios * scale)
-  base = jnp.stack([-half_widths, -half_heights, half_widths, half_heights], axis=-1)
-  y, x = jnp.meshgrid(jnp.arange(rows) * stride, jnp.arange(columns) * stride, indexing="ij")
-  corners = jnp.stack([x, y, x, y], axis=-1).astype(jnp.float32)
-  return (corners[:, :, None] + base).reshape(-1, 4)

@@ -71,18 +71,21 @@ def propose(
   levels = anchors.per_level(shapes, STRIDES)
   slots = min(pre_nms, max(len(level) for level in levels))
 
-  def of_level(logits, deltas, anchors_of_level, is_valid, size):
-    number = min(slots, len(anchors_of_level))
+  def of_level(logits, deltas, columns, stride, is_valid, size):
+    number = min(slots, len(logits))
     # Among saturated probabilities the first is better, not the one with the greater logit.
     scores, index = jax.lax.top_k(jnp.where(is_valid, nn.sigmoid(logits), -1), number)
-    boxes = boxes_lib.decode(anchors_of_level[index], deltas[index], size=size)
+    boxes = boxes_lib.decode(anchors.at(index, columns, stride), deltas[index], size=size)
     is_valid = (scores >= 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     rest = (0, slots - number)
     return jnp.pad(boxes, (rest, (0, 0))), jnp.pad(scores, rest, constant_values=-1), jnp.pad(is_valid, rest)
 
   def of_image(logits, deltas, size, padded):
     is_valid = anchors.valid(levels, shapes, STRIDES, padded, size)
-    parts = [of_level(*level, size) for level in zip(logits, deltas, levels, is_valid, strict=True)]
+    parts = [
+      of_level(*level, shape[1], stride, valid, size)
+      for *level, shape, stride, valid in zip(logits, deltas, shapes, STRIDES, is_valid, strict=True)
+    ]
     boxes, scores, is_valid = (jnp.stack(part) for part in zip(*parts, strict=True))
     groups = jnp.broadcast_to(jnp.arange(len(levels))[:, None], scores.shape)
     kept = nms.batched_nms(boxes, scores, groups, _NMS_THRESHOLD, is_valid)
