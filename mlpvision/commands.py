@@ -1,17 +1,20 @@
 """What all commands share: flags and readable errors."""
 
 from collections.abc import Callable
+import contextlib
 import ctypes
 import errno
 import importlib
 import importlib.util
 import os
+import platform
 import re
 import sys
 import threading
 import traceback
 import types
 from typing import Any
+import zlib
 
 from absl import app, flags, logging
 
@@ -31,6 +34,7 @@ def run(main: Callable[[list[str]], None]) -> None:
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   streams.reopen()
   keep_freed_memory()
+  keep_compiled_programs()
 
   def guarded(argv):
     if not flags.FLAGS["verbosity"].present:
@@ -140,6 +144,34 @@ def _exit(message, code=2):
     sys.stderr.flush()
     os._exit(code)
   sys.exit(code)
+
+
+def keep_compiled_programs() -> None:
+  """Lets JAX keep compiled programs in ~/.cache/mlpvision, so that a run that is resumed compiles nothing again.
+
+  Call it before JAX is imported. Several processes may use the directory at once; the programs used least recently go
+  first when it grows above 4 GiB. JAX's own variables take precedence: JAX_COMPILATION_CACHE_DIR names another
+  directory, also one in a bucket, and JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+  """
+  if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    return
+  base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+  # A program for CPUs runs only on CPUs with the same instructions, and a home directory may belong to many machines.
+  directory = os.path.join(base, "mlpvision", f"compiled-{_instructions():08x}")
+  try:
+    os.makedirs(directory, exist_ok=True)
+  except OSError:  # a read-only home directory
+    return
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
+  os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
+
+
+def _instructions():
+  """A number for the instruction set of this machine's CPUs."""
+  text = platform.machine()
+  with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    text += next((line for line in file if line.startswith(("flags", "Features"))), "")
+  return zlib.crc32(text.encode())
 
 
 def keep_freed_memory() -> None:

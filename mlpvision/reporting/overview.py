@@ -45,6 +45,13 @@ def compiled_step(compiled: jax.stages.Compiled, batch_size: int) -> str:
   return "\n".join(lines)
 
 
+def kept_programs() -> str:
+  """Where JAX keeps compiled programs; empty if it does not."""
+  if not (directory := jax.config.jax_compilation_cache_dir) or not jax.config.jax_enable_compilation_cache:
+    return ""
+  return f"compiled programs are kept in {directory}; JAX_ENABLE_COMPILATION_CACHE=false keeps none"
+
+
 def _bytes(size):
   for unit in ("B", "KiB", "MiB"):
     if size < 1024:

@@ -151,6 +151,8 @@ def _run(config, workdir, checkpoints, stop, watchdog):
       train_steps[height, width] = train_step
       what = f" for images of {height} x {width}" if len(specs) > 1 else ""
       progress.say(f"compiled{what} in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
+    if kept := overview.kept_programs():
+      progress.say(kept)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
     batches = sharding.put_batches(host_batches, setup.mesh)

@@ -39,17 +39,11 @@ def at(
   """
   # In mmdetection's order of operations, so that anchors are its to the last bit.
   height_ratios = jnp.sqrt(jnp.asarray(ratios, jnp.float32))
-  row, column, ratio = _place(index, columns, len(ratios))
+  cell, ratio = index // len(ratios), index % len(ratios)
   half_width = (0.5 * (stride * (1 / height_ratios) * scale))[ratio]
   half_height = (0.5 * (stride * height_ratios * scale))[ratio]
-  x, y = (stride * column).astype(jnp.float32), (stride * row).astype(jnp.float32)
+  x, y = (stride * (cell % columns)).astype(jnp.float32), (stride * (cell // columns)).astype(jnp.float32)
   return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
-
-
-def _place(index, columns, ratios):
-  """(row, column, ratio) of the anchors at `index`."""
-  cell = index // ratios
-  return cell // columns, cell % columns, index % ratios
 
 
 def valid(
@@ -75,8 +69,10 @@ def valid(
   """
   found = []
   for boxes, (rows, columns), stride in zip(anchors, shapes, strides, strict=True):
-    row, column, _ = _place(jnp.arange(boxes.shape[0]), columns, boxes.shape[0] // (rows * columns))
-    is_valid = (row < -(-padded[0] // stride)) & (column < -(-padded[1] // stride))
+    is_row = jnp.arange(rows) < -(-padded[0] // stride)
+    is_column = jnp.arange(columns) < -(-padded[1] // stride)
+    cells = (is_row[:, None] & is_column).reshape(-1)
+    is_valid = jnp.repeat(cells, boxes.shape[0] // (rows * columns))
     if allowed_border >= 0:
       is_valid &= (boxes[:, :2] >= -allowed_border).all(axis=1)
       is_valid &= (boxes[:, 2] < size[1] + allowed_border) & (boxes[:, 3] < size[0] + allowed_border)
