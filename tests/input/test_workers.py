@@ -8,21 +8,26 @@ import sys
 import time
 
 from conftest import REPO
-import grain
 import pytest
 
 from mlpvision.data import workers
+from mlpvision.data.batches import Batches
+from mlpvision.data.reads import Ahead
 from mlpvision.errors import UserError
 
 
-def _slowly(number):
-  time.sleep(0.01)
-  return number
+class _Slowly:
+  def __getitem__(self, number):
+    time.sleep(0.01)
+    return {"number": number}
+
+
+def _batches(rows, size=1, count=1000):
+  return Batches(rows, index=lambda position: None, source=Ahead(rows, 0), size=size, count=count)
 
 
 def test_signals_pass_by_and_a_killed_one_is_named():
-  dataset = grain.MapDataset.range(1000).map(_slowly)
-  items = workers.iterate(dataset, 2, 2)
+  items = (batch["number"][0] for batch in workers.iterate(_batches(_Slowly()), 2, 2))
   assert next(items) == 0
   loaders = multiprocessing.active_children()
   assert len(loaders) == 2
@@ -37,13 +42,15 @@ def test_signals_pass_by_and_a_killed_one_is_named():
 
 
 _PARENT = """
-import os, sys, time, grain
-from mlpvision.data import workers
-def load(i):
-  if i == 4: os.write(2, b"%d\\n" % os.getpid())
-  return i
+import os, sys, time
+from mlpvision.data import batches, reads, workers
+class Rows:
+  def __getitem__(self, i):
+    if i == 4: os.write(2, b"%d\\n" % os.getpid())
+    return {"number": i}
 if __name__ == "__main__":
-  items = workers.iterate(grain.MapDataset.range(10**6).map(load), 1, 1)
+  rows = Rows()
+  items = workers.iterate(batches.Batches(rows, lambda position: None, reads.Ahead(rows, 0), 1, 10**6), 1, 1)
   for _ in range(5): next(items)
   time.sleep(60)
 """
