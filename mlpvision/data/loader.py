@@ -151,10 +151,14 @@ def num_workers(config: ml_collections.ConfigDict) -> int:
   return config.data.workers if config.data.workers >= 0 else 0 if _cores() <= 4 else _cores()
 
 
-def num_reads(config: ml_collections.ConfigDict) -> int:
-  """The number of reads in flight: config.data.reads; -1 is one per core that decodes, 16 of remote storage."""
+def num_reads(config: ml_collections.ConfigDict, *, remote: bool | None = None) -> int:
+  """The number of reads in flight: config.data.reads; -1 is one per core that decodes, 16 of remote storage.
+
+  remote: whether storage is; default: as the dataset's path says.
+  """
   given, decoders = config.data.get("reads", -1), num_workers(config) or _cores()
-  return given if given > 0 else decoders * (_READS_PER_DECODER if datasets.is_remote(config.data) else 1)
+  remote = datasets.is_remote(config.data) if remote is None else remote
+  return given if given > 0 else decoders * (_READS_PER_DECODER if remote else 1)
 
 
 def _cores():

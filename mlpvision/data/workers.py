@@ -26,7 +26,7 @@ from mlpvision.data.batches import Batches, Layout, put
 from mlpvision.errors import UserError
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-_ROWS = 16  # of a part
+_ROWS = 32  # of a part
 _PARTS = 3  # that each process has to do: one in work, and two whose examples are being read
 _KEPT = 4  # batches in shared memory that the main process may hold before it gets copies
 _SLOTS = 256  # each is an open file in each process
@@ -69,10 +69,10 @@ def _take(batches, parts, lender, processes, ahead):
   while dealt:
     slot, owners = dealt.popleft()
     deal()
-    layouts = [processes.receive(owner) for owner in owners]
-    if any(layout != layouts[0] for layout in layouts):
+    answers = [processes.receive(owner) for owner in owners]
+    if any(answer is not answers[0] for answer in answers):
       raise ValueError("rows of a batch have different shapes or dtypes")
-    yield lender.lend(slot, layouts[0])
+    yield lender.lend(slot, answers[0])
 
 
 class _Processes:
@@ -80,6 +80,7 @@ class _Processes:
 
   def __init__(self, processes, ends):
     self._processes, self._ends = processes, ends
+    self._last = b"", None  # nearly all answers are equal, and unpickling takes longer than comparing
     # At exit, multiprocessing would send SIGTERM, which they do not heed, and wait.
     self.close = util.Finalize(None, _kill, (processes, ends), exitpriority=10)
 
@@ -92,10 +93,12 @@ class _Processes:
 
   def receive(self, number):
     with self._named(number):
-      answer = self._ends[number].recv()
-    if isinstance(answer, Exception):
-      raise answer
-    return answer
+      answer = self._ends[number].recv_bytes()
+    if answer != self._last[0]:
+      self._last = answer, pickle.loads(answer)
+    if isinstance(self._last[1], Exception):
+      raise self._last[1]
+    return self._last[1]
 
   @contextlib.contextmanager
   def _named(self, number):
