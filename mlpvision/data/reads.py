@@ -18,7 +18,7 @@ class Ahead:
     self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="read") if threads else None
     self._lock, self._expected = threading.Lock(), {}
 
-  def __reduce__(self):
+  def __reduce__(self) -> tuple[Any, ...]:
     return Ahead, (self._source, self.threads)
 
   def expect(self, index: int) -> None:

@@ -30,7 +30,7 @@ class Memory:
     if descriptor is None:
       os.ftruncate(self._descriptor, slots * _SLOT)
 
-  def __reduce__(self):
+  def __reduce__(self) -> tuple[Any, ...]:
     return _open, (self.slots, reduction.DupFd(self._descriptor))
 
   def buffer(self, slot: int, nbytes: int) -> np.ndarray:
