@@ -112,9 +112,15 @@ def run(
   print(_loader_table(turns))
   return {
     "title": title,
+    "pipeline": pipeline(config),
     "stages": [dataclasses.asdict(stage) for stage in stages],
     "loaders": {name: [dataclasses.asdict(turn) for turn in found] for name, found in turns.items()},
   }
+
+
+def pipeline(config: ml_collections.ConfigDict) -> list[Any]:
+  """What loading an image costs depends on: equal for configs that load at the same speed."""
+  return [config.augment.crop, list(config.augment.crop_scale), config.augment.randaugment, config.data.image_size]
 
 
 def measure_stages(split: datasets.Split, config: ml_collections.ConfigDict, seconds: float) -> list[Stage]:
