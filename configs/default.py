@@ -84,8 +84,12 @@ def get_config():
   config.data.mean = (0.485, 0.456, 0.406)
   config.data.std = (0.229, 0.224, 0.225)
   # Loader processes per host, which read, decode and augment. 0 uses threads of the main process, which is cheaper but
-  # does not scale to many cores. -1 chooses by the number of cores.
+  # does not scale to many cores. -1 starts one per core, and none on up to four cores.
   config.data.workers = -1
+  # Reads in flight per host, for storage that answers slowly. Up to one per core that decodes, what decodes an image
+  # also reads it; for more, threads read ahead of decoding. -1 is one per core, or 16 per core if the dataset is at
+  # gs://, s3://, http:// or https://. Set it for a bucket or a file server that is mounted as a directory.
+  config.data.reads = -1
   # Number of batches to load ahead.
   config.data.prefetch = 4
 

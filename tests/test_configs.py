@@ -154,6 +154,7 @@ def test_what_a_recipe_starts_from_can_be_had(name):
     ("data.image_size", 0),
     ("data.batch_size", 0),
     ("data.workers", -2),
+    ("data.reads", 0),
     ("data.prefetch", 0),
     ("augment.repeats", 0),
     ("augment.mixup", -0.1),
@@ -249,6 +250,7 @@ _WRONG = {
   "data.mean": (*_NO_CHANNELS, (123.7, 116.3, 103.5), (-0.1, 0.5, 0.5)),
   "data.std": (*_NO_CHANNELS, (58.4, 57.1, 57.4), (0.0, 0.5, 0.5), (-0.1, 0.5, 0.5)),
   "data.workers": (*_NO_INTEGER, -2),
+  "data.reads": (*_NO_INTEGER, -2, 0, 65537),
   "data.prefetch": _NO_COUNT,
   "augment.short_sides": (*_NO_TUPLE, (), (0,), (800.0,), (480, 5000)),
   "augment.crop_probability": (*_NO_NUMBER, -0.1, 1.1),
@@ -391,7 +393,7 @@ def test_differences_are_readable_and_leave_out_what_may_change():
   old = config_lib.to_json(config)
   config.optim.learning_rate = 5e-4
   config.model.directions = "none"
-  config.data.workers = 3
+  config.data.workers, config.data.reads = 3, 100
   config.mesh.fsdp = 4
   config.eval.batch_size = 9
   assert config_lib.differences(old, config_lib.to_json(config)) == [

@@ -2,6 +2,7 @@
 
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py
   python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py --synthetic=2000 --peers
+  python -m mlpvision.benchmark data --config=configs/s2mlp_wide.py --synthetic=2000 --latency_ms=30
   python -m mlpvision.benchmark step --config=configs/s2mlp_wide.py --batch_size=8 --peers
   python -m mlpvision.benchmark train --config=configs/s2mlp_wide.py --batch_size=8 --synthetic=2000
 
@@ -32,6 +33,12 @@ _PEERS = flags.DEFINE_bool(
   False,
   "data: also measure Pillow in worker processes, as PyTorch's DataLoader with timm uses it, and tf.data. step: also"
   " measure PyTorch. In the repository only.",
+)
+_LATENCY_MS = flags.DEFINE_float(
+  "latency_ms",
+  0,
+  "data: also measure our loader where each read takes this much longer, as in a bucket.",
+  lower_bound=0,
 )
 _SECONDS = flags.DEFINE_float("seconds", 3, "data, train: duration of each stage and each round.", lower_bound=0.1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "step, train: images per step, on one device.", lower_bound=1)
@@ -66,7 +73,8 @@ def _data(config):
   if _PEERS.value or _SYNTHETIC.value:
     processes = commands.of_repository("benchmarks.contender", "--peers")
   peers = commands.of_repository("benchmarks.loaders", "--peers") if _PEERS.value else None
-  return measure_data.run(config, _SECONDS.value, _ROUNDS.value, processes=processes, peers=peers)
+  latency = _LATENCY_MS.value / 1e3
+  return measure_data.run(config, _SECONDS.value, _ROUNDS.value, latency=latency, processes=processes, peers=peers)
 
 
 def _step(config):

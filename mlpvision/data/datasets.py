@@ -71,6 +71,12 @@ def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
   return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
+def is_remote(data: ml_collections.ConfigDict) -> bool:
+  """Whether the examples of config.data are read over a network by address: gs://, s3://, http://, ..."""
+  local = data.name.startswith((directories.PREFIX, coco_folder.PREFIX, "/"))
+  return "://" in (data.name if local or "://" in data.name else os.fspath(resolve_data_dir(data.data_dir)))
+
+
 def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classification", classes: str = "") -> None:
   """Raises UserError, within milliseconds, if the dataset is not available: not prepared, not a folder, not our own."""
   if task == "detection":

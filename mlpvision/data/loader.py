@@ -1,11 +1,15 @@
 """Host batches by index, with grain. The first step is a loader's only state.
 
 Batches follow the global order without gaps, across epochs. Each host loads its rows of each global batch, so the
-images of a step do not depend on the number of hosts or workers.
+images of a step do not depend on the number of hosts, workers or reads.
 """
 
+from collections import deque
 from collections.abc import Iterator
+import concurrent.futures
+import dataclasses
 import functools
+import itertools
 import os
 import sys
 
@@ -13,12 +17,15 @@ import grain
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, detection_rows, notes, rows, transforms, workers
+from mlpvision.data import datasets, detection_rows, notes, reads, rows, transforms, workers
+from mlpvision.data.batches import Batches
 from mlpvision.data.order import Order, OrientedOrder
 from mlpvision.errors import UserError
 
 _ENDLESS = sys.maxsize // 2  # rows of a run; grain adds to it
 _TRIES = 10  # to find a readable replacement, before the dataset counts as broken
+# Remote storage, for each core: a core decodes about 500 images of ImageNet's size a second, and a read takes 30 ms.
+_READS_PER_DECODER = 16
 
 
 def train_batches(
@@ -37,10 +44,12 @@ def train_batches(
   {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
   could not be read or decoded and was replaced by another one.
   """
-  count = config.data.batch_size // process_count
-  load = functools.partial(_load_train, split=split, order=_order(split, config), task_rows=rows.of(config))
-  dataset = grain.MapDataset.range(_ENDLESS).seed(config.seed).random_map(load).batch(count)
-  return _iterate(dataset[start_step * process_count + process_index :: process_count], config)
+  order, size = _order(split, config), config.data.batch_size // process_count
+  split = _ahead(split, config)
+  load = functools.partial(_load_train, split=split, order=order, task_rows=rows.of(config))
+  examples = grain.MapDataset.range(_ENDLESS).seed(config.seed).random_map(load)
+  first, count = start_step * process_count + process_index, _ENDLESS // (size * process_count) - start_step
+  return _iterate(Batches(examples, order, split.source, size, count, first, process_count), config)
 
 
 def image_indices(split: datasets.Split, config: ml_collections.ConfigDict, step: int) -> np.ndarray:
@@ -72,14 +81,17 @@ def eval_batches(
 
   Raises UserError: an image cannot be read; the message has its split, index and file name.
   """
-  count = -(-config.eval.batch_size // device_count) * device_count // process_count
-  task_rows, parts = rows.of(config), []
-  for indices, blank in task_rows.groups(split):
-    num_batches = -(-len(indices) // (count * process_count))
+  size = -(-config.eval.batch_size // device_count) * device_count // process_count
+  task_rows, order, parts = rows.of(config), _InGroups(), []
+  groups, split = task_rows.groups(split), _ahead(split, config)
+  for indices, blank in groups:
+    length = -(-len(indices) // (size * process_count)) * size * process_count
+    order.groups.append((indices, length))
     load = functools.partial(_load_eval, split=split, task_rows=task_rows, indices=indices, blank=blank)
-    parts.append(grain.MapDataset.range(num_batches * process_count * count).map(load).batch(count))
-  dataset = grain.MapDataset.concatenate(parts)
-  return _iterate(dataset[process_index::process_count], config)
+    parts.append(grain.MapDataset.range(length).map(load))
+  examples = grain.MapDataset.concatenate(parts)
+  count = len(examples) // (size * process_count)
+  return _iterate(Batches(examples, order, split.source, size, count, process_index, process_count), config)
 
 
 def _order(split, config):
@@ -132,17 +144,71 @@ def _describe(split, index, example):
 
 
 def num_workers(config: ml_collections.ConfigDict) -> int:
-  """The number of worker processes: config.data.workers; -1 is none on up to four cores, else one per core, up to 16.
+  """The number of worker processes: config.data.workers; -1 is none on up to four cores, else one per core.
 
   Decoding releases the GIL, but the code around it does not: threads are faster on up to about four cores.
   """
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-  return config.data.workers if config.data.workers >= 0 else 0 if cores <= 4 else min(cores, 16)
+  return config.data.workers if config.data.workers >= 0 else 0 if _cores() <= 4 else _cores()
 
 
-def _iterate(dataset, config):
-  ahead, count = max(1, config.data.prefetch), num_workers(config)
-  if count:
-    return workers.iterate(dataset, count, ahead)
-  # Each thread reads a whole batch; more threads than cores would only use more memory.
-  return iter(dataset.to_iter_dataset(grain.ReadOptions(min(os.cpu_count(), ahead), ahead)))
+def num_reads(config: ml_collections.ConfigDict, *, remote: bool | None = None) -> int:
+  """The number of reads in flight: config.data.reads; -1 is one per core that decodes, 16 of remote storage.
+
+  remote: whether storage is; default: as the dataset's path says.
+  """
+  given, decoders = config.data.get("reads", -1), num_workers(config) or _cores()
+  remote = datasets.is_remote(config.data) if remote is None else remote
+  return given if given > 0 else decoders * (_READS_PER_DECODER if remote else 1)
+
+
+def _cores():
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _ahead(split, config):
+  """The split with a source that reads ahead, in each process that decodes. Whatever decodes reads for itself, too."""
+  total, processes = num_reads(config), num_workers(config)
+  threads = -(-total // max(1, processes)) if total > (processes or _cores()) else 0
+  return dataclasses.replace(split, source=reads.Ahead(split.source, threads))
+
+
+@dataclasses.dataclass(frozen=True)
+class _InGroups:
+  """Position -> index, or None where rows are blank, of groups (indices, number of rows) one after another."""
+
+  groups: list = dataclasses.field(default_factory=list)
+
+  def __call__(self, position):
+    for indices, length in self.groups:
+      if position < length:
+        return int(indices[position]) if position < len(indices) else None
+      position -= length
+    raise IndexError
+
+
+def _iterate(batches, config):
+  # What is read ahead belongs to batches that are in work.
+  ahead = max(1, config.data.prefetch, -(-2 * batches.source.threads // batches.size))
+  count = num_workers(config)
+  return workers.iterate(batches, count, ahead) if count else _in_threads(batches, ahead)
+
+
+def _in_threads(batches, ahead):
+  # Each thread loads a whole batch; more threads than cores would only use more memory.
+  pool = concurrent.futures.ThreadPoolExecutor(min(os.cpu_count(), ahead), thread_name_prefix="load")
+  numbers, dealt = iter(range(batches.count)), deque()
+
+  def deal():
+    for number in itertools.islice(numbers, ahead - len(dealt)):
+      batches.expect(batches.positions(number))
+      dealt.append(pool.submit(batches.load, number))
+
+  try:
+    deal()
+    while dealt:
+      batch = dealt.popleft()
+      deal()
+      yield batch.result()
+  finally:
+    pool.shutdown(wait=False, cancel_futures=True)
+    batches.source.close()

@@ -15,7 +15,7 @@ are ignored. For an image with several correct classes (ImageNet-ReaL), any of t
 label are left out.
 
 Model and preprocessing belong to the weights. --config chooses the dataset (default: the run's own): it is read for
-data.name, data_dir, train_split, eval_split, workers and prefetch, for eval.batch_size, evals, seed and mesh.
+data.name, data_dir, train_split, eval_split, workers, reads and prefetch, for eval.batch_size, evals, seed and mesh.
 
 Of a segmenter, the metrics are mIoU, aAcc (the share of correct pixels) and mAcc (its mean over the classes), and
 --config is also read for data.classes, data.reduce_zero_label, eval.mode, stride, scales and flip. Several scales:

@@ -13,7 +13,7 @@ from mlpvision.evaluate import evaluators
 
 # Fields that --config sets; the others belong to the weights, as do the sizes, mean and std that images are given.
 _FROM_CONFIG = {
-  "data": ("name", "data_dir", "train_split", "eval_split", "workers", "prefetch"),
+  "data": ("name", "data_dir", "train_split", "eval_split", "workers", "reads", "prefetch"),
   "eval": ("batch_size",),
 }
 # Of segmentation too: what label maps mean, and how an image is seen.

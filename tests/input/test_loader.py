@@ -79,12 +79,29 @@ def test_the_images_of_a_step_can_be_told(train_split, small_config):
 
 @pytest.mark.parametrize(
   ("given", "cores", "expected"),
-  [(-1, 1, 0), (-1, 4, 0), (-1, 5, 5), (-1, 16, 16), (-1, 64, 16), (0, 64, 0), (3, 2, 3)],
+  [(-1, 1, 0), (-1, 4, 0), (-1, 5, 5), (-1, 16, 16), (-1, 208, 208), (0, 64, 0), (3, 2, 3)],
 )
 def test_workers_by_the_number_of_cores(small_config, monkeypatch, given, cores, expected):
   monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
   small_config.data.workers = given
   assert loader.num_workers(small_config) == expected
+
+
+@pytest.mark.parametrize(
+  ("given", "workers", "data", "expected"),
+  [
+    (-1, 2, dict(data_dir="/data"), 2),
+    (-1, 0, dict(data_dir="/data"), 3),
+    (-1, 112, dict(data_dir="gs://bucket/tfds"), 1792),
+    (-1, 2, dict(data_dir="gs://bucket/tfds", name="folder:/data"), 2),
+    (-1, 2, dict(name="s3://bucket/tfds/set/1.0.0"), 32),
+    (5, 2, dict(data_dir="gs://bucket/tfds"), 5),
+  ],
+)
+def test_reads_by_the_path(small_config, monkeypatch, given, workers, data, expected):
+  monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+  small_config.data.update(reads=given, workers=workers, **data)
+  assert loader.num_reads(small_config) == expected
 
 
 def test_resuming_at_any_step_gives_the_same_batches(few, small_config):
@@ -105,12 +122,14 @@ def test_hosts_share_the_same_global_batch(train_split, small_config, hosts):
   _same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
 
 
-@pytest.mark.parametrize(("workers", "hosts"), [(3, 1), (2, 2)])
-def test_resuming_with_other_workers_and_hosts_gives_the_same_bytes(train_split, small_config, workers, hosts):
+@pytest.mark.parametrize(("workers", "reads", "hosts"), [(3, 1, 1), (2, 7, 2), (0, 50, 1)])
+def test_resuming_with_other_workers_reads_and_hosts_gives_the_same_bytes(
+  train_split, small_config, workers, reads, hosts
+):
   small_config.augment.repeats = 3
   small_config.augment.randaugment = "rand-m9-mstd0.5-inc1"
   whole = _take(loader.train_batches(train_split, small_config, start_step=98), 5)  # into the next epoch
-  small_config.data.workers = workers
+  small_config.data.workers, small_config.data.reads = workers, reads
   parts = [
     _take(loader.train_batches(train_split, small_config, start_step=100, process_index=i, process_count=hosts), 3)
     for i in range(hosts)
