@@ -156,6 +156,33 @@ def mixer(config):
   config.augment.mixup = 0.5
 
 
+def gmlp(config):
+  """gMLP's recipe (arXiv 2105.08050, App. A.1, Table 7), which its paper also uses for Mixer-B/16.
+
+  AdamW with epsilon 1e-6, clipping at 1, 10,000 steps of warm-up; no EMA, no random erasing, no repeated augmentation.
+  The paper's AutoAugment has no counterpart here: DeiT's RandAugment takes its place. Its survival probability of 0.95
+  for S and Mixer-B (1 for Ti, 0.8 for B) is a drop path of 0.05. The final learning rate is not stated; it is 0.
+  """
+  imagenet(config)
+  config.duration = "300 epochs"
+  config.data.batch_size = 4096
+  config.label_smoothing = 0.1
+  config.model.drop_path = 0.05
+
+  config.optim.name = "adamw"
+  config.optim.kwargs.eps = 1e-6
+  config.optim.learning_rate = 1e-3
+  config.optim.weight_decay = 0.05
+  config.optim.clip_norm = 1.0
+  config.optim.schedule.name = "cosine"
+  config.optim.schedule.warmup = "10000 steps"
+
+  config.augment.crop = "random_resized"
+  config.augment.randaugment = "rand-m9-mstd0.5-inc1"
+  config.augment.mixup = 0.8
+  config.augment.cutmix = 1.0
+
+
 def mixer_21k(config):
   """The Mixer paper's pre-training of B models on ImageNet-21K (arXiv 2105.01601, Table 4).
 

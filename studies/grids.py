@@ -156,6 +156,7 @@ STUDIES = {
      _family("asmlp_tiny", hidden_dim=40, depths=(2, 2), patch_size=2),
      _family("ff_base", num_blocks=6, hidden_dim=64, patch_size=4),
      _family("resmlp_s12", num_blocks=7, hidden_dim=64, patch_size=4),
+     _family("gmlp_s16", num_blocks=6, hidden_dim=64, patch_size=4),
      _family("vit_b16", num_blocks=5, hidden_dim=64, patch_size=4, num_heads=4),
      _family("swin_tiny", hidden_dim=40, depths=(2, 2), patch_size=2, num_heads=(2, 4), window_size=7)),
   ),

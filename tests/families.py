@@ -108,6 +108,12 @@ FAMILIES = {
     macs={"ff_tiny": 1.44, "ff_base": 14.13, "ff_large": 10.71},
     goldens={"ff": (".pth", {})},
   ),
+  "gmlp": Row(
+    small={"gmlp_s16": dict(**_PLAIN, mlp_ratio=4.0)},
+    parameters={"gmlp_ti16": 5_867_328, "gmlp_s16": 19_422_656, "gmlp_b16": 73_075_392},
+    macs={"gmlp_ti16": 1.329, "gmlp_s16": 4.392, "gmlp_b16": 15.720},
+    goldens={"gmlp_timm": (".safetensors", {})},
+  ),
   "vit": Row(
     small={"vit_b16": dict(**_PLAIN, num_heads=2)},
     parameters={"vit_s16": 22_050_664, "vit_b16": 86_567_656, "vit_l16": 304_326_632},

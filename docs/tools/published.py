@@ -20,10 +20,12 @@ _S2 = "arXiv 2106.07477, Tables 2, 3"
 _AS = "arXiv 2107.08391, Table 1"
 _FF = "arXiv 2105.02723, Table 1, and its repository"
 _RES = "arXiv 2105.03404"
+_GMLP = "arXiv 2105.08050, Tables 1, 2"
 _SWIN = "microsoft/Swin-Transformer, README"
 _NO_HEAD = "The paper counts parameters without the head."
 _IN21K = "Pre-trained on ImageNet-21K."
 _JFT = "Pre-trained on JFT-300M."
+_GMLP_NOTE = "Counts here are those of timm's code; the paper's are up to 0.5 % higher for the parameters."
 
 ROWS = (
   Row("mixer_s32", 224, "19", "", "68.70", _MIXER, f"{_NO_HEAD} {_JFT}"),
@@ -56,6 +58,9 @@ ROWS = (
   Row("resmlp_s36", 224, "45", "8.9", "79.7", _RES, "400 epochs; 79.3 after 300."),
   Row("resmlp_b24_16", 224, "116", "23", "81.0", _RES),
   Row("resmlp_b24_8", 224, "", "", "81.0", _RES),
+  Row("gmlp_ti16", 224, "5.9", "1.4", "72.3", _GMLP, _GMLP_NOTE),
+  Row("gmlp_s16", 224, "19.5", "4.5", "79.6", _GMLP, _GMLP_NOTE),
+  Row("gmlp_b16", 224, "73.4", "15.8", "81.6", _GMLP, _GMLP_NOTE),
   Row("vit_s16", 224, "", "", "", ""),
   Row("vit_b16", 224, "86", "", "79.67", "arXiv 2105.01601, Table 3", "From scratch, trained by Mixer's authors."),
   Row("vit_b16", 384, "86", "55.5", "77.9", "arXiv 2106.07477, Table 3", "From scratch."),

@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, gmlp, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
 from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
@@ -17,6 +17,7 @@ FAMILIES = (
   asmlp.FAMILY,
   resmlp.FAMILY,
   ff.FAMILY,
+  gmlp.FAMILY,
   vit.FAMILY,
   swin.FAMILY,
 )

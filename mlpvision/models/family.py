@@ -7,6 +7,7 @@ follow the naming contract in docs/design.md.
 from collections.abc import Callable, Mapping
 import dataclasses
 import itertools
+import math
 import re
 from typing import Any
 
@@ -86,4 +87,5 @@ def pyramid(shapes: Shapes) -> dict[str, Any]:
 
 def _mlp_ratio(shapes, block):
   channels, hidden_dim = shapes[f"{block}/channel_mixing/Dense_0/kernel"]
-  return hidden_dim / channels
+  ratio = hidden_dim / channels
+  return ratio if int(channels * ratio) == hidden_dim else math.nextafter(ratio, math.inf)

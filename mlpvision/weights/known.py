@@ -81,6 +81,8 @@ def _timm_all():
   yield _timm("resmlp_big_24_224.fb_distilled_in1k", "resmlp_b24_8", 83.592, crop_ratio=0.875)
   yield _timm("resmlp_big_24_224.fb_in22k_ft_in1k", "resmlp_b24_8", 84.398, crop_ratio=0.875)
 
+  yield _timm("gmlp_s16_224.ra3_in1k", "gmlp_s16", 79.652, crop_ratio=0.875, normalized=_INCEPTION)
+
   vit = dict(crop_ratio=0.9, normalized=_INCEPTION)
   vit_384 = dict(crop_ratio=1.0, normalized=_INCEPTION, image_size=384)
   yield _timm("vit_small_patch16_224.augreg_in1k", "vit_s16", 78.846, **vit)
