@@ -70,6 +70,19 @@ def deit_384(config):
   config.optim.schedule.end = 5e-6
 
 
+def poolformer(config):
+  """PoolFormer's recipe (arXiv 2111.11418, Sec. 4.1; README and defaults of its repository's train.py).
+
+  DeiT's without EMA and repeated augmentation. timm's script sets the learning rate of an epoch before it. It appends
+  ten epochs at the final learning rate, which are left out here.
+  """
+  deit(config)
+  config.ema_decay = 0.0
+  config.augment.repeats = 1
+  config.optim.schedule.delay = "0 epochs"
+  config.eval.crop_ratio = 0.9
+
+
 def resmlp(config):
   """ResMLP's recipe (arXiv 2105.03404, Sec. 3.1): DeiT's with LAMB, for 400 epochs.
 

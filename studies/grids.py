@@ -158,7 +158,8 @@ STUDIES = {
      _family("resmlp_s12", num_blocks=7, hidden_dim=64, patch_size=4),
      _family("gmlp_s16", num_blocks=6, hidden_dim=64, patch_size=4),
      _family("vit_b16", num_blocks=5, hidden_dim=64, patch_size=4, num_heads=4),
-     _family("swin_tiny", hidden_dim=40, depths=(2, 2), patch_size=2, num_heads=(2, 4), window_size=7)),
+     _family("swin_tiny", hidden_dim=40, depths=(2, 2), patch_size=2, num_heads=(2, 4), window_size=7),
+     _family("poolformer_s12", hidden_dim=(48, 96), depths=(2, 2), mlp_ratio=(4.0, 4.0), patch_size=2)),
   ),
 }  # fmt: skip
 

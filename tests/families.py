@@ -142,5 +142,23 @@ FAMILIES = {
     },
     goldens={"swin_timm": (".safetensors", {})},
   ),
+  "poolformer": Row(
+    small={"poolformer_s12": dict(hidden_dim=(8, 12), depths=(1, 1), mlp_ratio=(2.0, 3.0), layer_scale_init=0.1)},
+    parameters={
+      "poolformer_s12": 11_915_176,
+      "poolformer_s24": 21_388_968,
+      "poolformer_s36": 30_862_760,
+      "poolformer_m36": 56_172_520,
+      "poolformer_m48": 73_473_448,
+    },
+    macs={
+      "poolformer_s12": 1.812,
+      "poolformer_s24": 3.392,
+      "poolformer_s36": 4.972,
+      "poolformer_m36": 8.759,
+      "poolformer_m48": 11.533,
+    },
+    goldens={"poolformer": (".pth", {})},
+  ),
 }
 GOLDENS = {name: golden for row in FAMILIES.values() for name, golden in row.goldens.items()}

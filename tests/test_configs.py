@@ -30,6 +30,7 @@ _RECIPES = {  # and the models that they start from
   "mixer_b16_finetune": "mixer_b16.goog_in21k",
   "mixer_b16_gmlp": "",
   "mixer_b16_in21k": "",
+  "poolformer_s12": "",
   "resmlp_s12": "",
   "s2mlp_deep": "",
   "s2mlp_wide": "",

@@ -25,6 +25,7 @@ _SWIN = "microsoft/Swin-Transformer, README"
 _NO_HEAD = "The paper counts parameters without the head."
 _IN21K = "Pre-trained on ImageNet-21K."
 _JFT = "Pre-trained on JFT-300M."
+_POOL = "arXiv 2111.11418, and sail-sg/poolformer, README"
 _GMLP_NOTE = "Counts here are those of timm's code; the paper's are up to 0.5 % higher for the parameters."
 
 ROWS = (
@@ -80,4 +81,9 @@ ROWS = (
   Row("swin_tiny_384", 384, "", "", "", ""),
   Row("swin_small_384", 384, "", "", "", ""),
   Row("swin_base_384", 384, "88", "47.1", "84.5", _SWIN),
+  Row("poolformer_s12", 224, "12", "", "77.2", _POOL),
+  Row("poolformer_s24", 224, "21", "", "80.3", _POOL),
+  Row("poolformer_s36", 224, "31", "", "81.4", _POOL),
+  Row("poolformer_m36", 224, "56", "", "82.1", _POOL),
+  Row("poolformer_m48", 224, "73", "", "82.5", _POOL),
 )

@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, gmlp, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, gmlp, layers, mixer, poolformer, pyramid, resmlp, s2mlp, swin, vit
 from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
@@ -20,6 +20,7 @@ FAMILIES = (
   gmlp.FAMILY,
   vit.FAMILY,
   swin.FAMILY,
+  poolformer.FAMILY,
 )
 MODELS = {name: (family.module, sizes) for family in FAMILIES for name, sizes in family.variants.items()}
 # Models for dense tasks, which have a backbone.

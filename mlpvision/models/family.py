@@ -77,12 +77,29 @@ def isotropic(shapes: Shapes) -> dict[str, Any]:
 
 def pyramid(shapes: Shapes) -> dict[str, Any]:
   """patch_size, hidden_dim, depths and mlp_ratio of a pyramid."""
+  return dict(**stem(shapes), depths=_depths(shapes), mlp_ratio=_mlp_ratio(shapes, "stage_0_block_0"))
+
+
+def wide_stages(shapes: Shapes) -> dict[str, Any]:
+  """hidden_dim, depths and mlp_ratio of a pyramid whose stages have their own widths and ratios: tuples."""
+  depths = _depths(shapes)
+  blocks = [f"stage_{stage}_block_0" for stage in range(len(depths))]
+  widths = tuple(shapes[f"{block}/channel_mixing/Dense_0/kernel"][0] for block in blocks)
+  return dict(hidden_dim=widths, depths=depths, mlp_ratio=tuple(_mlp_ratio(shapes, block) for block in blocks))
+
+
+def _depths(shapes):
+  found = stages(shapes)
+  return tuple(found[stage] for stage in itertools.takewhile(found.__contains__, itertools.count()))
+
+
+def stages(shapes: Shapes) -> dict[int, int]:
+  """{s: number of blocks "stage_{s}_block_{i}"}."""
   found = {}
   for name in {path.partition("/")[0] for path in shapes}:
     if place := numbers(name, "stage_{s}_block_{i}"):
       found[place["s"]] = max(found.get(place["s"], 0), place["i"] + 1)
-  depths = tuple(found[stage] for stage in itertools.takewhile(found.__contains__, itertools.count()))
-  return dict(**stem(shapes), depths=depths, mlp_ratio=_mlp_ratio(shapes, "stage_0_block_0"))
+  return found
 
 
 def _mlp_ratio(shapes, block):

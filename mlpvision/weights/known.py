@@ -103,6 +103,13 @@ def _timm_all():
   yield _timm("swin_base_patch4_window7_224.ms_in22k_ft_in1k", "swin_base", 85.272, crop_ratio=0.9)
   yield _timm("swin_base_patch4_window12_384.ms_in1k", "swin_base_384", 84.476, crop_ratio=1.0, image_size=384)
 
+  pooled = "timm pools before the last norm, the authors' code and ours after it."
+  yield _timm("poolformer_s12.sail_in1k", "poolformer_s12", 77.238, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_s24.sail_in1k", "poolformer_s24", 80.294, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_s36.sail_in1k", "poolformer_s36", 81.428, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_m36.sail_in1k", "poolformer_m36", 82.104, crop_ratio=0.95, note=pooled)
+  yield _timm("poolformer_m48.sail_in1k", "poolformer_m48", 82.462, crop_ratio=0.95, note=pooled)
+
 
 _README = "the repository's README"
 
@@ -159,4 +166,13 @@ def _swin():
     yield _official(f"{model}.official", model, url, page, top1, note=note, **view)
 
 
-KNOWN = {entry.name: entry for group in (_google, _timm_all, _asmlp, _ff, _resmlp, _swin) for entry in group()}
+def _poolformer():
+  page = "https://github.com/sail-sg/poolformer"
+  for size, top1, crop_ratio in (("s12", 77.2, 0.9), ("s24", 80.3, 0.9), ("s36", 81.4, 0.9), ("m36", 82.1, 0.95),
+                                 ("m48", 82.5, 0.95)):  # fmt: skip
+    url = f"{page}/releases/download/v1.0/poolformer_{size}.pth.tar"
+    yield _official(f"poolformer_{size}.official", f"poolformer_{size}", url, page, top1, crop_ratio=crop_ratio)
+
+
+_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer)
+KNOWN = {entry.name: entry for group in _GROUPS for entry in group()}
