@@ -83,6 +83,32 @@ def poolformer(config):
   config.eval.crop_ratio = 0.9
 
 
+def vip(config):
+  """ViP's recipe (arXiv 2106.12368, Sec. 4.1; README of houqb/VisionPermutator). Equals DeiT's except for the values
+  set here.
+
+  The authors' logs have ten more epochs at the final learning rate, which are left out here.
+  """
+  poolformer(config)
+  config.data.batch_size = 2048
+  config.optim.learning_rate = 2e-3
+  config.optim.schedule.warmup = "20 epochs"
+
+
+def s2mlpv2(config):
+  """S2-MLPv2's recipe (arXiv 2108.01072, Sec. 5), for Small; Medium has batches of 744.
+
+  The paper names CutOut, which is random erasing, and an EMA. It does not state the augmentations' strengths, the EMA's
+  decay or whether images are repeated: strengths and decay are DeiT's, nothing is repeated, as in ViP's recipe. Nor
+  does it say whether the published accuracy is the EMA's.
+  """
+  vip(config)
+  config.data.batch_size = 1024
+  config.ema_decay = 0.99996
+  config.optim.schedule.warmup = "10 epochs"
+  config.eval.crop_ratio = 0.875
+
+
 def resmlp(config):
   """ResMLP's recipe (arXiv 2105.03404, Sec. 3.1): DeiT's with LAMB, for 400 epochs.
 

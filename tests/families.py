@@ -73,6 +73,12 @@ FAMILIES = {
     parameters={"s2mlp_wide": 72_241_384, "s2mlp_deep": 53_917_288},
     macs={"s2mlp_wide": 13.988, "s2mlp_deep": 10.462},
   ),
+  "s2mlpv2": Row(
+    small={"s2mlpv2_small7": dict(patch_size=4, hidden_dim=(8, 16), depths=(1, 1))},
+    parameters={"s2mlpv2_small7": 25_113_448, "s2mlpv2_medium7": 55_269_864},
+    macs={"s2mlpv2_small7": 6.902, "s2mlpv2_medium7": 16.284},
+    goldens={"s2mlpv2": (".safetensors", {})},
+  ),
   "asmlp": Row(
     small={"asmlp_tiny": dict(hidden_dim=8, depths=(1, 1))},
     parameters={

@@ -34,6 +34,7 @@ _RECIPES = {  # and the models that they start from
   "resmlp_s12": "",
   "s2mlp_deep": "",
   "s2mlp_wide": "",
+  "s2mlpv2_small7": "",
   "swin_tiny": "",
   **{f"cascade_mask_rcnn_asmlp_{size}": f"asmlp_{size}.official" for size in ("tiny", "small", "base")},
   **{f"mask_rcnn_asmlp_{size}": f"asmlp_{size}.official" for size in ("tiny", "small")},

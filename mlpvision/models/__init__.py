@@ -6,7 +6,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, gmlp, layers, mixer, poolformer, pyramid, resmlp, s2mlp, swin, vit
+from mlpvision.models import asmlp, ff, gmlp, layers, mixer, poolformer, pyramid, resmlp, s2mlp, s2mlpv2, swin, vit
 from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
@@ -14,6 +14,7 @@ from mlpvision.models.heads import upernet
 FAMILIES = (
   mixer.FAMILY,
   s2mlp.FAMILY,
+  s2mlpv2.FAMILY,
   asmlp.FAMILY,
   resmlp.FAMILY,
   ff.FAMILY,
