@@ -19,8 +19,8 @@ def imagenet(config):
 
 
 def deit(config):
-  """DeiT's recipe (arXiv 2012.12877, and its repository), also used by S2-MLP (arXiv 2106.07477, Sec. 4) and FF (arXiv
-  2105.02723).
+  """DeiT's recipe (arXiv 2012.12877, and its repository), also used by S2-MLP (arXiv 2106.07477, Sec. 4), FF (arXiv
+  2105.02723) and CycleMLP (arXiv 2107.10224; its repository's main.py is DeiT's, with drop path 0.1 for all sizes).
 
   S2-MLP's paper specifies AdamW, weight decay 0.05, batch size 1024, 300 epochs, warm-up and cosine from 1e-3 to 1e-5,
   label smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT reports the accuracy of the

@@ -90,6 +90,24 @@ FAMILIES = {
     macs={"asmlp_mobile": 1.320, "asmlp_tiny": 4.350, "asmlp_small": 8.512, "asmlp_base": 15.126},
     goldens={"asmlp": (".pth", {})},
   ),
+  "cyclemlp": Row(
+    small={"cyclemlp_b1": dict(hidden_dim=(8, 12), depths=(1, 1), mlp_ratio=(2.0, 3.0))},
+    parameters={
+      "cyclemlp_b1": 15_155_400,
+      "cyclemlp_b2": 26_802_504,
+      "cyclemlp_b3": 38_385_720,
+      "cyclemlp_b4": 51_796_552,
+      "cyclemlp_b5": 75_747_280,
+    },
+    macs={
+      "cyclemlp_b1": 2.122,
+      "cyclemlp_b2": 3.876,
+      "cyclemlp_b3": 6.831,
+      "cyclemlp_b4": 10.027,
+      "cyclemlp_b5": 12.232,
+    },
+    goldens={"cyclemlp": (".pth", {})},
+  ),
   "resmlp": Row(
     small={"resmlp_s12": _PLAIN},
     parameters={

@@ -23,6 +23,7 @@ _RECIPES = {  # and the models that they start from
   "asmlp_base_384": "runs/asmlp_base",
   "asmlp_small": "",
   "asmlp_tiny": "",
+  "cyclemlp_b1": "",
   "ff_base": "",
   "finetune": "mixer_b16.goog_in21k",
   "gmlp_s16": "",
@@ -48,6 +49,7 @@ _RECIPES = {  # and the models that they start from
 # These differ from another in a few fields alone.
 _SIZE, _SEGMENTER = ["model.drop_path", "model.name"], ["init_from", "model.backbone"]
 _LIKE = {
+  "cyclemlp_b1": ("ff_base", ["model.name"]),
   "asmlp_small": ("asmlp_base", _SIZE),
   "asmlp_tiny": ("asmlp_base", _SIZE),
   "upernet_asmlp_small": ("upernet_asmlp_tiny", _SEGMENTER),

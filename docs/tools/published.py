@@ -18,6 +18,7 @@ class Row(NamedTuple):
 _MIXER = "arXiv 2105.01601, Tables 1, 3"
 _S2 = "arXiv 2106.07477, Tables 2, 3"
 _S2V2 = "arXiv 2108.01072, Table 2"
+_CYCLE = "arXiv 2107.10224, and its repository"
 _AS = "arXiv 2107.08391, Table 1"
 _FF = "arXiv 2105.02723, Table 1, and its repository"
 _RES = "arXiv 2105.03404"
@@ -54,6 +55,11 @@ ROWS = (
   Row("asmlp_small", 224, "50", "8.5", "83.1", _AS),
   Row("asmlp_base", 224, "88", "15.2", "83.3", _AS, "The released code counts 15.14 G."),
   Row("asmlp_base", 384, "88", "44.6", "84.3", "arXiv 2107.08391 v2", "The released code counts 44.50 G."),
+  Row("cyclemlp_b1", 224, "15.2", "2.1", "78.9", _CYCLE),
+  Row("cyclemlp_b2", 224, "26.8", "3.9", "81.6", _CYCLE),
+  Row("cyclemlp_b3", 224, "38.4", "6.9", "82.4", _CYCLE),
+  Row("cyclemlp_b4", 224, "51.8", "10.1", "83.0", _CYCLE),
+  Row("cyclemlp_b5", 224, "75.7", "12.3", "83.2", _CYCLE),
   Row("ff_tiny", 224, "7.7", "", "61.4", _FF),
   Row("ff_base", 224, "62", "", "74.9", _FF, "Other papers print 59 M and 11.4 or 11.6 G, from Mixer's row."),
   Row("ff_large", 224, "206", "", "71.4", _FF),

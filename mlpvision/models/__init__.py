@@ -6,7 +6,21 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, gmlp, layers, mixer, poolformer, pyramid, resmlp, s2mlp, s2mlpv2, swin, vit
+from mlpvision.models import (
+  asmlp,
+  cyclemlp,
+  ff,
+  gmlp,
+  layers,
+  mixer,
+  poolformer,
+  pyramid,
+  resmlp,
+  s2mlp,
+  s2mlpv2,
+  swin,
+  vit,
+)
 from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
@@ -16,6 +30,7 @@ FAMILIES = (
   s2mlp.FAMILY,
   s2mlpv2.FAMILY,
   asmlp.FAMILY,
+  cyclemlp.FAMILY,
   resmlp.FAMILY,
   ff.FAMILY,
   gmlp.FAMILY,

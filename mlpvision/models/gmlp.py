@@ -15,7 +15,7 @@ _NEAR_ZERO = nn.initializers.normal(1e-6)
 
 
 class SpatialGating(nn.Module):
-  """u * (W norm(v) + b) of the halves u, v of the channels (Eq. 3-4); [B, N, 2C] -> [B, N, C].
+  """u * (W norm(v) + b) of the halves u, v of the channels (Sec. 2.1); [B, N, 2C] -> [B, N, C].
 
   W [N, N] mixes patches and is the same for all channels. The norm's epsilon is not that of the other norms, in timm's
   code and therefore in its weights.

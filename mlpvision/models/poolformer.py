@@ -18,7 +18,7 @@ _INIT = nn.initializers.normal(0.02)
 
 
 def pooling(x: jax.Array, cells: jax.Array | None = None) -> jax.Array:
-  """The mean of the 3x3 neighbors, minus x (Eq. 4); [B, H, W, C] -> [B, H, W, C].
+  """The mean of the 3x3 neighbors, minus x; [B, H, W, C] -> [B, H, W, C].
 
   Neighbors outside the map, or its valid cells (see `canvas`), are not counted.
   """

@@ -174,5 +174,12 @@ def _poolformer():
     yield _official(f"poolformer_{size}.official", f"poolformer_{size}", url, page, top1, crop_ratio=crop_ratio)
 
 
-_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer)
+def _cyclemlp():
+  page = "https://github.com/ShoufaChen/CycleMLP"
+  for size, top1 in ((1, 78.9), (2, 81.6), (3, 82.4), (4, 83.0), (5, 83.2)):
+    url = f"{page}/releases/download/v0.1/CycleMLP_B{size}.pth"
+    yield _official(f"cyclemlp_b{size}.official", f"cyclemlp_b{size}", url, page, top1)
+
+
+_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer, _cyclemlp)
 KNOWN = {entry.name: entry for group in _GROUPS for entry in group()}
