@@ -108,6 +108,15 @@ FAMILIES = {
     },
     goldens={"cyclemlp": (".pth", {})},
   ),
+  "vip": Row(
+    small={
+      "vip_s7": dict(patch_size=8, segments=2, hidden_dim=(8, 12, 12), depths=(1,) * 3, mlp_ratio=(2.0, 3.0, 2.0))
+    },
+    parameters={"vip_s14": 29_892_904, "vip_s7": 25_114_984, "vip_m7": 55_272_488, "vip_l7": 87_784_936},
+    macs={"vip_s14": 6.856, "vip_s7": 6.902, "vip_m7": 16.284, "vip_l7": 24.340},
+    image=(16, 16),
+    goldens={"vip": (".pth", dict(segments=8))},
+  ),
   "resmlp": Row(
     small={"resmlp_s12": _PLAIN},
     parameters={

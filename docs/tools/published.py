@@ -19,6 +19,7 @@ _MIXER = "arXiv 2105.01601, Tables 1, 3"
 _S2 = "arXiv 2106.07477, Tables 2, 3"
 _S2V2 = "arXiv 2108.01072, Table 2"
 _CYCLE = "arXiv 2107.10224, and its repository"
+_VIP = "arXiv 2106.12368, and the logs of houqb/VisionPermutator"
 _AS = "arXiv 2107.08391, Table 1"
 _FF = "arXiv 2105.02723, Table 1, and its repository"
 _RES = "arXiv 2105.03404"
@@ -60,6 +61,10 @@ ROWS = (
   Row("cyclemlp_b3", 224, "38.4", "6.9", "82.4", _CYCLE),
   Row("cyclemlp_b4", 224, "51.8", "10.1", "83.0", _CYCLE),
   Row("cyclemlp_b5", 224, "75.7", "12.3", "83.2", _CYCLE),
+  Row("vip_s14", 224, "", "", "80.5", "arXiv 2106.12368, Table 2", "80.6 in Tables 4, 6 and 7."),
+  Row("vip_s7", 224, "", "", "81.52", _VIP),
+  Row("vip_m7", 224, "", "", "82.75", _VIP),
+  Row("vip_l7", 224, "88", "", "83.20", _VIP, "Table 1 has 9 and 27 blocks, which are 85.6 M; the code has 8 and 28."),
   Row("ff_tiny", 224, "7.7", "", "61.4", _FF),
   Row("ff_base", 224, "62", "", "74.9", _FF, "Other papers print 59 M and 11.4 or 11.6 G, from Mixer's row."),
   Row("ff_large", 224, "206", "", "71.4", _FF),

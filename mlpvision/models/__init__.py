@@ -19,6 +19,7 @@ from mlpvision.models import (
   s2mlp,
   s2mlpv2,
   swin,
+  vip,
   vit,
 )
 from mlpvision.models.detection import two_stage
@@ -31,6 +32,7 @@ FAMILIES = (
   s2mlpv2.FAMILY,
   asmlp.FAMILY,
   cyclemlp.FAMILY,
+  vip.FAMILY,
   resmlp.FAMILY,
   ff.FAMILY,
   gmlp.FAMILY,

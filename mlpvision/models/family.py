@@ -36,7 +36,8 @@ class Family:
     arguments: maps the shapes of parameters to the module's attributes that they determine, with None for an ambiguous
       one; usually `isotropic` or `pyramid`. Raises KeyError, IndexError or ValueError for other parameters.
     block: template of the blocks' names. Each block is a layer of layer-wise learning rates, in numerical order.
-    patches: maps the shapes of parameters to their number of patches, or (rows, columns); None for any image size.
+    patches: maps a module and the shapes of its parameters to their number of patches, or (rows, columns); None for any
+      image size.
     resize: how to adapt parameters to other patches, a key of `weights.resize.WAYS`; None if this is impossible.
     model_axis: shardings over the mesh's model axis: (regex for a path, mesh axis of each dimension).
     dense: attributes of a backbone for detection and segmentation, where the original differs from the classifier.
@@ -50,7 +51,7 @@ class Family:
   variants: Mapping[str, Mapping[str, Any]]
   arguments: Callable[[Shapes], dict[str, Any]]
   block: str = "block_{i}"
-  patches: Callable[[Shapes], int | tuple[int, int]] | None = None
+  patches: Callable[[nn.Module, Shapes], int | tuple[int, int]] | None = None
   resize: str | None = None
   model_axis: tuple[tuple[str, tuple], ...] = CHANNEL_MLP
   dense: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -103,6 +104,10 @@ def stages(shapes: Shapes) -> dict[int, int]:
 
 
 def _mlp_ratio(shapes, block):
-  channels, hidden_dim = shapes[f"{block}/channel_mixing/Dense_0/kernel"]
-  ratio = hidden_dim / channels
-  return ratio if int(channels * ratio) == hidden_dim else math.nextafter(ratio, math.inf)
+  return ratio(*shapes[f"{block}/channel_mixing/Dense_0/kernel"])
+
+
+def ratio(channels: int, hidden_dim: int) -> float:
+  """An mlp_ratio with int(channels * ratio) == hidden_dim, also where the quotient is rounded down."""
+  quotient = hidden_dim / channels
+  return quotient if int(channels * quotient) == hidden_dim else math.nextafter(quotient, math.inf)

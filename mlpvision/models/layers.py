@@ -292,12 +292,12 @@ class Backbone(nn.Module):
     shared = {key: getattr(self, key) for key in attributes(module) if key not in options}
     return forms.remat(module, self.remat)(**shared, **options, name=name)
 
-  def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
+  def check_patches(self, patches: Callable[[Any, Any], Any], rows: int, columns: int) -> None:
     """Raises ValueError if the parameters are not for rows x columns patches; patches: see `Family`."""
     if self.is_initializing():
       return
     params = flatten_dict(self.variables["params"], sep="/")
-    expected = patches({path: leaf.shape for path, leaf in params.items()})
+    expected = patches(self, {path: leaf.shape for path, leaf in params.items()})
     found = rows * columns if isinstance(expected, int) else (rows, columns)
     if found != expected:
       wanted, found = (str(n).strip("()").replace(", ", "x") for n in (expected, found))
