@@ -43,6 +43,7 @@ _RECIPES = {  # and the models that they start from
   "upernet_asmlp_small": "asmlp_small.official",
   "upernet_asmlp_tiny": "asmlp_tiny.official",
   "upernet_finetune": "asmlp_tiny.official",
+  "vip_s7": "",
   "vit_b16": "",
   "vit_b16_384": "deit_base_patch16_224.fb_in1k",
 }

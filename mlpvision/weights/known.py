@@ -181,5 +181,13 @@ def _cyclemlp():
     yield _official(f"cyclemlp_b{size}.official", f"cyclemlp_b{size}", url, page, top1)
 
 
-_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer, _cyclemlp)
+def _vip():
+  """Files on Google Drive, which a program cannot download."""
+  page, source = "https://github.com/houqb/VisionPermutator", "the repository's logs"
+  note = "The README allows non-commercial use only."
+  for size, top1, crop_ratio in (("s7", 81.518, 0.9), ("m7", 82.746, 0.9), ("l7", 83.204, 0.875)):
+    yield _official(f"vip_{size}.official", f"vip_{size}", None, page, top1, source, note, crop_ratio=crop_ratio)
+
+
+_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer, _cyclemlp, _vip)
 KNOWN = {entry.name: entry for group in _GROUPS for entry in group()}
