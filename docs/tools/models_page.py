@@ -31,6 +31,15 @@ from the models themselves.
   layer that follows mixes the values that now share a position.
 - **AS-MLP** shifts along rows and columns, by up to two positions in either direction, in four stages of decreasing
   resolution.
+- **S²-MLPv2** shifts two thirds of a layer's channels, in different orders of the directions, and adds the thirds up
+  with weights from split attention: a softmax over the parts, for each channel, from their mean over the map.
+  **CycleMLP** and **ViP** weigh their three branches the same way.
+- **CycleMLP** moves every third channel up and every third down in one branch, left and right in another.
+- **ViP** mixes the positions of a column with some channels in one branch, those of a row in another, by matrices for
+  one image size.
+- **gMLP** has one branch per block: half of the hidden channels, mixed over the patches by one matrix, multiply the
+  other half.
+- **PoolFormer** averages 3x3 neighbors, without weights: the control for every other mixer.
 
 Dense is a linear layer over the channels, with the same weights at every position. Drop path is applied at the end of
 each branch, before +.
@@ -40,6 +49,16 @@ each branch, before +.
 ![S²-MLP-wide, its block, the spatial shift](images/s2mlp.png)
 
 ![AS-MLP-T, its block, the axial shift](images/asmlp.png)
+
+![S²-MLPv2-Small/7, its block, the mixing](images/s2mlpv2.png)
+
+![CycleMLP-B1, its block, what its branches see](images/cyclemlp.png)
+
+![gMLP-S/16, its block, the spatial gating](images/gmlp.png)
+
+![ViP-Small/7, its block, what its branches see](images/vip.png)
+
+![PoolFormer-S12, its block, the pooling](images/poolformer.png)
 
 *Drawn by `python -m mlpvision.draw architecture s2mlp --output=docs/images/s2mlp.png`, and likewise for the others.*
 
