@@ -1,6 +1,7 @@
 """Writes docs/models.md, and draws the papers' accuracies over the sizes counted here."""
 
 from collections.abc import Mapping
+import itertools
 import types
 
 from flax import linen as nn
@@ -15,9 +16,9 @@ from mlpvision.models import cost
 from mlpvision.models.naming import numbers
 from mlpvision.weights import shapes
 
-# Okabe and Ito's palette, for color-blind readers.
+# Okabe and Ito's palette, for color-blind readers; markers tell families of one color apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vPX*<>hd"
 
 _HEADER = """# Models
 
@@ -122,7 +123,7 @@ def draw(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
   families = sorted({row.name.split("_")[0] for row in published.ROWS if row.top1})
   kinds = (("parameters", 1e6, "parameters (M)"), ("macs", 1e9, "multiply-accumulates (G)"))
   for axes, (key, unit, label) in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
-    for family, color, marker in zip(families, _COLORS, _MARKERS, strict=False):
+    for family, color, marker in zip(families, itertools.cycle(_COLORS), _MARKERS, strict=False):
       rows = [
         row for row in published.ROWS if row.top1 and row.name.split("_")[0] == family and "Pre-trained" not in row.note
       ]
