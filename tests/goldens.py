@@ -79,6 +79,14 @@ def error_of_logits(name):
   return relative_error(apply(module, params, arrays["input"]), arrays["out/logits"])
 
 
+def error_of_first_stage(name):
+  """The same of the first map of a pyramid, which takes less to compile."""
+  module, params, _ = loaded(name)
+  _, _, arrays = read(name)
+  short = module.clone(**{key: getattr(module, key)[:1] for key in ("hidden_dim", "depths", "mlp_ratio")})
+  return relative_error(apply(short, params, arrays["input"], method="features")[0], arrays["out/stage0"])
+
+
 def shapes(model, height, width=None):
   """The shapes of the model's parameters for images of this size; computes nothing."""
   images = jax.ShapeDtypeStruct((1, height, width or height, 3), jnp.float32)

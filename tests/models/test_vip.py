@@ -45,7 +45,7 @@ def test_wrong_forms_give_other_values(monkeypatch, wrong):
   target, name, form, error = _WRONG[wrong]
   einsum = jnp.einsum
   monkeypatch.setattr(target, name, form or (lambda product, x, kernel: _by(einsum, product, x, kernel)))
-  assert goldens.error_of_logits("vip") > error
+  assert goldens.error_of_first_stage("vip") > error
 
 
 def _by(einsum, product, x, kernel):
