@@ -19,8 +19,8 @@ def imagenet(config):
 
 
 def deit(config):
-  """DeiT's recipe (arXiv 2012.12877, and its repository), also used by S2-MLP (arXiv 2106.07477, Sec. 4) and FF (arXiv
-  2105.02723).
+  """DeiT's recipe (arXiv 2012.12877, and its repository), also used by S2-MLP (arXiv 2106.07477, Sec. 4), FF (arXiv
+  2105.02723) and CycleMLP (arXiv 2107.10224; its repository's main.py is DeiT's, with drop path 0.1 for all sizes).
 
   S2-MLP's paper specifies AdamW, weight decay 0.05, batch size 1024, 300 epochs, warm-up and cosine from 1e-3 to 1e-5,
   label smoothing, DropPath and repeated augmentation; all other values are DeiT's. DeiT reports the accuracy of the
@@ -68,6 +68,45 @@ def deit_384(config):
   config.optim.learning_rate = 5e-6
   config.optim.weight_decay = 1e-8
   config.optim.schedule.end = 5e-6
+
+
+def poolformer(config):
+  """PoolFormer's recipe (arXiv 2111.11418, Sec. 4.1; README and defaults of its repository's train.py).
+
+  DeiT's without EMA and repeated augmentation. timm's script sets the learning rate of an epoch before it. It appends
+  ten epochs at the final learning rate, which are left out here.
+  """
+  deit(config)
+  config.ema_decay = 0.0
+  config.augment.repeats = 1
+  config.optim.schedule.delay = "0 epochs"
+  config.eval.crop_ratio = 0.9
+
+
+def vip(config):
+  """ViP's recipe (arXiv 2106.12368, Sec. 4.1; README of houqb/VisionPermutator). Equals DeiT's except for the values
+  set here.
+
+  The authors' logs have ten more epochs at the final learning rate, which are left out here.
+  """
+  poolformer(config)
+  config.data.batch_size = 2048
+  config.optim.learning_rate = 2e-3
+  config.optim.schedule.warmup = "20 epochs"
+
+
+def s2mlpv2(config):
+  """S2-MLPv2's recipe (arXiv 2108.01072, Sec. 5), for Small; Medium has batches of 744.
+
+  The paper names CutOut, which is random erasing, and an EMA. It does not state the augmentations' strengths, the EMA's
+  decay or whether images are repeated: strengths and decay are DeiT's, nothing is repeated, as in ViP's recipe. Nor
+  does it say whether the published accuracy is the EMA's.
+  """
+  vip(config)
+  config.data.batch_size = 1024
+  config.ema_decay = 0.99996
+  config.optim.schedule.warmup = "10 epochs"
+  config.eval.crop_ratio = 0.875
 
 
 def resmlp(config):
@@ -154,6 +193,33 @@ def mixer(config):
   config.augment.crop_scale = (0.05, 1.0)
   config.augment.randaugment = "randaug(2,15)"
   config.augment.mixup = 0.5
+
+
+def gmlp(config):
+  """gMLP's recipe (arXiv 2105.08050, App. A.1, Table 7), which its paper also uses for Mixer-B/16.
+
+  AdamW with epsilon 1e-6, clipping at 1, 10,000 steps of warm-up; no EMA, no random erasing, no repeated augmentation.
+  The paper's AutoAugment has no counterpart here: DeiT's RandAugment takes its place. Its survival probability of 0.95
+  for S and Mixer-B (1 for Ti, 0.8 for B) is a drop path of 0.05. The final learning rate is not stated; it is 0.
+  """
+  imagenet(config)
+  config.duration = "300 epochs"
+  config.data.batch_size = 4096
+  config.label_smoothing = 0.1
+  config.model.drop_path = 0.05
+
+  config.optim.name = "adamw"
+  config.optim.kwargs.eps = 1e-6
+  config.optim.learning_rate = 1e-3
+  config.optim.weight_decay = 0.05
+  config.optim.clip_norm = 1.0
+  config.optim.schedule.name = "cosine"
+  config.optim.schedule.warmup = "10000 steps"
+
+  config.augment.crop = "random_resized"
+  config.augment.randaugment = "rand-m9-mstd0.5-inc1"
+  config.augment.mixup = 0.8
+  config.augment.cutmix = 1.0
 
 
 def mixer_21k(config):

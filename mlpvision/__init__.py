@@ -23,7 +23,7 @@ __all__ = ["list_models", "list_weights", "load"]
 
 
 def list_models(pattern: str = "*") -> list[str]:
-  """Names for `mlpvision.models.create`, e.g. of list_models("s2mlp*")."""
+  """Names for `mlpvision.models.create`, e.g. of list_models("s2mlp_*")."""
   from mlpvision import models
 
   return fnmatch.filter(models.MODELS, pattern)

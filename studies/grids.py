@@ -153,11 +153,16 @@ STUDIES = {
     dict(),
     (_family("mixer_b16", num_blocks=6, hidden_dim=64, patch_size=4, tokens_mlp_dim=32, channels_mlp_dim=256),
      _family("s2mlp_wide", num_blocks=6, hidden_dim=64, patch_size=4),
+     _family("s2mlpv2_small7", hidden_dim=(32, 64), depths=(3, 4), mlp_ratio=(3.0, 3.0), patch_size=2),
      _family("asmlp_tiny", hidden_dim=40, depths=(2, 2), patch_size=2),
+     _family("cyclemlp_b1", hidden_dim=(40, 64), depths=(2, 3), mlp_ratio=(4.0, 4.0), patch_size=2),
+     _family("vip_s7", hidden_dim=(42, 84), depths=(2, 2), mlp_ratio=(3.0, 3.0), patch_size=2, segments=14),
      _family("ff_base", num_blocks=6, hidden_dim=64, patch_size=4),
      _family("resmlp_s12", num_blocks=7, hidden_dim=64, patch_size=4),
+     _family("gmlp_s16", num_blocks=6, hidden_dim=64, patch_size=4),
      _family("vit_b16", num_blocks=5, hidden_dim=64, patch_size=4, num_heads=4),
-     _family("swin_tiny", hidden_dim=40, depths=(2, 2), patch_size=2, num_heads=(2, 4), window_size=7)),
+     _family("swin_tiny", hidden_dim=40, depths=(2, 2), patch_size=2, num_heads=(2, 4), window_size=7),
+     _family("poolformer_s12", hidden_dim=(48, 96), depths=(2, 2), mlp_ratio=(4.0, 4.0), patch_size=2)),
   ),
 }  # fmt: skip
 

@@ -73,6 +73,12 @@ FAMILIES = {
     parameters={"s2mlp_wide": 72_241_384, "s2mlp_deep": 53_917_288},
     macs={"s2mlp_wide": 13.988, "s2mlp_deep": 10.462},
   ),
+  "s2mlpv2": Row(
+    small={"s2mlpv2_small7": dict(patch_size=4, hidden_dim=(8, 16), depths=(1, 1))},
+    parameters={"s2mlpv2_small7": 25_113_448, "s2mlpv2_medium7": 55_269_864},
+    macs={"s2mlpv2_small7": 6.902, "s2mlpv2_medium7": 16.284},
+    goldens={"s2mlpv2": (".safetensors", {})},
+  ),
   "asmlp": Row(
     small={"asmlp_tiny": dict(hidden_dim=8, depths=(1, 1))},
     parameters={
@@ -83,6 +89,33 @@ FAMILIES = {
     },
     macs={"asmlp_mobile": 1.320, "asmlp_tiny": 4.350, "asmlp_small": 8.512, "asmlp_base": 15.126},
     goldens={"asmlp": (".pth", {})},
+  ),
+  "cyclemlp": Row(
+    small={"cyclemlp_b1": dict(hidden_dim=(8, 12), depths=(1, 1), mlp_ratio=(2.0, 3.0))},
+    parameters={
+      "cyclemlp_b1": 15_155_400,
+      "cyclemlp_b2": 26_802_504,
+      "cyclemlp_b3": 38_385_720,
+      "cyclemlp_b4": 51_796_552,
+      "cyclemlp_b5": 75_747_280,
+    },
+    macs={
+      "cyclemlp_b1": 2.122,
+      "cyclemlp_b2": 3.876,
+      "cyclemlp_b3": 6.831,
+      "cyclemlp_b4": 10.027,
+      "cyclemlp_b5": 12.232,
+    },
+    goldens={"cyclemlp": (".pth", {})},
+  ),
+  "vip": Row(
+    small={
+      "vip_s7": dict(patch_size=8, segments=2, hidden_dim=(8, 12, 12), depths=(1,) * 3, mlp_ratio=(2.0, 3.0, 2.0))
+    },
+    parameters={"vip_s14": 29_892_904, "vip_s7": 25_114_984, "vip_m7": 55_272_488, "vip_l7": 87_784_936},
+    macs={"vip_s14": 6.856, "vip_s7": 6.902, "vip_m7": 16.284, "vip_l7": 24.340},
+    image=(16, 16),
+    goldens={"vip": (".pth", dict(segments=8))},
   ),
   "resmlp": Row(
     small={"resmlp_s12": _PLAIN},
@@ -107,6 +140,12 @@ FAMILIES = {
     parameters={"ff_tiny": 7_676_332, "ff_base": 61_943_020, "ff_large": 206_213_048},
     macs={"ff_tiny": 1.44, "ff_base": 14.13, "ff_large": 10.71},
     goldens={"ff": (".pth", {})},
+  ),
+  "gmlp": Row(
+    small={"gmlp_s16": dict(**_PLAIN, mlp_ratio=4.0)},
+    parameters={"gmlp_ti16": 5_867_328, "gmlp_s16": 19_422_656, "gmlp_b16": 73_075_392},
+    macs={"gmlp_ti16": 1.329, "gmlp_s16": 4.392, "gmlp_b16": 15.720},
+    goldens={"gmlp_timm": (".safetensors", {})},
   ),
   "vit": Row(
     small={"vit_b16": dict(**_PLAIN, num_heads=2)},
@@ -135,6 +174,24 @@ FAMILIES = {
       "swin_base_384": _swin(128, _LONG, 12, 384),
     },
     goldens={"swin_timm": (".safetensors", {})},
+  ),
+  "poolformer": Row(
+    small={"poolformer_s12": dict(hidden_dim=(8, 12), depths=(1, 1), mlp_ratio=(2.0, 3.0), layer_scale_init=0.1)},
+    parameters={
+      "poolformer_s12": 11_915_176,
+      "poolformer_s24": 21_388_968,
+      "poolformer_s36": 30_862_760,
+      "poolformer_m36": 56_172_520,
+      "poolformer_m48": 73_473_448,
+    },
+    macs={
+      "poolformer_s12": 1.812,
+      "poolformer_s24": 3.392,
+      "poolformer_s36": 4.972,
+      "poolformer_m36": 8.759,
+      "poolformer_m48": 11.533,
+    },
+    goldens={"poolformer": (".pth", {})},
   ),
 }
 GOLDENS = {name: golden for row in FAMILIES.values() for name, golden in row.goldens.items()}

@@ -72,6 +72,21 @@ def relative_error(actual, expected):
   return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
 
 
+def error_of_logits(name):
+  """The relative error of a golden file's logits, by what the module's code is now: tests of traps change it."""
+  module, params, _ = loaded(name)
+  _, _, arrays = read(name)
+  return relative_error(apply(module, params, arrays["input"]), arrays["out/logits"])
+
+
+def error_of_first_stage(name):
+  """The same of the first map of a pyramid, which takes less to compile."""
+  module, params, _ = loaded(name)
+  _, _, arrays = read(name)
+  short = module.clone(**{key: getattr(module, key)[:1] for key in ("hidden_dim", "depths", "mlp_ratio")})
+  return relative_error(apply(short, params, arrays["input"], method="features")[0], arrays["out/stage0"])
+
+
 def shapes(model, height, width=None):
   """The shapes of the model's parameters for images of this size; computes nothing."""
   images = jax.ShapeDtypeStruct((1, height, width or height, 3), jnp.float32)

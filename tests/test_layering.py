@@ -23,7 +23,7 @@ _ROOMS = {
   "configs": ("", _HEAVY | _TREES | {"numpy"}),
   "studies": ("config docs errors reporting sharding training configs commands", _HEAVY),
   "benchmarks": ("benchmark errors models plan tasks weights training.setup", {"clu", "orbax", "grain"}),
-  "docs": ("errors models plan", _HEAVY),
+  "docs": ("errors models plan weights.shapes", _HEAVY),
   # The whole package: what a user of the library imports.
   "mlpvision": ("models trained weights", _HEAVY | _TREES),
   "errors": ("", _HEAVY | _TREES),

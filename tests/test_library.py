@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
 
 def test_names():
   assert mlpvision.list_models() == list(models.MODELS)
-  assert mlpvision.list_models("s2mlp*") == ["s2mlp_wide", "s2mlp_deep"]
+  assert mlpvision.list_models("s2mlp_*") == ["s2mlp_wide", "s2mlp_deep"]
   assert "mixer_b16.goog_in1k" in mlpvision.list_weights("mixer*")
 
 

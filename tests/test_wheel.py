@@ -37,7 +37,7 @@ print(json.dumps({
   "imported": imported,
   "tensorflow": before_evaluation,
   "configs": importlib.util.find_spec("configs") is not None,
-  "models": mlpvision.list_models("s2mlp*"),
+  "models": mlpvision.list_models("s2mlp_*"),
   "predicted": ranking,
   "from_file": [probability for _, probability, _ in again],
   "words": imagenet.words("n01440764"),

@@ -1,17 +1,24 @@
 """Writes docs/models.md, and draws the papers' accuracies over the sizes counted here."""
 
 from collections.abc import Mapping
+import itertools
+import types
 
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from docs.tools import published
 from mlpvision import models
 from mlpvision.models import cost
+from mlpvision.models.naming import numbers
+from mlpvision.weights import shapes
 
-# Okabe and Ito's palette, for color-blind readers.
+# Okabe and Ito's palette, for color-blind readers; markers tell families of one color apart.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX"
+_MARKERS = "osD^vPX*<>hd"
 
 _HEADER = """# Models
 
@@ -25,6 +32,15 @@ from the models themselves.
   layer that follows mixes the values that now share a position.
 - **AS-MLP** shifts along rows and columns, by up to two positions in either direction, in four stages of decreasing
   resolution.
+- **S²-MLPv2** shifts two thirds of a layer's channels, in different orders of the directions, and adds the thirds up
+  with weights from split attention: a softmax over the parts, for each channel, from their mean over the map.
+  **CycleMLP** and **ViP** weigh their three branches the same way.
+- **CycleMLP** moves every third channel up and every third down in one branch, left and right in another.
+- **ViP** mixes the positions of a column with some channels in one branch, those of a row in another, by matrices for
+  one image size.
+- **gMLP** has one branch per block: half of the hidden channels, mixed over the patches by one matrix, multiply the
+  other half.
+- **PoolFormer** averages 3x3 neighbors, without weights: the control for every other mixer.
 
 Dense is a linear layer over the channels, with the same weights at every position. Drop path is applied at the end of
 each branch, before +.
@@ -34,6 +50,16 @@ each branch, before +.
 ![S²-MLP-wide, its block, the spatial shift](images/s2mlp.png)
 
 ![AS-MLP-T, its block, the axial shift](images/asmlp.png)
+
+![S²-MLPv2-Small/7, its block, the mixing](images/s2mlpv2.png)
+
+![CycleMLP-B1, its block, what its branches see](images/cyclemlp.png)
+
+![gMLP-S/16, its block, the spatial gating](images/gmlp.png)
+
+![ViP-Small/7, its block, what its branches see](images/vip.png)
+
+![PoolFormer-S12, its block, the pooling](images/poolformer.png)
 
 *Drawn by `python -m mlpvision.draw architecture s2mlp --output=docs/images/s2mlp.png`, and likewise for the others.*
 
@@ -59,7 +85,24 @@ The columns "paper: ..." contain the papers' figures. Accuracies are for ImageNe
 
 def count() -> dict[tuple[str, int], dict[str, int]]:
   """{(name, image_size): {"parameters": int, "macs": int}} of every row of `published.ROWS`."""
-  return {(row.name, row.image_size): cost.count(models.create(row.name), row.image_size) for row in published.ROWS}
+  return {(row.name, row.image_size): counted(models.create(row.name), row.image_size) for row in published.ROWS}
+
+
+def counted(model: nn.Module, image_size: int) -> dict[str, int]:
+  """`cost.count`, from a trace of one block of each stage, which stands for all: deep models take long to trace."""
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+  jaxpr, variables = jax.make_jaxpr(shapes.shortest(model).init, return_shape=True)(jax.random.key(0), images)
+  template = models.family_of(model).block
+  places = {name: tuple(place.values()) for name in variables["params"] if (place := numbers(name, template))}
+  times = dict(zip(sorted(places, key=places.get), shapes.depths(model), strict=True))
+  parameters = sum(
+    leaf.size * times.get(name, 1) for name, tree in variables["params"].items() for leaf in jax.tree.leaves(tree)
+  )
+  macs = 0
+  for equation in jaxpr.eqns:  # "Model/block_0/..." is the equation's place in the modules
+    _, name, *_ = *str(equation.source_info.name_stack).split("/"), "", ""
+    macs += cost.macs(cost.products(types.SimpleNamespace(eqns=[equation]))) * times.get(name, 1)
+  return {"parameters": parameters, "macs": macs}
 
 
 def text(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> str:
@@ -80,7 +123,7 @@ def draw(counts: Mapping[tuple[str, int], Mapping[str, int]]) -> Figure:
   families = sorted({row.name.split("_")[0] for row in published.ROWS if row.top1})
   kinds = (("parameters", 1e6, "parameters (M)"), ("macs", 1e9, "multiply-accumulates (G)"))
   for axes, (key, unit, label) in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
-    for family, color, marker in zip(families, _COLORS, _MARKERS, strict=False):
+    for family, color, marker in zip(families, itertools.cycle(_COLORS), _MARKERS, strict=False):
       rows = [
         row for row in published.ROWS if row.top1 and row.name.split("_")[0] == family and "Pre-trained" not in row.note
       ]

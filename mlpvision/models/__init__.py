@@ -6,7 +6,22 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import asmlp, ff, layers, mixer, pyramid, resmlp, s2mlp, swin, vit
+from mlpvision.models import (
+  asmlp,
+  cyclemlp,
+  ff,
+  gmlp,
+  layers,
+  mixer,
+  poolformer,
+  pyramid,
+  resmlp,
+  s2mlp,
+  s2mlpv2,
+  swin,
+  vip,
+  vit,
+)
 from mlpvision.models.detection import two_stage
 from mlpvision.models.family import Family
 from mlpvision.models.heads import upernet
@@ -14,11 +29,16 @@ from mlpvision.models.heads import upernet
 FAMILIES = (
   mixer.FAMILY,
   s2mlp.FAMILY,
+  s2mlpv2.FAMILY,
   asmlp.FAMILY,
+  cyclemlp.FAMILY,
+  vip.FAMILY,
   resmlp.FAMILY,
   ff.FAMILY,
+  gmlp.FAMILY,
   vit.FAMILY,
   swin.FAMILY,
+  poolformer.FAMILY,
 )
 MODELS = {name: (family.module, sizes) for family in FAMILIES for name, sizes in family.variants.items()}
 # Models for dense tasks, which have a backbone.

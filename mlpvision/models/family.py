@@ -7,6 +7,7 @@ follow the naming contract in docs/design.md.
 from collections.abc import Callable, Mapping
 import dataclasses
 import itertools
+import math
 import re
 from typing import Any
 
@@ -35,7 +36,8 @@ class Family:
     arguments: maps the shapes of parameters to the module's attributes that they determine, with None for an ambiguous
       one; usually `isotropic` or `pyramid`. Raises KeyError, IndexError or ValueError for other parameters.
     block: template of the blocks' names. Each block is a layer of layer-wise learning rates, in numerical order.
-    patches: maps the shapes of parameters to their number of patches, or (rows, columns); None for any image size.
+    patches: maps a module and the shapes of its parameters to their number of patches, or (rows, columns); None for any
+      image size.
     resize: how to adapt parameters to other patches, a key of `weights.resize.WAYS`; None if this is impossible.
     model_axis: shardings over the mesh's model axis: (regex for a path, mesh axis of each dimension).
     dense: attributes of a backbone for detection and segmentation, where the original differs from the classifier.
@@ -49,7 +51,7 @@ class Family:
   variants: Mapping[str, Mapping[str, Any]]
   arguments: Callable[[Shapes], dict[str, Any]]
   block: str = "block_{i}"
-  patches: Callable[[Shapes], int | tuple[int, int]] | None = None
+  patches: Callable[[nn.Module, Shapes], int | tuple[int, int]] | None = None
   resize: str | None = None
   model_axis: tuple[tuple[str, tuple], ...] = CHANNEL_MLP
   dense: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -76,14 +78,36 @@ def isotropic(shapes: Shapes) -> dict[str, Any]:
 
 def pyramid(shapes: Shapes) -> dict[str, Any]:
   """patch_size, hidden_dim, depths and mlp_ratio of a pyramid."""
+  return dict(**stem(shapes), depths=_depths(shapes), mlp_ratio=_mlp_ratio(shapes, "stage_0_block_0"))
+
+
+def wide_stages(shapes: Shapes) -> dict[str, Any]:
+  """hidden_dim, depths and mlp_ratio of a pyramid whose stages have their own widths and ratios: tuples."""
+  depths = _depths(shapes)
+  blocks = [f"stage_{stage}_block_0" for stage in range(len(depths))]
+  widths = tuple(shapes[f"{block}/channel_mixing/Dense_0/kernel"][0] for block in blocks)
+  return dict(hidden_dim=widths, depths=depths, mlp_ratio=tuple(_mlp_ratio(shapes, block) for block in blocks))
+
+
+def _depths(shapes):
+  found = stages(shapes)
+  return tuple(found[stage] for stage in itertools.takewhile(found.__contains__, itertools.count()))
+
+
+def stages(shapes: Shapes) -> dict[int, int]:
+  """{s: number of blocks "stage_{s}_block_{i}"}."""
   found = {}
   for name in {path.partition("/")[0] for path in shapes}:
     if place := numbers(name, "stage_{s}_block_{i}"):
       found[place["s"]] = max(found.get(place["s"], 0), place["i"] + 1)
-  depths = tuple(found[stage] for stage in itertools.takewhile(found.__contains__, itertools.count()))
-  return dict(**stem(shapes), depths=depths, mlp_ratio=_mlp_ratio(shapes, "stage_0_block_0"))
+  return found
 
 
 def _mlp_ratio(shapes, block):
-  channels, hidden_dim = shapes[f"{block}/channel_mixing/Dense_0/kernel"]
-  return hidden_dim / channels
+  return ratio(*shapes[f"{block}/channel_mixing/Dense_0/kernel"])
+
+
+def ratio(channels: int, hidden_dim: int) -> float:
+  """An mlp_ratio with int(channels * ratio) == hidden_dim, also where the quotient is rounded down."""
+  quotient = hidden_dim / channels
+  return quotient if int(channels * quotient) == hidden_dim else math.nextafter(quotient, math.inf)

@@ -84,7 +84,7 @@ VARIANTS = {
 }
 
 
-def _patches(shapes):
+def _patches(_, shapes):
   return shapes["pos_embedding"][1:3]
 
 

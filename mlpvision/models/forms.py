@@ -228,8 +228,9 @@ def affine(
 
 # Shifts
 
-# (((dy, dx), number of channels), ...): the offset of each group of channels, in the order of the channels.
-Groups = tuple[tuple[tuple[int, int], int], ...]
+# (((dy, dx), channels), ...): the offset of each group of channels. `channels` is the number of the channels that
+# follow those of the group before, or (k, n) for the channels k, k + n, k + 2n, ...
+Groups = tuple[tuple[tuple[int, int], int | tuple[int, int]], ...]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -275,9 +276,13 @@ def group_masks(shape: tuple[int, ...], groups: Groups) -> list[tuple[tuple[int,
   """[((dy, dx), bool [1, 1, 1, C]), ...]: the channels of each group, for a map of this shape."""
   channel = lax.broadcasted_iota(jnp.int32, (1, 1, 1, shape[-1]), 3)
   masks, start = [], 0
-  for offset, width in groups:
-    masks.append((offset, (channel >= start) & (channel < start + width)))
-    start += width
+  for offset, channels in groups:
+    if isinstance(channels, tuple):
+      first, period = channels
+      masks.append((offset, channel % period == first))
+    else:
+      masks.append((offset, (channel >= start) & (channel < start + channels)))
+      start += channels
   return masks
 
 

@@ -280,17 +280,24 @@ class Backbone(nn.Module):
       )
     return self(images, train=train, return_features=True)
 
+  def check_stages(self) -> None:
+    """Raises ValueError unless hidden_dim, depths and mlp_ratio are tuples with one entry per stage."""
+    values = {key: getattr(self, key) for key in ("hidden_dim", "depths", "mlp_ratio")}
+    if {len(value) if isinstance(value, tuple | list) else None for value in values.values()} != {len(self.depths)}:
+      found = ", ".join(f"{key}={value}" for key, value in values.items())
+      raise ValueError(f"{type(self).__name__} needs tuples with one entry per stage, not {found}")
+
   def block(self, module: type[nn.Module], name: str, **options: Any) -> nn.Module:
     """A block with the remat policy of this model, and this model's values of the attributes not in options."""
     shared = {key: getattr(self, key) for key in attributes(module) if key not in options}
     return forms.remat(module, self.remat)(**shared, **options, name=name)
 
-  def check_patches(self, patches: Callable[[Any], Any], rows: int, columns: int) -> None:
+  def check_patches(self, patches: Callable[[Any, Any], Any], rows: int, columns: int) -> None:
     """Raises ValueError if the parameters are not for rows x columns patches; patches: see `Family`."""
     if self.is_initializing():
       return
     params = flatten_dict(self.variables["params"], sep="/")
-    expected = patches({path: leaf.shape for path, leaf in params.items()})
+    expected = patches(self, {path: leaf.shape for path, leaf in params.items()})
     found = rows * columns if isinstance(expected, int) else (rows, columns)
     if found != expected:
       wanted, found = (str(n).strip("()").replace(", ", "x") for n in (expected, found))
@@ -320,6 +327,20 @@ def patch_embed(
   init = dict(kernel_init=kernel_init, bias_init=bias_init or torch_bias_init(channels * patch_size**2))
   size = (patch_size, patch_size)
   return nn.Conv(features, size, strides=size, padding="VALID", **init, dtype=dtype, name="stem")(images)
+
+
+def strided(x: jax.Array, stride: int, features: int, name: str, *, overlapping: bool, dtype: Any) -> jax.Array:
+  """A convolution to a map of 1 / stride the resolution: [B, H, W, C] -> [B, H/stride, W/stride, features].
+
+  Call it in a compact method. The initializers are PyTorch's default.
+
+  overlapping: kernels of 2 * stride - 1 positions with zeros on both sides, as in MetaFormers, whose stem has 7x7 with
+    stride 4 and padding 2, their reductions 3x3, 2 and 1; "SAME" would pad otherwise. False: patches.
+  """
+  side, padding = (2 * stride - 1, stride // 2) if overlapping else (stride, 0)
+  init = dict(kernel_init=torch_kernel_init, bias_init=torch_bias_init(x.shape[-1] * side**2))
+  size = dict(kernel_size=(side, side), strides=(stride, stride), padding=[(padding, padding)] * 2)
+  return nn.Conv(features, **size, **init, dtype=dtype, name=name)(x)
 
 
 def classify(

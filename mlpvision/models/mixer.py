@@ -94,7 +94,7 @@ def _arguments(shapes):
   )
 
 
-def _patches(shapes):
+def _patches(_, shapes):
   return shapes["MixerBlock_0/token_mixing/Dense_0/kernel"][0]
 
 

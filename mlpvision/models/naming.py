@@ -1,8 +1,10 @@
 """Translates between the names in published weights and ours, with one table for both directions.
 
-A row has the name of a module in a file, ours, and the kind of its leaves; `{i}` stands for a number:
+A row has the name of a module in a file, ours, and the kind of its leaves; `{i}` stands for a number, `{2s+1}` for one
+that is computed from it:
 
   ("blocks.{i}.norm1", "MixerBlock_{i}/LayerNorm_0", NORM)
+  ("network.{2s+1}.proj", "merge_{s}", CONV)
 
 Each leaf has a transform for loading and its inverse for saving, so a file that is loaded and saved does not change.
 """
@@ -115,36 +117,43 @@ def _join(separator, module, leaf):
 
 
 def _translate(name, source, target):
-  """The name rewritten from template `source` to `target`, or None; {i+1} in a template stands for i + 1."""
+  """The name rewritten from template `source` to `target`, or None; {2i+1} in a template stands for 2 i + 1."""
   found = numbers(name, source)
   if found is None:
     return None
-  return re.sub(_PLACEHOLDER, lambda m: str(found[m[1]] + int(m[2] or 0)), target)
+  return re.sub(_PLACEHOLDER, lambda m: str(int(m[1] or 1) * found[m[2]] + int(m[3] or 0)), target)
 
 
 def numbers(name: str, template: str) -> dict[str, int] | None:
   """{"s": 2, "i": 0} for "stage_2_block_0" and the template "stage_{s}_block_{i}"; None if it does not match."""
   match = regex(template).fullmatch(name)
-  found = match and {key: int(value) - _offsets(template)[key] for key, value in match.groupdict().items()}
-  return None if found is None or any(number < 0 for number in found.values()) else found
+  if match is None:
+    return None
+  found = {}
+  for letter, (factor, offset) in _terms(template).items():
+    found[letter], rest = divmod(int(match[letter]) - offset, factor)
+    if rest or found[letter] < 0:
+      return None
+  return found
 
 
-_PLACEHOLDER = r"\{(\w)(?:\+(\d))?\}"
+_PLACEHOLDER = r"\{(\d?)([a-z])(?:\+(\d))?\}"
 
 
 @functools.cache
 def regex(template: str) -> re.Pattern:
   """The regex of a template, with a group named by its letter for each number."""
-  pieces = re.split(_PLACEHOLDER, template)  # text, letter, offset, text, letter, offset, ..., text
+  pieces = re.split(_PLACEHOLDER, template)  # text, factor, letter, offset, text, factor, letter, offset, ..., text
   pattern = re.escape(pieces[0])
-  for letter, text in zip(pieces[1::3], pieces[3::3], strict=True):
+  for letter, text in zip(pieces[2::4], pieces[4::4], strict=True):
     pattern += rf"(?P<{letter}>0|[1-9]\d*)" + re.escape(text)
   return re.compile(pattern)
 
 
 @functools.cache
-def _offsets(template):
-  return {letter: int(offset or 0) for letter, offset in re.findall(_PLACEHOLDER, template)}
+def _terms(template):
+  """{letter: (factor, offset)}."""
+  return {letter: (int(factor or 1), int(offset or 0)) for factor, letter, offset in re.findall(_PLACEHOLDER, template)}
 
 
 def squeeze(array: Any) -> Any:

@@ -1,9 +1,9 @@
-"""The parameter-free shifts of S2-MLP and AS-MLP.
+"""The parameter-free shifts of S2-MLP, AS-MLP and CycleMLP.
 
-Both divide the channels of x [B, H, W, C] into contiguous groups and shift each group over the map. `by_roll` is the
-definition: `jnp.roll`, and a mask of the channels and of the positions whose source is inside the map. `forms.shift`
-compiles to faster code and is bit-identical in value and gradient. `shifted_product` combines a shift and the product
-after it.
+All divide the channels of x [B, H, W, C] into groups, contiguous or (CycleMLP) interleaved, and shift each group over
+the map. `by_roll` is the definition: `jnp.roll`, and a mask of the channels and of the positions whose source is inside
+the map. `forms.shift` compiles to faster code and is bit-identical in value and gradient. `shifted_product` combines a
+shift and the product after it.
 """
 
 from collections.abc import Sequence
@@ -113,6 +113,25 @@ def axial_groups(channels: int, size: int, axis: int, dilation: int) -> forms.Gr
   steps = [(g - size // 2) * dilation for g in range(math.ceil(channels / width))]
   offsets = [(step, 0) if axis == 1 else (0, step) for step in steps]
   return tuple((offset, min(width, channels - g * width)) for g, offset in enumerate(offsets))
+
+
+def cycle_shift(x: jax.Array, axis: int) -> jax.Array:
+  """The shift in CycleMLP's Cycle FC (arXiv 2107.10224, Sec. 3.2, as in its code), -> [B, H, W, C].
+
+  Of any three successive channels, the first stays, the second has the value of the next position, and the third that
+  of the position before; 0 from outside the map.
+
+  Args:
+    x: [B, H, W, C], any dtype.
+    axis: 1 shifts vertically (over H), 2 horizontally (over W).
+
+  Raises:
+    ValueError: another axis.
+  """
+  if axis not in (1, 2):
+    raise ValueError(f"axis must be 1 (vertical) or 2 (horizontal), got {axis}")
+  back, forth = (UP, DOWN) if axis == 1 else (LEFT, RIGHT)
+  return _shift(x, tuple((offset, (k, 3)) for k, offset in enumerate(((0, 0), back, forth))), "zero")
 
 
 def _shift(x, groups, fill):

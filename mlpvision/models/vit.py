@@ -84,7 +84,7 @@ def _arguments(shapes):
   return dict(**arguments, num_heads=None if rest else heads)
 
 
-def _patches(shapes):
+def _patches(_, shapes):
   return shapes["pos_embedding"][1] - 1
 
 

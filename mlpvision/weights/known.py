@@ -81,6 +81,8 @@ def _timm_all():
   yield _timm("resmlp_big_24_224.fb_distilled_in1k", "resmlp_b24_8", 83.592, crop_ratio=0.875)
   yield _timm("resmlp_big_24_224.fb_in22k_ft_in1k", "resmlp_b24_8", 84.398, crop_ratio=0.875)
 
+  yield _timm("gmlp_s16_224.ra3_in1k", "gmlp_s16", 79.652, crop_ratio=0.875, normalized=_INCEPTION)
+
   vit = dict(crop_ratio=0.9, normalized=_INCEPTION)
   vit_384 = dict(crop_ratio=1.0, normalized=_INCEPTION, image_size=384)
   yield _timm("vit_small_patch16_224.augreg_in1k", "vit_s16", 78.846, **vit)
@@ -100,6 +102,13 @@ def _timm_all():
   yield _timm("swin_base_patch4_window7_224.ms_in1k", "swin_base", 83.606, crop_ratio=0.9)
   yield _timm("swin_base_patch4_window7_224.ms_in22k_ft_in1k", "swin_base", 85.272, crop_ratio=0.9)
   yield _timm("swin_base_patch4_window12_384.ms_in1k", "swin_base_384", 84.476, crop_ratio=1.0, image_size=384)
+
+  pooled = "timm pools before the last norm, the authors' code and ours after it."
+  yield _timm("poolformer_s12.sail_in1k", "poolformer_s12", 77.238, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_s24.sail_in1k", "poolformer_s24", 80.294, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_s36.sail_in1k", "poolformer_s36", 81.428, crop_ratio=0.9, note=pooled)
+  yield _timm("poolformer_m36.sail_in1k", "poolformer_m36", 82.104, crop_ratio=0.95, note=pooled)
+  yield _timm("poolformer_m48.sail_in1k", "poolformer_m48", 82.462, crop_ratio=0.95, note=pooled)
 
 
 _README = "the repository's README"
@@ -157,4 +166,28 @@ def _swin():
     yield _official(f"{model}.official", model, url, page, top1, note=note, **view)
 
 
-KNOWN = {entry.name: entry for group in (_google, _timm_all, _asmlp, _ff, _resmlp, _swin) for entry in group()}
+def _poolformer():
+  page = "https://github.com/sail-sg/poolformer"
+  for size, top1, crop_ratio in (("s12", 77.2, 0.9), ("s24", 80.3, 0.9), ("s36", 81.4, 0.9), ("m36", 82.1, 0.95),
+                                 ("m48", 82.5, 0.95)):  # fmt: skip
+    url = f"{page}/releases/download/v1.0/poolformer_{size}.pth.tar"
+    yield _official(f"poolformer_{size}.official", f"poolformer_{size}", url, page, top1, crop_ratio=crop_ratio)
+
+
+def _cyclemlp():
+  page = "https://github.com/ShoufaChen/CycleMLP"
+  for size, top1 in ((1, 78.9), (2, 81.6), (3, 82.4), (4, 83.0), (5, 83.2)):
+    url = f"{page}/releases/download/v0.1/CycleMLP_B{size}.pth"
+    yield _official(f"cyclemlp_b{size}.official", f"cyclemlp_b{size}", url, page, top1)
+
+
+def _vip():
+  """Files on Google Drive, which a program cannot download."""
+  page, source = "https://github.com/houqb/VisionPermutator", "the repository's logs"
+  note = "The README allows non-commercial use only."
+  for size, top1, crop_ratio in (("s7", 81.518, 0.9), ("m7", 82.746, 0.9), ("l7", 83.204, 0.875)):
+    yield _official(f"vip_{size}.official", f"vip_{size}", None, page, top1, source, note, crop_ratio=crop_ratio)
+
+
+_GROUPS = (_google, _timm_all, _asmlp, _ff, _resmlp, _swin, _poolformer, _cyclemlp, _vip)
+KNOWN = {entry.name: entry for group in _GROUPS for entry in group()}

@@ -84,7 +84,7 @@ def load(
     model_name: a key of `models.MODELS`, with the sizes of the file, or of `models.HEADS`. By default, the names and
       shapes in the file determine the family and the sizes.
     image_size: int or (height, width); adapts weights for another image size, see `resize`. S2-MLP and AS-MLP do not
-      need it.
+      need it. Of a ViP that is not for 224 pixels, it is the size that the weights are for.
     seed: of a new head.
     ema: for a training checkpoint (.pth) that has the average of the weights (EMA) beside them: True takes the average,
       False the weights, None the average if there is one (of known weights: the weights, as published).
@@ -113,6 +113,8 @@ def load(
   window_size = overrides.pop("window_size", None)
   head = _choose_head(file, params, overrides)
   options = {**_options(file, family, table, params, saved, model_name), **overrides}
+  if options.get("segments", 1) is None and image_size is not None:  # the shapes of ViP's parameters do not tell it
+    options["segments"] = (image_size if isinstance(image_size, int) else image_size[0]) // options["patch_size"]
   unknown = [key for key, value in options.items() if value is None and key not in RUN_OPTIONS]
   if unknown:
     advice = f"Pass {' and '.join(f'{key}=...' for key in unknown)}, or the model's name."

@@ -104,7 +104,9 @@ def _fits(value, default):
   if isinstance(default, float):
     return type(value) in (int, float) and abs(value) < 1e6 and math.isfinite(value)
   if isinstance(default, tuple):
-    return type(value) in (list, tuple) and len(value) <= 32 and all(_is_size(n, _MAX_SIZE) for n in value)
+    return (
+      type(value) in (list, tuple) and len(value) <= 32 and all(_fits(n, default[0] if default else 1) for n in value)
+    )
   if type(value) in (list, tuple):  # directions
     return 0 < len(value) <= _MAX_NUMBER and all(
       type(pair) in (list, tuple) and len(pair) == 2 and all(type(n) is int and abs(n) <= _MAX_NUMBER for n in pair)
@@ -124,13 +126,17 @@ def disagreement(noted: Mapping[str, Any], sizes: Mapping[str, Any]) -> str | No
   """
   for name, value in noted.items():
     known = sizes.get(name)
-    if name == "num_heads" and type(known) is int:
-      known = None  # ViT's usual number, which does not show in its arrays
-    if type(known) in (int, tuple) and value != known:
+    if name in ("num_heads", "segments") and type(known) is int:
+      known = None  # ViT's or ViP's usual number, which does not show in its arrays
+    if type(known) in (int, tuple) and value != known and not _has_fractions(known):
       return f"{name}={value}, but its arrays are of {name}={known}"
     if known is None and type(value) is int and value > _MAX_NUMBER:
       return f"{name}={value}, but at most {_MAX_NUMBER} is possible"
   return None
+
+
+def _has_fractions(value):
+  return type(value) is tuple and any(type(n) is float for n in value)
 
 
 def _with_tuples(fields):

@@ -1,7 +1,8 @@
 """Adapts parameters to another image size.
 
-S2-MLP, AS-MLP and Swin accept any size; Swin's windows can be resized. A Mixer can grow by integer factors, as in its
-paper. ViT's position embedding is interpolated. FF and ResMLP cannot be resized.
+S2-MLP, S2-MLPv2, AS-MLP, CycleMLP, PoolFormer and Swin accept any size; Swin's windows can be resized. A Mixer can grow
+by integer factors, as in its paper. ViT's position embedding is interpolated. FF, ResMLP, gMLP and ViP cannot be
+resized.
 """
 
 from collections.abc import Mapping
@@ -51,9 +52,10 @@ def fit(
   grid = (height // module.patch_size, width // module.patch_size)
   if family.resize:
     return WAYS[family.resize](module, params, grid)
-  patches = math.prod(_patches(family, {path: array.shape for path, array in flatten_dict(params, sep="/").items()}))
-  if patches != math.prod(grid):
-    raise ValueError(f"{name} parameters for {patches} patches cannot be adapted to {grid[0]}x{grid[1]}")
+  needed = family.patches(module, {path: array.shape for path, array in flatten_dict(params, sep="/").items()})
+  if needed not in (grid, math.prod(grid)):
+    needed = needed if isinstance(needed, int) else "x".join(map(str, needed))
+    raise ValueError(f"{name} parameters for {needed} patches cannot be adapted to {grid[0]}x{grid[1]}")
   return module, params
 
 
@@ -65,14 +67,14 @@ def image_size_of(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> t
   family = models.family_of(module)
   if family.patches is None:
     return module.feature_strides[-1], module.feature_strides[-1]
-  rows, columns = _patches(family, shapes)
+  rows, columns = _patches(module, shapes)
   return rows * module.patch_size, columns * module.patch_size
 
 
-def _patches(family, shapes):
+def _patches(module, shapes):
   """(rows, columns); at least (1, 1), also for incomplete parameters, which `loading` reports."""
   try:
-    found = family.patches(shapes)
+    found = models.family_of(module).patches(module, shapes)
   except LookupError:
     found = 1
   rows, columns = (1, found) if isinstance(found, int) else found

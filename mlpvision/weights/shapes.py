@@ -73,10 +73,13 @@ def _traced(module, shapes):
 def _repeated(module, params):
   """{path: shape} of a family's module, from the parameters of the shortest one."""
   family, found = models.family_of(module), {}
-  for path, leaf in flatten_dict(params, sep="/").items():
+  flat = flatten_dict(params, sep="/")
+  places = {path: numbers(path.partition("/")[0], family.block) for path in flat}
+  stages = sorted({place.get("s", 0) for place in places.values() if place})  # ViP's have gaps
+  for path, leaf in flat.items():
     block, slash, rest = path.partition("/")
-    place = numbers(block, family.block)
-    copies = 1 if place is None else depths(module)[place.get("s", 0)]
+    place = places[path]
+    copies = 1 if place is None else depths(module)[stages.index(place.get("s", 0))]
     for i in range(copies):
       name = block if place is None else family.block.format(**{**place, "i": i})
       found[f"{name}{slash}{rest}"] = leaf.shape
@@ -90,6 +93,6 @@ def check_image_size(module: nn.Module, shapes: Shapes, image_size: int | tuple[
   if height % module.size_divisor or width % module.size_divisor or math.prod(grid) > _MAX_PATCHES:
     raise ValueError(f"{type(module).__name__} with patches of {module.patch_size} cannot take {height}x{width} images")
   family = models.family_of(module)
-  needed: Any = None if family.patches is None else family.patches(shapes)
+  needed: Any = None if family.patches is None else family.patches(module, shapes)
   if needed not in (None, grid, math.prod(grid)):
     raise ValueError(f"its parameters are for {needed} patches, but images of {height}x{width} have {grid}")

@@ -83,7 +83,7 @@ def extended(tmp_path_factory):
 
   models = "mlpvision/models/__init__.py"
   add(
-    models, f"`{models}`: add `tiny` to the import of the families", r"^from mlpvision.models import asmlp.*$", ", tiny"
+    models, f"`{models}`: add `tiny` to the import of the families", r"^from mlpvision.models import \($", "\n  tiny,"
   )
   add(models, "`tiny.FAMILY` to `FAMILIES`", r"^FAMILIES = \($", "\n  tiny.FAMILY,")
   row = 'Row("tiny", 224, "", "", "", ""),'

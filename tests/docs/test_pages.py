@@ -14,6 +14,7 @@ import pytest
 
 from docs.tools import architecture
 from mlpvision import models
+from mlpvision.weights.shapes import shortest
 from studies import grids
 
 _OURS = [
@@ -103,7 +104,19 @@ def test_studies_are_all_listed():
   assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(grids.STUDIES)
 
 
-@pytest.mark.parametrize(("family", "name"), [("mixer", "mixer_b16"), ("s2mlp", "s2mlp_wide"), ("asmlp", "asmlp_tiny")])
+_DRAWN = {
+  "mixer": "mixer_b16",
+  "s2mlp": "s2mlp_wide",
+  "asmlp": "asmlp_tiny",
+  "s2mlpv2": "s2mlpv2_small7",
+  "cyclemlp": "cyclemlp_b1",
+  "gmlp": "gmlp_s16",
+  "vip": "vip_s7",
+  "poolformer": "poolformer_s12",
+}
+
+
+@pytest.mark.parametrize(("family", "name"), _DRAWN.items())
 def test_drawings_have_the_models_sizes(family, name):
   """Every shape in the drawing is one that a layer of the model gives out, and every block's count is there."""
   model = models.create(name)
@@ -116,14 +129,14 @@ def test_drawings_have_the_models_sizes(family, name):
 
   def run(key, images):
     with nn.intercept_methods(note):
-      return model.init(key, images)
+      return shortest(model).init(key, images)
 
   jax.eval_shape(run, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), "float32"))
   texts = [text.get_text() for axes in architecture.draw(family).axes for text in axes.texts]
   drawn = {text for text in texts if re.fullmatch(r"\d+( x \d+)+", text)} - {"224 x 224 x 3"}
   assert len(drawn) >= 2
   assert drawn <= shapes
-  blocks = [model.num_blocks] if family != "asmlp" else model.depths
+  blocks = model.depths if hasattr(model, "depths") else [model.num_blocks]
   assert [int(text.split()[-2]) for text in texts if text.endswith(" blocks")] == list(blocks)
 
 

@@ -28,6 +28,13 @@ def test_the_committed_table_is_current():
   assert _TABLE.read_text() == models_page.text(models_page.count())
 
 
+@pytest.mark.parametrize("name", ["mixer_b16", "swin_tiny", "vip_l7"])
+def test_one_block_of_each_stage_stands_for_all_in_the_table(name):
+  depths = dict(num_blocks=3) if name == "mixer_b16" else dict(depths=(1, 2, 1, 3))
+  model = models.create(name, **depths)
+  assert models_page.counted(model, 224) == cost.count(model, 224)
+
+
 @pytest.mark.parametrize("name", _MACS)
 def test_parameters_and_macs(name):
   parameters, macs = _committed(name, 384 if name.endswith("_384") else 224)

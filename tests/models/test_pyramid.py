@@ -12,10 +12,14 @@ from mlpvision import models
 from mlpvision.models import asmlp, naming, pyramid, swin
 
 _STAGES = dict(hidden_dim=8, depths=(1, 1, 1, 1))
+_WIDE = dict(hidden_dim=(8, 8, 12, 12), depths=(1, 1, 1, 1), mlp_ratio=(2.0, 2.0, 2.0, 2.0))
 _MODELS = {
   "asmlp_tiny": _STAGES,
   "asmlp_small": dict(**_STAGES, shift_size=3, connection="serial"),
   "swin_tiny": dict(hidden_dim=8, depths=(1, 2, 1, 2), num_heads=(1, 2, 2, 2), window_size=3),
+  "cyclemlp_b1": _WIDE,
+  "s2mlpv2_small7": dict(_WIDE, patch_size=4),
+  "poolformer_s12": dict(_WIDE, layer_scale_init=0.5),
   "s2mlp_wide": dict(patch_size=16, num_blocks=1, hidden_dim=16),
   "s2mlp_deep": dict(patch_size=8, num_blocks=1, hidden_dim=16, border="zero"),
 }

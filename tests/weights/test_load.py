@@ -22,7 +22,7 @@ def test_golden_file_gives_the_originals_numbers(name):
   for key, expected in arrays.items():
     if key.startswith("out/stage"):
       assert goldens.relative_error(maps[int(key.removeprefix("out/stage"))], expected) < 1e-5
-    elif key == "out/features":  # may start with the class token
+    elif key == "out/features" and len(maps) == 1:  # may start with the class token
       actual = np.asarray(maps[0]).reshape(len(expected), -1, expected.shape[-1])
       assert goldens.relative_error(actual, expected[:, -actual.shape[1] :]) < 1e-5
 
