@@ -115,7 +115,10 @@ def make_train_step(
 
   def forward(params, stats, key, images, targets):
     """(outputs, the statistics after this batch)."""
-    variables, options = {"params": gather(params), **stats}, dict(train=True, rngs={"dropout": key}, mutable=list(stats))
+    variables, options = (
+      {"params": gather(params), **stats},
+      dict(train=True, rngs={"dropout": key}, mutable=list(stats)),
+    )
     return task.forward(functools.partial(model.apply, variables, **options), images, targets)
 
   def counts_of(params, stats, key, images, targets):

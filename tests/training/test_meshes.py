@@ -85,7 +85,9 @@ def test_a_large_leaf_is_cut_along_its_largest_dimension_that_divides():
   }
   tree = {str(shape): jax.ShapeDtypeStruct(shape, np.float32) for shape in expected}
   found = sharding.tree_shardings(tree, mesh)
-  both = sharding.tree_shardings({"of both": jax.ShapeDtypeStruct((254, 1024), np.float32)}, mesh, over=("data", "fsdp"))
+  both = sharding.tree_shardings(
+    {"of both": jax.ShapeDtypeStruct((254, 1024), np.float32)}, mesh, over=("data", "fsdp")
+  )
   assert both["of both"].spec == jax.sharding.PartitionSpec(None, ("data", "fsdp"))
   assert {name: sharding.spec for name, sharding in found.items()} == {
     str(shape): jax.sharding.PartitionSpec(*axes) for shape, axes in expected.items()

@@ -78,4 +78,3 @@ def valid(
       is_valid &= (boxes[:, 2] < size[1] + allowed_border) & (boxes[:, 3] < size[0] + allowed_border)
     found.append(is_valid)
   return tuple(found)
-
