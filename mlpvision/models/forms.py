@@ -232,13 +232,16 @@ def affine(
 # follow those of the group before, or (k, n) for the channels k, k + n, k + 2n, ...
 Groups = tuple[tuple[tuple[int, int], int | tuple[int, int]], ...]
 
+# The platforms on which `shift` is a pad. For cuda by a compiler's counts alone: nothing was timed there.
+BY_PAD = ("cpu", "tpu", "cuda")
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def shift(x: jax.Array, groups: Groups, fill: str, definition: Callable[..., jax.Array]) -> jax.Array:
   """Bit-identical to `definition(x, groups, fill)`, `models.shift.by_roll`. The gradient is the opposite shift.
 
-  XLA compiles rolls to slow code on TPU and CPU. There, each offset is one `lax.pad` with a negative edge, under the
-  same masks.
+  XLA compiles rolls to slow code on TPU and CPU, and moves more bytes for them on GPU. There, each offset is one
+  `lax.pad` with a negative edge, under the same masks.
   """
   return _lowered(x, groups, fill, definition)
 
@@ -254,12 +257,13 @@ shift.defvjp(lambda *arguments: (_lowered(*arguments), None), _shift_bwd)
 
 
 def _lowered(x, groups, fill, definition):
+  roll = functools.partial(definition, groups=groups, fill=fill)
   pad = functools.partial(by_pad, groups=groups, fill=fill)
-  return lax.platform_dependent(x, tpu=pad, cpu=pad, default=functools.partial(definition, groups=groups, fill=fill))
+  return lax.platform_dependent(x, **dict.fromkeys(BY_PAD, pad), default=roll)
 
 
 def by_pad(x: jax.Array, groups: Groups, fill: str) -> jax.Array:
-  """`shift` on TPU and CPU; fill: "keep", "zero" or "circular"."""
+  """`shift` on the platforms in `BY_PAD`; fill: "keep", "zero" or "circular"."""
   out = None
   for (dy, dx), in_group in group_masks(x.shape, groups):
     if fill == "circular":

@@ -105,8 +105,9 @@ class Attention(nn.Module):
     head_dim = channels // self.num_heads
     qkv = Dense(3 * channels, **dense, name="qkv")(x).reshape(*x.shape[:-1], 3, self.num_heads, head_dim)
     query, key, value = (qkv[..., i, :, :] for i in range(3))
-    # Scores and softmax are always float32: rounded weights would not sum to one.
-    scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+    # The softmax is always float32: rounded weights would not sum to one. The products are in `dtype`, as all others:
+    # they are the largest arrays of a block, and their rounding is not seen in the logits (docs/performance.md).
+    scores = jnp.einsum("...qhd,...khd->...hqk", query, key).astype(jnp.float32) * head_dim**-0.5
     weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
     out = Dense(channels, **dense, name="proj")(out)
