@@ -181,7 +181,7 @@ def _overwrite(checkpoint):
 
 
 def _flip_bits(checkpoint):
-  """Three, far apart: how the file is laid out depends on timing, and a node of its index that was replaced counts not."""
+  """Three, far apart: the layout depends on timing, and a node of the index that was replaced does not count."""
   path = _data_file(checkpoint)
   data = bytearray(path.read_bytes())
   for quarter in (1, 2, 3):

@@ -29,10 +29,10 @@ def finished(tmp_path_factory, data_dir):
   import subprocess
   import sys
 
-  from conftest import _TESTS, REPO
+  from conftest import _TESTS, QUICK, REPO
 
   workdir = tmp_path_factory.mktemp("finished")
-  env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
+  env = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
   done = subprocess.run(
     [sys.executable, *_train(workdir)], cwd=REPO, env=env, capture_output=True, text=True, check=False
   )

@@ -18,14 +18,21 @@ _TABLE = pathlib.Path(__file__).parent.parent.parent / "docs" / "models.md"
 
 
 def _committed(name, size):
-  """(parameters, billions of MACs) in the committed table, which is what the code counts: see the next test."""
+  """(parameters, billions of MACs) in the committed table, which is what the code counts: see the next tests."""
   row = rf"^\| `{name}` \| {size} \| ([\d,]+) \| ([\d.]+) G \|"
   ((parameters, macs),) = re.findall(row, _TABLE.read_text(), re.MULTILINE)
   return int(parameters.replace(",", "")), float(macs)
 
 
+@pytest.mark.slow
 def test_the_committed_table_is_current():
   assert _TABLE.read_text() == models_page.text(models_page.count())
+
+
+@pytest.mark.parametrize("name", [min(row.macs, key=row.macs.get) for row in FAMILIES.values()])
+def test_the_smallest_of_each_family_is_as_in_the_table(name):
+  counted = cost.count(models.create(name), 224)
+  assert (counted["parameters"], round(counted["macs"] / 1e9, 3)) == _committed(name, 224)
 
 
 @pytest.mark.parametrize("name", _MACS)
