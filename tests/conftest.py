@@ -9,7 +9,7 @@ import sys
 
 # Tests compile more than they compute: without optimization and with the older emitters, in a quarter of the time.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-# Before JAX starts. Commands in subprocesses have one device; tests/test_wheel.py runs them without any flags.
+# Before JAX starts. Commands in subprocesses have one device; those that train for long are compiled as for a user.
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 

@@ -1,4 +1,4 @@
-"""The commands as their users run them, without network; in processes of their own, except for what is refused."""
+"""The commands as their users run them, without network; in processes of their own, except for what ends soon."""
 
 import json
 import os
@@ -216,8 +216,8 @@ def test_evaluate(command, finished):
   np.testing.assert_allclose(found["loss"], logged["val/loss"], rtol=1e-5)
 
 
-def test_evaluate_another_checkpoint_on_more_devices(command, finished):
-  code, output = command("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56", devices=8)
+def test_evaluate_another_checkpoint_on_more_devices(here, finished):
+  code, output = here("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56")
   assert code == 0, output
   assert re.search(r"step 56, on mnist5k:test: 1,000 images\npreprocessing: 28 pixels.*\ntop-1 \d+\.\d{4}%", output)
 
@@ -228,7 +228,7 @@ def test_evaluate_without_weights(here, tmp_path):
   assert f"no checkpoint in {tmp_path}" in output
 
 
-def test_predict(command, finished, tmp_path, data_dir):
+def test_predict(command, here, finished, tmp_path, data_dir):
   split = datasets.open_split("mnist5k", "test", str(data_dir))
   pixels = transforms.decode(split.source[0]["image"])
   digit = Image.fromarray(pixels)
@@ -257,19 +257,19 @@ def test_predict(command, finished, tmp_path, data_dir):
     assert row["classes"] == found[0]["classes"]
   assert found[4]["classes"][0]["name"] == found[0]["classes"][0]["name"]
 
-  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", "--top=1", paths[0])
+  code, output = here("-m", "mlpvision.predict", f"--weights={finished}", "--top=1", paths[0])
   assert output.splitlines() == [
     paths[0],
     f"  {found[0]['classes'][0]['probability']:7.2%}  {found[0]['classes'][0]['name']}",
   ]
 
 
-def test_predict_names_bad_pictures(command, finished, tmp_path):
+def test_predict_names_bad_pictures(here, finished, tmp_path):
   Image.effect_noise((28, 28), 50).save(tmp_path / "good.png")
   (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
   (tmp_path / "text.png").write_text("hello")
   paths = [str(tmp_path / name) for name in ("good.png", "cut.png", "text.png", "gone.png")]
-  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", *paths)
+  code, output = here("-m", "mlpvision.predict", f"--weights={finished}", *paths)
   assert code == 2
   assert all(f"{path}: " in output for path in paths[1:])
   assert "good.png" not in output

@@ -69,8 +69,8 @@ def test_grouped_convolution_and_loops():
   assert cost.count(Net(), 8)["macs"] == 36 * 9 * 6 + 4 * 36 * 36
 
 
-def test_command(command):
-  code, output = command("-m", "mlpvision.cost", "--config=configs/s2mlp_wide.py")
+def test_command(here):
+  code, output = here("-m", "mlpvision.cost", "--config=configs/s2mlp_wide.py")
   assert code == 0, output
   assert "72,241,384" in output
   assert "13,989,033,984" in output
