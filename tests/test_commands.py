@@ -80,7 +80,9 @@ def _wait_for(process, text):
   raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+  ("number", "workers"), [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow), (signal.SIGINT, 1)]
+)
 def test_a_signal_saves_and_the_same_command_continues(start, command, finished, tmp_path, number, workers):
   process = start(*_train(tmp_path), f"--config.data.workers={workers}")
   _wait_for(process, "step 10/60")
@@ -104,8 +106,8 @@ def _logged(workdir):
   return [{key: value for key, value in row.items() if not key.startswith("perf/")} for row in rows]
 
 
-def test_a_finished_run_only_evaluates(command, finished):
-  code, output = command(*_train(finished))
+def test_a_finished_run_only_evaluates(here, finished):
+  code, output = here(*_train(finished))
   assert code == 0
   assert "images/s" not in output
   assert "done: top-1" in output
