@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 
-# Before JAX starts. Level 0 compiles faster. Commands in subprocesses run as their users run them, on one device.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Tests compile more than they compute: without optimization and with the older emitters, in a quarter of the time.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# Before JAX starts. Commands in subprocesses have one device; those that train for long are compiled as for a user.
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 _TESTS = pathlib.Path(__file__).parent
@@ -31,6 +33,20 @@ SMALL = (
   "--config.data.batch_size=40",
   "--config.optim.schedule.warmup=5 steps",
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+  """With --dist loadfile, files that share a long fixture run on one worker too."""
+  if config.getvalue("dist") != "loadfile":
+    return None
+  from xdist.scheduler import LoadFileScheduling
+
+  class Scheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid):
+      return super()._split_scope(nodeid).replace("test_segmentation_pictures", "test_segmentation")
+
+  return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,7 +98,7 @@ def start():
 
   def run(*command, devices=1, **environment):
     env = os.environ | {
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
       "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)]),
       "PYTHONUNBUFFERED": "1",
       **environment,

@@ -22,6 +22,7 @@ FLAGS = (
   "--config.hang_timeout=1 minute",
 )  # fmt: skip
 _DEVICES = 4
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"  # to compile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Run:
     for i in reversed(range(self.count)) if exchanged else range(self.count):
       devices = _DEVICES // self.count
       env = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {_QUICK}",
         "JAX_PLATFORMS": "cpu",
         "PYTHONUNBUFFERED": "1",
         "JAX_COMPILATION_CACHE_DIR": str(self.workdir.parent / "compiled"),

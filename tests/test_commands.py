@@ -1,4 +1,4 @@
-"""The commands as their users run them, without network; in processes of their own, except for what is refused."""
+"""The commands as their users run them, without network; in processes of their own, except for what ends soon."""
 
 import json
 import os
@@ -29,10 +29,10 @@ def finished(tmp_path_factory, data_dir):
   import subprocess
   import sys
 
-  from conftest import _TESTS, REPO
+  from conftest import _TESTS, QUICK, REPO
 
   workdir = tmp_path_factory.mktemp("finished")
-  env = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
+  env = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
   done = subprocess.run(
     [sys.executable, *_train(workdir)], cwd=REPO, env=env, capture_output=True, text=True, check=False
   )
@@ -80,7 +80,9 @@ def _wait_for(process, text):
   raise AssertionError(f"{text!r} never came:\n{''.join(lines)}")
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(
+  ("number", "workers"), [pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow), (signal.SIGINT, 1)]
+)
 def test_a_signal_saves_and_the_same_command_continues(start, command, finished, tmp_path, number, workers):
   process = start(*_train(tmp_path), f"--config.data.workers={workers}")
   _wait_for(process, "step 10/60")
@@ -104,8 +106,8 @@ def _logged(workdir):
   return [{key: value for key, value in row.items() if not key.startswith("perf/")} for row in rows]
 
 
-def test_a_finished_run_only_evaluates(command, finished):
-  code, output = command(*_train(finished))
+def test_a_finished_run_only_evaluates(here, finished):
+  code, output = here(*_train(finished))
   assert code == 0
   assert "images/s" not in output
   assert "done: top-1" in output
@@ -216,8 +218,8 @@ def test_evaluate(command, finished):
   np.testing.assert_allclose(found["loss"], logged["val/loss"], rtol=1e-5)
 
 
-def test_evaluate_another_checkpoint_on_more_devices(command, finished):
-  code, output = command("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56", devices=8)
+def test_evaluate_another_checkpoint_on_more_devices(here, finished):
+  code, output = here("-m", "mlpvision.evaluate", f"--weights={finished}/checkpoints/56")
   assert code == 0, output
   assert re.search(r"step 56, on mnist5k:test: 1,000 images\npreprocessing: 28 pixels.*\ntop-1 \d+\.\d{4}%", output)
 
@@ -228,7 +230,7 @@ def test_evaluate_without_weights(here, tmp_path):
   assert f"no checkpoint in {tmp_path}" in output
 
 
-def test_predict(command, finished, tmp_path, data_dir):
+def test_predict(command, here, finished, tmp_path, data_dir):
   split = datasets.open_split("mnist5k", "test", str(data_dir))
   pixels = transforms.decode(split.source[0]["image"])
   digit = Image.fromarray(pixels)
@@ -257,19 +259,19 @@ def test_predict(command, finished, tmp_path, data_dir):
     assert row["classes"] == found[0]["classes"]
   assert found[4]["classes"][0]["name"] == found[0]["classes"][0]["name"]
 
-  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", "--top=1", paths[0])
+  code, output = here("-m", "mlpvision.predict", f"--weights={finished}", "--top=1", paths[0])
   assert output.splitlines() == [
     paths[0],
     f"  {found[0]['classes'][0]['probability']:7.2%}  {found[0]['classes'][0]['name']}",
   ]
 
 
-def test_predict_names_bad_pictures(command, finished, tmp_path):
+def test_predict_names_bad_pictures(here, finished, tmp_path):
   Image.effect_noise((28, 28), 50).save(tmp_path / "good.png")
   (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:300])
   (tmp_path / "text.png").write_text("hello")
   paths = [str(tmp_path / name) for name in ("good.png", "cut.png", "text.png", "gone.png")]
-  code, output = command("-m", "mlpvision.predict", f"--weights={finished}", *paths)
+  code, output = here("-m", "mlpvision.predict", f"--weights={finished}", *paths)
   assert code == 2
   assert all(f"{path}: " in output for path in paths[1:])
   assert "good.png" not in output

@@ -128,7 +128,7 @@ def test_four_scenes_are_learnt_by_heart(command, scenes, tmp_path):
   lengths = ("duration=450 steps", "eval.every=450 steps", "checkpoint.every=450 steps", "log_every=50 steps")
   options = [f"--config.{option}" for option in (*few, *lengths, "optim.schedule.warmup=20 steps")]
   code, output = command(
-    "train.py", "--config=configs/quickstart_detection.py", f"--workdir={tmp_path}", *options
+    "train.py", "--config=configs/quickstart_detection.py", f"--workdir={tmp_path}", *options, XLA_FLAGS=""
   )  # fmt: skip
   assert code == 0, output
   metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

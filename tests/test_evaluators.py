@@ -50,20 +50,20 @@ def test_each_runs_when_it_is_due_on_both_sets_of_parameters(config, workdir):
   assert kept == {best, 12}
 
 
-def test_the_command_takes_the_same_names(config, workdir, command):
+def test_the_command_takes_the_same_names(config, workdir, here):
   if not (workdir / "metrics.jsonl").exists():
     loop.train_and_evaluate(config, workdir)
   last = {}
   for row in _rows(workdir):
     last |= row
   flags = (f"--weights={workdir}/checkpoints/12", "--evals=accuracy,calibration,fewshot")
-  code, output = command("-m", "mlpvision.evaluate", *flags, "--json")
+  code, output = here("-m", "mlpvision.evaluate", *flags, "--json")
   assert code == 0, output
-  found = json.loads(output.splitlines()[-1])
+  (found,) = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
   assert found["top1"] == pytest.approx(last["val/top1"], abs=0.011)
   assert found["ece"] == pytest.approx(last["calibration/ece"], abs=1e-3)
   assert found["top1_5shot"] == pytest.approx(last["fewshot/top1_5shot"], abs=0.02)
-  code, output = command("-m", "mlpvision.evaluate", *flags, "--ema")
+  code, output = here("-m", "mlpvision.evaluate", *flags, "--ema")
   assert code == 0, output
   assert f"ece {last['calibration/ema_ece']:.2%}"[:7] in output
   assert "28 pixels, crop ratio 1, bicubic, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)" in output

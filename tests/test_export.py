@@ -48,14 +48,14 @@ def test_stablehlo(name, tmp_path):
   assert json.loads((tmp_path / "model.json").read_text())["class_names"] == list("012345")
 
 
-def test_the_command_writes_weights_that_load_again(command, tmp_path):
+def test_the_command_writes_weights_that_load_again(here, tmp_path):
   trained = _trained("asmlp_tiny", tmp_path)
   flags = (
     f"--weights={tmp_path / 'weights.safetensors'}",
     "--format=safetensors",
     f"--output={tmp_path / 'new.safetensors'}",
   )
-  code, output = command("-m", "mlpvision.export", *flags)
+  code, output = here("-m", "mlpvision.export", *flags)
   assert code == 0, output
   again = mlpvision.load(tmp_path / "new.safetensors")
   jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)

@@ -3,6 +3,7 @@
 import pathlib
 import tomllib
 
+from conftest import QUICK
 import nbclient
 import nbformat
 from packaging.requirements import Requirement
@@ -82,7 +83,7 @@ def test_what_notebooks_install_is_pinned():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _SMALL)
 def test_notebook_runs(name, tmp_path, monkeypatch):
-  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+  monkeypatch.setenv("XLA_FLAGS", QUICK)
   monkeypatch.setenv("PYTHONPATH", str(_REPO))
   notebook = nbformat.read(_REPO / "notebooks" / f"{name}.ipynb", as_version=4)
   (settings,) = [cell for cell in notebook.cells if "settings" in cell.metadata.get("tags", ())]

@@ -31,19 +31,19 @@ def test_preprocessing_travels_with_the_file(weight_file):
   assert trained.class_names == tuple("0123456789")
 
 
-def test_commands_take_weight_files(command, weight_file, tmp_path):
+def test_commands_take_weight_files(here, weight_file, tmp_path):
   flags = ("--config=configs/quickstart.py", "--config.data.eval_split=test[:50]", "--json")
-  code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}", *flags)
+  code, output = here("-m", "mlpvision.evaluate", f"--weights={weight_file}", *flags)
   assert code == 0, output
-  found = json.loads(output.splitlines()[-1])
+  (found,) = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
   assert found["images"] == 50
   assert 0 <= found["top1"] <= found["top5"] <= 1
-  code, output = command("-m", "mlpvision.evaluate", f"--weights={weight_file}")
+  code, output = here("-m", "mlpvision.evaluate", f"--weights={weight_file}")
   assert code == 2
   assert "a weight file needs --config" in output
   picture = tmp_path / "digit.png"
   Image.effect_noise((40, 30), 80).save(picture)
-  code, output = command("-m", "mlpvision.predict", f"--weights={weight_file}", str(picture))
+  code, output = here("-m", "mlpvision.predict", f"--weights={weight_file}", str(picture))
   assert code == 0, output
   assert len(output.splitlines()) == 6
 

@@ -162,15 +162,15 @@ def test_a_row_that_does_not_fit_is_named_and_leaves_no_part(tmp_path):
   assert (tmp_path / "metrics.jsonl").read_bytes() == _GOOD
 
 
-def test_curves(tmp_path, command):
+def test_curves(tmp_path, here):
   rows = [{"step": s, "train/loss": 2 / s, "train/top1": 0.1, "train/learning_rate": 1e-3} for s in (1, 2, 3)]
   rows.append({"step": 3, "val/loss": 0.5, "val/top1": 0.9, "val/top5": 1.0})
   assert curves.draw(tmp_path) is None
-  code, output = command("-m", "mlpvision.reporting.curves", str(tmp_path))
+  code, output = here("-m", "mlpvision.reporting.curves", str(tmp_path))
   assert code == 1
   assert "no metrics.jsonl" in output
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-  assert command("-m", "mlpvision.reporting.curves", str(tmp_path)) == (0, f"{tmp_path}/curves.png\n")
+  assert here("-m", "mlpvision.reporting.curves", str(tmp_path)) == (0, f"{tmp_path}/curves.png\n")
   with Image.open(tmp_path / "curves.png") as picture:
     assert picture.width > 1000
     assert len(picture.convert("RGB").getcolors(2**24)) > 50

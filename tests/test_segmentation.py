@@ -101,6 +101,7 @@ def split_losses(run):
     own.unlock()
     own.accumulation_steps, own.ema_decay = options.pop("parts", 1), 0.0
     own.mesh.update(options)
+    own.augment.photometric = False  # compiles faster
     count = options.get("data", 1) * options.get("fsdp", 1)
     parts = setup_lib.make_parts(own, num_images=40, num_classes=11, devices=jax.devices()[:count])
     step, _ = setup_lib.compile_step(parts)

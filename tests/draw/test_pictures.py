@@ -94,8 +94,8 @@ def test_confusion_counts_every_image_under_its_classes(small_config, data_dir):
   assert len(set(found.tolist())) > 1
 
 
-def test_a_missing_picture_is_said(command, tmp_path):
-  code, output = command("-m", "mlpvision.draw", "saliency", "--weights=run", f"--output={tmp_path / 'c.png'}")
+def test_a_missing_picture_is_said(here, tmp_path):
+  code, output = here("-m", "mlpvision.draw", "saliency", "--weights=run", f"--output={tmp_path / 'c.png'}")
   assert code != 0
   assert "saliency takes one picture" in output
 

@@ -132,8 +132,15 @@ def test_every_parameter_is_trained(name):
     assert np.abs(gradient).max() > 0, path
 
 
-@pytest.mark.parametrize("name", ["s2mlp_wide", "swin_tiny"])
-@pytest.mark.parametrize("remat", ["block", "preactivations"])
+@pytest.mark.parametrize(
+  ("name", "remat"),
+  [
+    ("s2mlp_wide", "block"),
+    ("swin_tiny", "preactivations"),
+    pytest.param("s2mlp_wide", "preactivations", marks=pytest.mark.slow),
+    pytest.param("swin_tiny", "block", marks=pytest.mark.slow),
+  ],
+)
 def test_remat_changes_nothing(name, remat):
   """For a plain stack and a pyramid, with drop path and dropout; the next test covers all families."""
   found = jax.jit(jax.grad(lambda p: _loss(name, p, drop_path=0.2, dropout=0.1, remat=remat)[0]))(_params(name))

@@ -18,12 +18,13 @@ _TABLE = pathlib.Path(__file__).parent.parent.parent / "docs" / "models.md"
 
 
 def _committed(name, size):
-  """(parameters, billions of MACs) in the committed table, which is what the code counts: see the next test."""
+  """(parameters, billions of MACs) in the committed table, which is what the code counts: see the next tests."""
   row = rf"^\| `{name}` \| {size} \| ([\d,]+) \| ([\d.]+) G \|"
   ((parameters, macs),) = re.findall(row, _TABLE.read_text(), re.MULTILINE)
   return int(parameters.replace(",", "")), float(macs)
 
 
+@pytest.mark.slow
 def test_the_committed_table_is_current():
   assert _TABLE.read_text() == models_page.text(models_page.count())
 
@@ -69,8 +70,8 @@ def test_grouped_convolution_and_loops():
   assert cost.count(Net(), 8)["macs"] == 36 * 9 * 6 + 4 * 36 * 36
 
 
-def test_command(command):
-  code, output = command("-m", "mlpvision.cost", "--config=configs/s2mlp_wide.py")
+def test_command(here):
+  code, output = here("-m", "mlpvision.cost", "--config=configs/s2mlp_wide.py")
   assert code == 0, output
   assert "72,241,384" in output
   assert "13,989,033,984" in output

@@ -106,10 +106,10 @@ def test_losses_and_gradients_are_mmdetections(case):
   ("name", "backbone", "parameters", "gmacs"),
   [
     ("mask_rcnn", "asmlp_tiny", 47_788_944, 260.5),
-    ("mask_rcnn", "asmlp_small", 69_100_944, 345.7),
+    pytest.param("mask_rcnn", "asmlp_small", 69_100_944, 345.7, marks=pytest.mark.slow),
     ("cascade_mask_rcnn", "asmlp_tiny", 85_624_146, 739.3),
-    ("cascade_mask_rcnn", "asmlp_small", 106_936_146, 824.6),
-    ("cascade_mask_rcnn", "asmlp_base", 144_961_586, 960.8),
+    pytest.param("cascade_mask_rcnn", "asmlp_small", 106_936_146, 824.6, marks=pytest.mark.slow),
+    pytest.param("cascade_mask_rcnn", "asmlp_base", 144_961_586, 960.8, marks=pytest.mark.slow),
   ],
 )
 def test_sizes_are_those_of_the_papers_table(name, backbone, parameters, gmacs):

@@ -122,7 +122,11 @@ def test_batch_norm_leaves_masked_positions_out():
 
 @pytest.mark.parametrize(
   ("backbone", "parameters", "gmacs"),
-  [("asmlp_tiny", 59_936_204, 937.2), ("asmlp_small", 81_248_204, 1024.5), ("asmlp_base", 121_264_300, 1166.1)],
+  [
+    ("asmlp_tiny", 59_936_204, 937.2),
+    pytest.param("asmlp_small", 81_248_204, 1024.5, marks=pytest.mark.slow),
+    pytest.param("asmlp_base", 121_264_300, 1166.1, marks=pytest.mark.slow),
+  ],
 )
 def test_parameters_and_macs_of_the_paper(backbone, parameters, gmacs):
   """At 512x2048 with 150 classes; parameters include the auxiliary head, and MACs do not."""

@@ -37,7 +37,6 @@ def random_params(name):
 @pytest.mark.parametrize(
   ("name", "suffix", "num_classes"),
   [
-    ("asmlp_base", ".safetensors", 10),
     ("asmlp_base", ".pth", 1000),
     ("mixer_l16", ".npz", 10),
     ("mixer_l16", ".safetensors", 1000),
