@@ -39,8 +39,6 @@ def list_weights(pattern: str = "*") -> list[str]:
 def load(source: str | os.PathLike, *, ema: bool | None = None) -> Trained:
   """Loads a trained model with its preprocessing and class names.
 
-  To compile the model's gradient for a CPU, pass `mlpvision.models.compiler_options()` to jax.jit.
-
   source: a run's workdir or one of its checkpoints, a weight file, or a name from `list_weights`.
   ema: True loads the average of the parameters (EMA), False the parameters. None loads the parameters of a run and, of
     a PyTorch checkpoint that has both, the average.

@@ -55,7 +55,7 @@ def create(name: str, **overrides: Any) -> nn.Module:
   Models for dense tasks take the name of a backbone, and its options with their own:
   create("upernet", backbone="asmlp_tiny", num_classes=150, channels=512, drop_path=0.3).
 
-  If you compile its gradient for a CPU yourself, use `compiler_options`, as the training loop does.
+  If you compile its gradient with `remat` for a CPU yourself, use `compiler_options`, as the training loop does.
 
   Args:
     name: a key of `MODELS` or `HEADS`.
@@ -119,8 +119,9 @@ def family_of(module: nn.Module) -> Family:
 def compiler_options(platform: str | None = None) -> dict[str, str]:
   """Options for a gradient of these models: jax.jit(f, compiler_options=models.compiler_options()).
 
-  Without them, XLA on CPU drops the barriers between blocks (`forms.stored_gradient`). The results are the same, but
-  the backward pass is slower, by half for Mixer-B/16. A forward pass does not need them.
+  Without them, XLA on CPU drops the barriers that `remat` needs to save memory, and those between blocks
+  (`forms.stored_gradient`). The results are the same; AS-MLP's backward pass is about a twentieth slower. A forward
+  pass does not need them.
 
   Args:
     platform: "cpu", "gpu" or "tpu"; by default, the platform that JAX runs on.
