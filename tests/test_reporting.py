@@ -1,12 +1,17 @@
 """The progress line, metrics.jsonl and the picture."""
 
+import contextlib
 import io
 import json
 import os
 import resource
 
 from PIL import Image
+import numpy as np
 import pytest
+from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
 
 from mlpvision.errors import UserError
 from mlpvision.reporting import curves, metrics, overview
@@ -87,7 +92,20 @@ def test_metrics_continue_after_a_kill(tmp_path):
   rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [10, 20, 30]
   assert rows[-1]["train/loss"] == 0.5
-  assert list(tmp_path.glob("events.out.tfevents.*"))
+  expected = [(10, np.float32(1 / 10)), (20, np.float32(1 / 20)), (30, np.float32(1 / 30)), (30, 0.5)]
+  assert sorted(_events(tmp_path), key=lambda event: (event[0], event[1] == 0.5)) == expected
+
+
+def _events(directory):
+  """(step, value) of all scalars, by TensorBoard's own reader, which checks the sums."""
+  for path in directory.glob("events.out.tfevents.*"):
+    reader = pywrap_tensorflow.PyRecordReader_New(str(path))
+    with contextlib.suppress(OutOfRangeError):
+      while True:
+        reader.GetNext()
+        event = event_pb2.Event.FromString(reader.record())
+        for value in event.summary.value:
+          yield event.step, value.simple_value
 
 
 _GOOD = b'{"step": 10, "train/loss": 1.0}\n'

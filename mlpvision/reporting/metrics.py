@@ -12,6 +12,7 @@ from etils import epath
 
 from mlpvision import workdir as workdir_lib
 from mlpvision.errors import UserError
+from mlpvision.reporting import events
 
 FILE = "metrics.jsonl"
 DAMAGED = f"{FILE}.damaged"
@@ -27,15 +28,14 @@ class MetricWriter:
     Damaged lines are named and moved to WORKDIR/metrics.jsonl.damaged. The file is replaced as a whole, and only if a
     line must leave it. Raises UserError if it cannot be read or written.
     """
-    from clu import metric_writers  # imports TensorFlow, which takes seconds
-
     self._path, self._damaged = _path(workdir), epath.Path(workdir) / DAMAGED
     with workdir_lib.readable_errors(self._path):
       self._keep_until(start_step)
       # Object stores cannot append: the whole file is written each time.
       self._rows = [row for _, _, row in _lines(self._path)] if workdir_lib.is_remote(workdir) else None
       self._append()
-    self._tensorboard = metric_writers.SummaryWriter(os.fspath(workdir))
+    with self._readable_events():
+      self._tensorboard = events.writer(workdir)
 
   def _keep_until(self, start_step):
     damaged, is_to_change = {}, False
@@ -88,7 +88,7 @@ class MetricWriter:
     try:
       yield
     except Exception as error:
-      if not type(error).__module__.startswith("tensorflow"):  # which has its own exceptions
+      if not isinstance(error, OSError) and not type(error).__module__.startswith("tensorflow"):  # its own exceptions
         raise
       with workdir_lib.readable_errors(f"TensorBoard's events in {self._damaged.parent}"):
         raise OSError(re.sub(r"\{\{.*?\}\} ", "", str(error))) from error  # without the operation's address
