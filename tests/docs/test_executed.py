@@ -44,6 +44,7 @@ _NOT_RUN = {
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
+  ("train.py", "--config=quickstart"): "tests/test_wheel.py finds it, and the same by its path is run",
   ("train.py", "--config=configs/quickstart_segmentation.py"): "the fixture `segmenter` trains it, and the notebook",
   ("train.py", "--config=configs/quickstart_detection.py"): "tests/test_detection.py overfits with it",
   ("train.py", "--config=configs/mask_rcnn_asmlp_tiny.py"): "tests/test_detection.py trains Mask R-CNN",
