@@ -25,7 +25,9 @@ class Command:
 
   @property
   def source(self):
-    """The file that it runs: of a package, its __main__."""
+    """The file that has its flags: of a package, its __main__."""
+    if self.program == "train.py":
+      return REPO / "mlpvision" / "train.py"
     if self.program.endswith(".py"):
       return REPO / self.program
     path = REPO / self.program.replace(".", "/")
@@ -34,8 +36,8 @@ class Command:
   @property
   def config(self):
     """The name of its config, "" where it names none."""
-    found = re.search(r"--config=(?:configs/)?(\w+)", " ".join(self.arguments))
-    return found[1] if found else ""
+    found = re.search(r"--config=(?:configs/(\w+)\.py|(\w+)(?![\w./]))", " ".join(self.arguments))
+    return found[1] or found[2] if found else ""
 
   @property
   def flags(self):

@@ -76,7 +76,7 @@ def _distinct():
   """Of commands that differ in where something lies alone, the first."""
   found = {}
   for command in commands():
-    if _is_in(_ELSEWHERE | _NOT_RUN, command) is None:
+    if _is_in(_ELSEWHERE | _NOT_RUN, command) is None and "--help" not in command.arguments:
       what = [part for part in small_arguments(command) if not part.startswith(_PLACES)]
       found.setdefault((command.program, *what), command)
   return [
