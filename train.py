@@ -1,44 +1,9 @@
 """Trains a model, or resumes a run: python train.py --config=configs/quickstart.py [--workdir=DIR] [--config.x.y=...]
 
-The same command runs on a single device, and on a TPU pod if started on every host.
+It is `mlpvision train`; see mlpvision/train.py.
 """
 
-import pathlib
-import shlex
-import signal
-import sys
-
-from absl import flags
-from ml_collections import config_flags
-
-from mlpvision import commands, config as config_lib
-
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="A config file, see configs/.", lock_config=True)
-_WORKDIR = commands.define_path("workdir", None, "The run's directory; default: runs/NAME_OF_THE_CONFIG.")
-
-
-def main(argv):
-  """Checks everything that needs no accelerator before starting JAX."""
-  del argv
-  # Until `StopRequest`: Python's KeyboardInterrupt would be lost in some imports.
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
-  config = commands.read_config(_CONFIG)
-  config_lib.check(config)
-  from mlpvision import sharding
-  from mlpvision.training import loop, stopping
-
-  workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem}"
-  with stopping.StopRequest(of_command=True) as stop:
-    stop.is_alone = not sharding.initialize_processes(config_lib.to_seconds(config.hang_timeout))
-    result = loop.train_and_evaluate(config, workdir, stop)
-  if not result.is_main:
-    return
-  if result.finished:
-    print(f"done: {result.summary}\nsee {workdir}/curves.png")
-  else:
-    print(f"stopped after step {result.step}; to resume: python {shlex.join(sys.argv)}")
-
+import runpy
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("config")
-  commands.run(main)
+  runpy.run_module("mlpvision.train", run_name="__main__")

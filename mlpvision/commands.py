@@ -3,12 +3,15 @@
 from collections.abc import Callable
 import contextlib
 import ctypes
+import difflib
 import errno
+import functools
 import importlib
 import importlib.util
 import os
 import platform
 import re
+import shlex
 import sys
 import threading
 import traceback
@@ -18,7 +21,7 @@ import zlib
 
 from absl import app, flags, logging
 
-from mlpvision import streams
+from mlpvision import command_help, named_configs, streams
 from mlpvision.errors import UserError, printable
 
 flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
@@ -43,8 +46,8 @@ def run(main: Callable[[list[str]], None]) -> None:
       main(argv)
     except UserError as error:
       _exit(str(error))
-    except ModuleNotFoundError as error:
-      _exit(_missing_config(error))
+    except app.UsageError as error:
+      _exit(f"{error}. --help explains the command")
     except OSError as error:
       if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise
@@ -57,7 +60,7 @@ def run(main: Callable[[list[str]], None]) -> None:
       detail = f": {str(error).splitlines()[0]}" if str(error) else ""
       _exit(f"JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}, but JAX finds no such device here{detail}")
 
-  app.run(guarded, flags_parser=_parse)
+  app.run(guarded, flags_parser=functools.partial(_parse, main.__globals__.get("__doc__") or ""))
 
 
 def _is_missing_accelerator(error):
@@ -105,34 +108,74 @@ def of_repository(name: str, what: str) -> types.ModuleType:
 
 
 def _missing_config(error):
-  """The message for a missing config file or a missing package `configs`; raises any other error again."""
-  if isinstance(error, ModuleNotFoundError):
-    if error.name != "configs":
-      raise error
-    problem = "no directory configs here"
-  else:
-    problem = str(error).splitlines()[-1].strip()  # the line that names the file
-  return f"--config: {problem}{_where_configs_are()}"
+  """The message for a config that does not exist or imports what does not exist."""
+  problem = str(error).splitlines()[-1].strip()  # the line that names the file
+  value = getattr(error, "filename", None) or (re.findall(r"'([^']*)'", problem) or [""])[-1]
+  stem = os.path.basename(value).removesuffix(".py")
+  near = difflib.get_close_matches(stem, named_configs.names(), 1)
+  hint = f"Did you mean --config={near[0]}?" if near else "--help lists the names that need no file"
+  return f"--config: {problem}. {hint}"
 
 
-def _where_configs_are():
-  if os.path.isdir("configs"):
-    return ""
-  return ". The configs come with the repository, not with the installed package: run the command in its root"
+def as_typed() -> str:
+  """The command of this process as its user typed it, for messages that ask to repeat it."""
+  program, *arguments = sys.argv
+  spec = sys.modules["__main__"].__spec__
+  if not program.startswith(("mlpvision ", "python -m ")):  # those of mlpvision/__main__.py
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {shlex.quote(program)}"
+  return f"{program} {shlex.join(arguments)}"
 
 
-def _parse(argv):
+def _parse(description, argv):
   fields = [argument for argument in argv if re.match("--(no)?config\\.", argument)]
   if fields and not any(re.match("--?config(=|$)", argument) for argument in argv):
-    return _exit(f"{fields[0]} changes a config: add --config=FILE{_where_configs_are()}")
+    return _exit(f"{fields[0]} changes a config: add --config=FILE")
   try:
-    return app.parse_flags_with_usage(argv)
-  except (OSError, ModuleNotFoundError) as error:
+    argv = _with_files(argv)
+    if any(argument in ("--help", "-help", "-h") for argument in argv):
+      print(_help(description, argv))
+      sys.exit()
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    return _exit(_bad_flag(error))
+  except UserError as error:
+    return _exit(str(error))
+  except (OSError, ImportError) as error:
     return _exit(_missing_config(error))
   except (KeyError, AttributeError) as error:  # ml_collections raises these for unknown fields
     field = re.search(r"[A-Za-z_]\w*", str(error))
     hint = re.search(r'[Dd]id you mean "\w+"', str(error))
     return _exit(f"the config has no field {field[0] if field else error!r}{f'. {hint[0]}?' if hint else ''}")
+
+
+def _with_files(argv):
+  """The arguments with a file in place of a config's name; as one argument "--config=FILE"."""
+  found, rest = [], iter(argv)
+  for argument in rest:
+    match = re.fullmatch("--?config(?:=(.*))?", argument, re.DOTALL)
+    value = (next(rest, None) if match[1] is None else match[1]) if match else None
+    found.append(argument if value is None else f"--config={named_configs.resolve(value)}")
+  return found
+
+
+def _help(description, argv):
+  value = next((argument.partition("=")[2] for argument in argv if argument.startswith("--config=")), None)
+  if value is None:
+    return command_help.of_command(description)
+  flag = flags.FLAGS["config"]
+  flag.parse(value)
+  getattr(flag.value, "data", None)  # raises what is wrong with the file
+  return command_help.of_config(flag.value)
+
+
+def _bad_flag(error):
+  """One line of absl's message for a flag that is missing, unknown or has a bad value."""
+  text = str(error)
+  if missing := re.search(r"Flag --(\w+) must have a value other than None", text):
+    return f"--{missing[1]} is missing. --help lists the flags"
+  if "Traceback" in text:  # of a config's own exception
+    return f"{text.partition(': ')[0]}: {text.strip().splitlines()[-1]}"
+  return f"{' '.join(text.split())}. --help lists the flags"
 
 
 def _exit(message, code=2):

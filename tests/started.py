@@ -8,7 +8,7 @@ from conftest import REPO
 
 
 def here(program, arguments):
-  """Runs train.py, or a module as `python -m` would, in this process; returns the exit code."""
+  """Runs train.py, or a module or a package as `python -m` would, in this process; returns the exit code."""
   argv, others = sys.argv, _take_flags()
   sys.argv = [program, *arguments]
   try:
@@ -31,7 +31,9 @@ def _take_flags():
   taken = {}
   for name in list(flags.FLAGS):
     module = flags.FLAGS.find_module_defining_flag(name)  # None for those that were put back
-    if module is None or name.startswith("config") or module.startswith((str(REPO), "mlpvision.")):
+    if (
+      module is None or name.startswith("config") or module.startswith((str(REPO), "mlpvision.", "python -m mlpvision"))
+    ):
       taken[name] = flags.FLAGS[name]
       delattr(flags.FLAGS, name)
   return taken

@@ -5,14 +5,17 @@ import os
 import re
 import signal
 
-from conftest import SMALL
+from conftest import REPO, SMALL
 import numpy as np
 from PIL import Image
 import pytest
+import test_layering
 
+from mlpvision.__main__ import COMMANDS
 from mlpvision.checkpoints import load_weights
 from mlpvision.data import datasets, transforms
 
+_DEFAULTS = REPO / "configs" / "default.py"
 _STEPS = 60
 
 
@@ -29,7 +32,7 @@ def finished(tmp_path_factory, data_dir):
   import subprocess
   import sys
 
-  from conftest import _TESTS, QUICK, REPO
+  from conftest import _TESTS, QUICK
 
   workdir = tmp_path_factory.mktemp("finished")
   env = os.environ | {"XLA_FLAGS": QUICK, "PYTHONPATH": os.pathsep.join([str(_TESTS / "nonetwork"), str(REPO)])}
@@ -179,6 +182,50 @@ def test_ctrl_c_while_the_step_is_compiled(start, tmp_path):
   output = process.stdout.read()
   assert process.wait() == 0, output
   assert "SIGINT: stopped before the first step; to resume: python train.py" in output
+
+
+def test_the_command_lists_the_commands(here):
+  code, output = here("-m", "mlpvision", "--help")
+  assert code == 0
+  modules = {name.removesuffix(".__main__") for name in test_layering.commands_of_the_package()}
+  assert {module for module, _ in COMMANDS.values()} == modules
+  assert all(f"  {name} " in output and line in output for name, (_, line) in COMMANDS.items())
+  assert here("-m", "mlpvision", "trian") == (2, "error: no command 'trian'. Did you mean \"train\"?\n")
+
+
+def test_help_is_short_and_names_flags_and_configs(here):
+  code, output = here("-m", "mlpvision", "train", "--help")
+  assert code == 0
+  assert len(output.splitlines()) < 40
+  assert all(text in output for text in ("--config=NAME or FILE", "--workdir=PATH", "mask_rcnn_asmlp_tiny"))
+
+
+def test_help_on_a_config(here):
+  code, output = here("-m", "mlpvision", "train", "--config=mask_rcnn_asmlp_tiny:3x", "--help")
+  assert code == 0
+  fields = re.findall(r"^  --config\.([\w.]+)=", output, re.MULTILINE)
+  assert set(fields) >= set(re.findall(r"^  config\.([\w.]+) = (?![a-z_]+[.(])", _DEFAULTS.read_text(), re.MULTILINE))
+  assert '--config.duration="36 epochs"\n      Length of the training run' in output
+
+
+_BAD_FLAGS = {
+  "train": "--config is missing",
+  "train --config=quikstart": "'quikstart'. Did you mean --config=quickstart?",
+  "train --config=mask_rcnn_asmlp_tiny:9x": "the argument is '9x'",
+  "train --config=quickstart --config.data.batch_size=x": "--config.data.batch_size=x",
+  "train --foo": "'foo'",
+  "predict --top=x": "--top=x",
+  "predict --weights=x": "name at least one image",
+}
+
+
+@pytest.mark.parametrize("line", _BAD_FLAGS)
+def test_a_bad_flag_is_one_line(here, line):
+  code, output = here("-m", "mlpvision", *line.split())
+  assert code == 2
+  assert output.startswith("error: ")
+  assert output.count("\n") == 1
+  assert _BAD_FLAGS[line] in output
 
 
 def test_a_field_without_a_config(here):

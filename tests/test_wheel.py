@@ -51,8 +51,9 @@ def python(tmp_path_factory):
   """The interpreter of a new environment: the wheel, and from the running environment what the wheel depends on."""
   root = tmp_path_factory.mktemp("wheel")
   source = root / "source"  # setuptools leaves a build directory behind, and would pack what lies in an old one
-  shutil.copytree(REPO / "mlpvision", source / "mlpvision", ignore=shutil.ignore_patterns("__pycache__"))
-  for name in ("pyproject.toml", "README.md", "LICENSE"):
+  for name in ("mlpvision", "configs"):
+    shutil.copytree(REPO / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+  for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
     shutil.copy(REPO / name, source)
   _call(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", root, source)
   (wheel,) = root.glob("mlpvision-*.whl")
@@ -108,25 +109,40 @@ def test_it_loads_predicts_and_evaluates(python, small_config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ("arguments", "missing"),
-  [
-    (("evaluate", "--weights=x", "--config.data.name=y"), "--config.data.name=y changes a config"),
-    (("evaluate", "--weights=x", "--config=configs/quickstart.py"), "'configs/quickstart.py'"),
-    (("evaluate", "--weights=x", "--config=configs/quickstart.py", "--config.data.name=y"), "'configs/quickstart.py'"),
-    (("evaluate", "--weights=x", f"--config={REPO}/configs/quickstart.py"), "no directory configs"),
-  ],
-)
-def test_what_takes_the_repository_says_so(python, tmp_path, arguments, missing):
-  command, *flags = arguments
+def test_a_config_is_found_by_its_name(python, tmp_path):
+  """In an empty directory: its fields, and a message of the train step's set-up, which no file's absence precedes."""
+  command = python.with_name("mlpvision")
+  fields = _call(command, "train", "--config=mask_rcnn_asmlp_tiny:3x", "--help", cwd=tmp_path, env=_outside())
+  assert '--config.duration="36 epochs"' in fields
   done = subprocess.run(
-    [python, "-m", f"mlpvision.{command}", *flags],
+    [command, "train", "--config=quickstart", "--config.data.image_size=30"],
+    cwd=tmp_path, env=_outside(), capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 2, done.stderr
+  assert "images of 30x30 cannot be cut into patches of 4x4" in done.stderr
+
+
+@pytest.mark.slow
+def test_own_configs_start_from_the_package_s(python, tmp_path):
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "sizes.py").write_text("SEED = 12\n")
+  lines = ("from configs import quickstart, sizes", "def get_config():", "  config = quickstart.get_config()")
+  (tmp_path / "configs" / "mine.py").write_text("\n".join([*lines, "  config.seed = sizes.SEED", "  return config"]))
+  command = python.with_name("mlpvision")
+  assert "--config.seed=12\n" in _call(
+    command, "train", "--config=configs/mine.py", "--help", cwd=tmp_path, env=_outside()
+  )
+
+
+@pytest.mark.slow
+def test_a_file_of_the_repository_is_named_with_the_package_s_own(python, tmp_path):
+  done = subprocess.run(
+    [python, "-m", "mlpvision.evaluate", "--weights=x", "--config=configs/quickstart.py", "--config.data.name=y"],
     cwd=tmp_path, env=_outside(), capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 2
-  assert missing in done.stderr
-  assert "The configs come with the repository" in done.stderr
-  assert "Traceback" not in done.stderr
+  assert done.stderr.endswith("'configs/quickstart.py'. Did you mean --config=quickstart?\n")
+  assert done.stderr.count("\n") == 1
 
 
 _OWN_CONFIG = """

@@ -2,9 +2,7 @@
 
 import contextlib
 import os
-import shlex
 import signal
-import sys
 import threading
 import time
 from typing import Self
@@ -26,8 +24,8 @@ class StopRequest:
   which JAX could catch. A second one, more than a second later, ends the process at once.
   """
 
-  def __init__(self, of_command: bool = False) -> None:
-    """of_command: whether the process does nothing but this run.
+  def __init__(self, of_command: str = "") -> None:
+    """of_command: the command that resumes the run, if the process does nothing but this run; otherwise "".
 
     Signals then also count while Python waits for a compiler or a device. Until `running` is set, the process ends at
     once, with code 0, because nothing can be lost; once several are connected (`is_alone` is False), they first agree
@@ -86,7 +84,7 @@ class StopRequest:
       elif self.running or not self._of_command:
         _say(f"{name}: saving after this step; send it again to end the run at once")
       else:
-        _say(f"{name}: stopped before the first step; to resume: python {shlex.join(sys.argv)}")
+        _say(f"{name}: stopped before the first step; to resume: {self._of_command}")
         os._exit(0)
     elif self._of_command:
       _say(f"{name}: ended")

@@ -5,6 +5,8 @@ import pathlib
 import re
 import shlex
 
+from mlpvision.__main__ import COMMANDS
+
 REPO = pathlib.Path(__file__).parent.parent.parent
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -12,7 +14,7 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """`python -m MODULE ARGUMENTS` or `python FILE.py ARGUMENTS`, as a page of the documentation has it."""
+  """`python -m MODULE ARGUMENTS`, `python FILE.py ARGUMENTS` or `mlpvision COMMAND ARGUMENTS`, as a page has it."""
 
   page: str
   program: str  # "mlpvision.evaluate", "train.py"
@@ -23,7 +25,9 @@ class Command:
 
   @property
   def source(self):
-    """The file that it runs: of a package, its __main__."""
+    """The file that has its flags: of a package, its __main__."""
+    if self.program == "train.py":
+      return REPO / "mlpvision" / "train.py"
     if self.program.endswith(".py"):
       return REPO / self.program
     path = REPO / self.program.replace(".", "/")
@@ -32,8 +36,8 @@ class Command:
   @property
   def config(self):
     """The name of its config, "" where it names none."""
-    found = re.search(r"--config=configs/(\w+)\.py", " ".join(self.arguments))
-    return found[1] if found else ""
+    found = re.search(r"--config=(?:configs/(\w+)\.py|(\w+)(?![\w./]))", " ".join(self.arguments))
+    return found[1] or found[2] if found else ""
 
   @property
   def flags(self):
@@ -48,6 +52,9 @@ def commands():
     for line in _lines(page.read_text()):
       for match in re.finditer(r"python (?:-m ([\w.]+)|([\w/]+\.py))([^;|>]*)", line):
         found.append(Command(page.name, match[1] or match[2], _split(match[3])))
+      for match in re.finditer(rf"(?<![\w/.-])mlpvision ({'|'.join(COMMANDS)})\b([^;|>]*)", line):
+        program = "train.py" if match[1] == "train" else COMMANDS[match[1]][0]
+        found.append(Command(page.name, program, _split(match[2])))
   return found
 
 

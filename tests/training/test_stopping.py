@@ -66,7 +66,7 @@ def test_nohup_keeps_its_meaning(monkeypatch):
 _BUSY = """
 import hashlib
 from mlpvision.training import stopping
-with stopping.StopRequest(of_command=True) as stop:
+with stopping.StopRequest(of_command="python run.py") as stop:
   stop.running = {running}
   print("ready", flush=True)
   hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)
