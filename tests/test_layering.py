@@ -52,7 +52,8 @@ _ROOMS = {
   # Training.
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
-  "training.step": ("augment models sharding tasks", _HEAVY),
+  "training.sam": ("training.lr_multipliers", _HEAVY),
+  "training.step": ("augment models sharding tasks training.sam", _HEAVY),
   "training.setup": (
     "config evaluate tasks trained training " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
