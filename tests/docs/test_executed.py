@@ -27,6 +27,7 @@ from tars import photographs  # noqa: E402
 
 # Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
 _ELSEWHERE = {
+  ("mlpvision.average", None): "test_average.py",
   ("mlpvision.benchmark", "data"): "benchmark/test_data.py",
   ("mlpvision.benchmark", "step"): "benchmark/test_step_benchmark.py",
   ("mlpvision.benchmark", "train"): "benchmark/test_step_benchmark.py benchmark/test_data.py",
