@@ -64,7 +64,7 @@ def test_checkpoints_of_a_run(small_config, tmp_path):
     _check_mean(found.params, [trees[10][i], trees[20][i]])
   again = mean.average(sources[::-1], ema=True)
   jax.tree.map(np.testing.assert_array_equal, again.params, found.params)
-  (prediction, *_), = found.predict([np.zeros((28, 28), np.uint8)])
+  ((prediction, *_),) = found.predict([np.zeros((28, 28), np.uint8)])
   assert prediction.name in "0123456789"
 
 
@@ -75,11 +75,14 @@ def _options(config):
 @pytest.mark.parametrize(
   ("other", "message"),
   [
-    (dict(name="s2mlp_wide"), "it is a S2MLP, not a MLPMixer"),
+    (dict(name="s2mlp_wide"), "its model is S2MLP, not MlpMixer"),
     (dict(channels_mlp_dim=24), "channels_mlp_dim is 24, not 16"),
     (dict(class_names="abcde"), "it has 5 classes, not 6"),
     (dict(class_names="abcdeg"), "class 'g' instead of 'f'"),
-    (dict(view=weights.Preprocessing(**{**vars(_VIEW), "crop_ratio": 0.8})), "preprocessing: crop_ratio is 0.8, not 0.9"),
+    (
+      dict(view=weights.Preprocessing(**{**vars(_VIEW), "crop_ratio": 0.8})),
+      "preprocessing: crop_ratio is 0.8, not 0.9",
+    ),
   ],
 )
 def test_what_has_no_mean_is_refused(tmp_path, other, message):

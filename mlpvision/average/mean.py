@@ -52,12 +52,12 @@ def average(sources: Sequence[str | os.PathLike], *, ema: bool | None = None) ->
 def _differences(first: trained_lib.Trained, other: trained_lib.Trained) -> list[str]:
   """What keeps two models from being averaged, in words: "hidden_dim is 64, not 128"."""
   if type(first.model) is not type(other.model):
-    return [f"it is a {type(other.model).__name__}, not a {type(first.model).__name__}"]
+    return [f"its model is {type(other.model).__name__}, not {type(first.model).__name__}"]
   pairs = [(first.model, other.model)]
   if hasattr(first.model, "backbone"):
     pairs.append((first.model.backbone, other.model.backbone))
     if type(first.model.backbone) is not type(other.model.backbone):
-      return [f"its backbone is a {type(other.model.backbone).__name__}, not a {type(first.model.backbone).__name__}"]
+      return [f"its backbone is {type(other.model.backbone).__name__}, not {type(first.model.backbone).__name__}"]
   found = [line for a, b in pairs for line in _unequal(_options(a), _options(b))]
   if first.class_names != other.class_names:
     counts = len(first.class_names), len(other.class_names)

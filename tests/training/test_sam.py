@@ -7,10 +7,9 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
-from running import run
 
-from mlpvision import tasks
-from mlpvision.training import sam, step as step_lib
+from mlpvision import sharding, tasks
+from mlpvision.training import sam, setup as setup_lib, step as step_lib
 
 
 @pytest.fixture
@@ -21,15 +20,26 @@ def config(small_config):
   return small_config
 
 
+def _run(config, devices, steps=3):
+  """(losses, final parameters) on the first devices."""
+  parts = setup_lib.make_parts(config, num_images=400, num_classes=10, devices=jax.devices()[:devices])
+  compiled, _ = setup_lib.compile_step(parts)
+  state, losses = step_lib.create_state(parts.init, parts.abstract, config.seed), []
+  for i in range(steps):
+    state, metrics = compiled(state, sharding.put_batch(tasks.random_batch(config, 10, seed=i), parts.mesh))
+    losses.append(metrics["loss"])
+  return np.array(jax.device_get(losses)), jax.device_get(state.params)
+
+
 def test_losses_do_not_depend_on_how_the_work_is_split(config):
   """With random flips and dropped paths: both passes see the same images, and drop the same paths."""
-  config.optim.sam_rho, config.mesh.data = 0.5, 1
-  expected, reference = run(config, 4)
-  for change in (dict(data=8), dict(data=8, accumulation_steps=5)):
-    config.mesh.data, config.accumulation_steps = change["data"], change.get("accumulation_steps", 1)
-    found, state = run(config, 4)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=str(change))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), state.params, reference.params)
+  config.optim.sam_rho = 0.5
+  expected, reference = _run(config, 1)
+  for devices, parts in ((8, 1), (8, 5)):
+    config.accumulation_steps = parts
+    losses, params = _run(config, devices)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, err_msg=f"{devices} devices, {parts} parts")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), params, reference)
 
 
 class _Toy(nn.Module):
@@ -62,10 +72,10 @@ def test_the_step_is_a_plain_step_at_the_ascended_parameters(config):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.params, expected)
   assert not np.allclose(found.params["Dense_0"]["kernel"], at_w.params["Dense_0"]["kernel"], atol=1e-4)
   # The first pass is reported and updates the statistics; the norm is of the gradient that updates.
-  assert metrics["loss"] == pytest.approx(reported["loss"], rel=1e-5)
+  np.testing.assert_allclose(metrics["loss"], reported["loss"], rtol=1e-5)
   assert second["loss"] > reported["loss"]
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found.stats, at_w.stats)
-  assert metrics["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-4)
+  np.testing.assert_allclose(metrics["grad_norm"], second["grad_norm"], rtol=1e-4)
 
 
 def test_without_it_the_step_has_one_backward_pass_and_the_same_state(config):
