@@ -1,15 +1,14 @@
-"""The mean of checkpoints: as NumPy computes it, read back by what reads weights, and refused where it has no meaning."""
+"""The mean of checkpoints: as NumPy computes it, read back as weights, and refused where it has no meaning."""
 
 import jax
 import numpy as np
 import pytest
 
 import mlpvision
-from mlpvision import models, weights
+from mlpvision import config as config_lib, models, weights
 from mlpvision.average import mean
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
-from mlpvision import config as config_lib
 from mlpvision.training.step import TrainState
 
 _VIEW = weights.Preprocessing(
@@ -24,10 +23,14 @@ def _write(path, seed=0, name="mixer_b16", view=_VIEW, class_names="abcdef", **o
     sizes = dict(num_blocks=1, hidden_dim=16, patch_size=8)
   model = models.create(name, num_classes=len(class_names), **sizes | options)
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
-  rng = np.random.default_rng(seed)
-  params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
+  params = _draw(shapes, seed)
   weights.save(path, model, params, view, list(class_names))
   return params
+
+
+def _draw(shapes, seed):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
 
 
 def _check_mean(found, trees):
@@ -52,9 +55,7 @@ def test_checkpoints_of_a_run(small_config, tmp_path):
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 28, 28, 3), np.float32))["params"]
   checkpoints, trees = Checkpoints(tmp_path / "run", keep=3), {}
   for step in (10, 20):
-    rng = np.random.default_rng(step)
-    params, ema = (jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes) for _ in range(2))
-    trees[step] = params, ema
+    trees[step] = params, ema = _draw(shapes, step), _draw(shapes, step + 1)
     meta = {"config": config_lib.to_json(small_config), "class_names": list("0123456789")}
     checkpoints.save(step, TrainState(np.int32(step), *jax.device_put((params, ema)), ()), meta)
   checkpoints.close()

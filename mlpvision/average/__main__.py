@@ -1,4 +1,4 @@
-"""Averages checkpoints into one weight file: python -m mlpvision.average --weights=CHECKPOINT,... --output=mean.safetensors
+"""Averages checkpoints: python -m mlpvision.average --weights=CHECKPOINT,CHECKPOINT --output=mean.safetensors
 
 This is stochastic weight averaging (arXiv 1803.05407) over checkpoints. The file has the mean of the parameters and, of
 a model with batch normalization, of its statistics; evaluate, predict and export take it like any weight file.

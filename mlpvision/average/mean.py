@@ -61,7 +61,9 @@ def _differences(first: trained_lib.Trained, other: trained_lib.Trained) -> list
   found = [line for a, b in pairs for line in _unequal(_options(a), _options(b))]
   if first.class_names != other.class_names:
     counts = len(first.class_names), len(other.class_names)
-    different = [f"{b!r} instead of {a!r}" for a, b in zip(first.class_names, other.class_names) if a != b]
+    different = [
+      f"{b!r} instead of {a!r}" for a, b in zip(first.class_names, other.class_names, strict=False) if a != b
+    ]
     found.append(f"it has {counts[1]} classes, not {counts[0]}" if len(set(counts)) > 1 else f"class {different[0]}")
   views = [dataclasses.asdict(trained.preprocessing) for trained in (first, other)]
   found += [f"preprocessing: {line}" for line in _unequal(*views)]

@@ -13,8 +13,8 @@ from mlpvision.training import lr_multipliers
 def ascended(params: Any, gradient: Any, config: ml_collections.ConfigDict) -> Any:
   """The parameters w + rho * g / ||g||, where the loss is about the highest within rho of w (Eq. 2).
 
-  The norm is over all trained parameters, as one vector. A parameter with a learning-rate multiplier of 0 stays where it
-  is and does not count. A gradient of 0 moves nothing.
+  The norm is over all trained parameters, as one vector. Those with a learning-rate multiplier of 0 stay where they are
+  and do not count. A gradient of 0 moves nothing.
 
   g is the gradient of the whole batch's mean loss, so the step is the same on any mesh and with accumulation. In the
   published results each accelerator ascends by the gradient of its own images instead, and the second gradients are

@@ -106,9 +106,10 @@ def make_train_step(
   batch: the task's arrays and "replaced"; for classification {"image": uint8 [B, H, W, 3], "label": int32 [B],
   "replaced": bool [B]}. metrics: float32 scalars: loss and the task's metrics, means over the batch; grad_norm and
   update_norm, over all parameters; finite, 1 if loss and gradient are finite; replaced, the number of images that could
-  not be read. With config.optim.sam_rho, the gradient is computed twice (see `sam.ascended`), from the same augmented
-  images and with the same dropout; loss, metrics and batch statistics are of the first pass, the gradient that updates
-  and whose norm is reported is of the second. All randomness depends on (config.seed, state.step) alone, so a step can be repeated exactly.
+  not be read. All randomness depends on (config.seed, state.step) alone, so a step can be repeated exactly.
+
+  With config.optim.sam_rho, the gradient is computed a second time, at `sam.ascended`, from the same augmented images
+  with the same dropout. It updates the parameters and has the norm grad_norm; all else is of the first pass.
 
   gather: from the state's parameters to those that the model computes with, see `shard_update`.
   """

@@ -53,6 +53,17 @@ def _google():
         source="Mixer paper (arXiv 2105.01601), Table 3",
         num_classes=classes,
       )
+  yield Known(
+    name="mixer_b16.goog_sam_in1k",
+    model="mixer_b16",
+    url="https://storage.googleapis.com/mixer_models/sam/Mixer-B_16.npz",
+    page="https://github.com/google-research/vision_transformer",
+    suffix=".npz",
+    preprocessing=Preprocessing(**_INCEPTION, interpolation="bilinear"),
+    top1=77.4,
+    source="arXiv 2106.01548, Table 2",
+    note="Trained with SAM, with random crops and flips alone.",
+  )
 
 
 def _timm(name, model, top1, *, num_classes=1000, normalized=_IMAGENET, note="", **view):
