@@ -2,8 +2,8 @@
 
   python train.py --config=configs/mixer_b16_sam.py --workdir=gs://BUCKET/mixer_b16_sam
 
-Published: 77.4 % top-1, against 66.4 % by the same recipe without SAM. Not reproduced here yet. A step takes two forward
-and backward passes.
+Published: 77.4 % top-1, against 66.4 % by the same recipe without SAM. Not reproduced here yet. A step takes two
+forward and backward passes.
 """
 
 from configs import default, recipes

@@ -27,7 +27,6 @@ from tars import photographs  # noqa: E402
 
 # Run by other tests: (program, its first word that is no flag) -> the files, in which all its flags must occur.
 _ELSEWHERE = {
-  ("mlpvision.average", None): "test_average.py",
   ("mlpvision.benchmark", "data"): "benchmark/test_data.py",
   ("mlpvision.benchmark", "step"): "benchmark/test_step_benchmark.py",
   ("mlpvision.benchmark", "train"): "benchmark/test_step_benchmark.py benchmark/test_data.py",
@@ -40,6 +39,7 @@ _ELSEWHERE = {
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
+  ("mlpvision.average", None): "tests/test_average.py averages a run's checkpoints",
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
