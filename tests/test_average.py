@@ -44,6 +44,10 @@ def test_the_command_writes_the_mean_of_weight_files(here, tmp_path):
   output = tmp_path / "mean.safetensors"
   code, said = here("-m", "mlpvision.average", f"--weights={','.join(map(str, files))}", f"--output={output}")
   assert (code, said) == (0, f"wrote {output}, the mean of 3 checkpoints\n")
+  elsewhere = f"--output={tmp_path / 'missing' / 'mean.safetensors'}"
+  code, said = here("-m", "mlpvision.average", f"--weights={files[0]},{files[1]}", elsewhere)
+  assert code == 2
+  assert f"error: {elsewhere} cannot be written: No such file" in said
   found, one = mlpvision.load(output), mlpvision.load(files[0])
   _check_mean(found.params, trees)
   assert (found.model, found.preprocessing, found.class_names) == (one.model, one.preprocessing, one.class_names)

@@ -10,6 +10,7 @@ meaningful mean. A run keeps several with --config.checkpoint.keep=5.
 from absl import app, flags
 
 from mlpvision import commands
+from mlpvision.errors import UserError
 
 _WEIGHTS = flags.DEFINE_list("weights", None, "Two or more of WORKDIR/checkpoints/STEP, workdirs or weight files.")
 _EMA = flags.DEFINE_bool("ema", None, "Average the EMAs of the parameters.")
@@ -23,7 +24,11 @@ def main(argv: list[str]) -> None:
   from mlpvision.average import mean
   from mlpvision.export import formats
 
-  formats.to_safetensors(mean.average(_WEIGHTS.value, ema=_EMA.value), _OUTPUT.value)
+  averaged = mean.average(_WEIGHTS.value, ema=_EMA.value)
+  try:
+    formats.to_safetensors(averaged, _OUTPUT.value)
+  except OSError as error:
+    raise UserError(f"--output={_OUTPUT.value} cannot be written: {error.strerror}") from error
   print(f"wrote {_OUTPUT.value}, the mean of {len(_WEIGHTS.value)} checkpoints")
 
 
