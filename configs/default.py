@@ -154,6 +154,9 @@ def get_config():
   config.optim.decay_mask = "kernel$"
   # Gradients with a larger global norm are scaled down to it; 0 disables clipping.
   config.optim.clip_norm = 0.0
+  # Sharpness-aware minimization (arXiv 2010.01412): updates with the gradient of where the loss is about the highest
+  # within this distance of the parameters. Each step then takes two forward and backward passes. 0 disables it.
+  config.optim.sam_rho = 0.0
   # Learning-rate multipliers: (regex of a parameter's path, factor) pairs. The first match applies; 0 freezes.
   # (("^(?!head)", 0.0),) trains the head alone.
   config.optim.lr_multipliers = ()

@@ -195,6 +195,36 @@ def mixer(config):
   config.augment.mixup = 0.5
 
 
+def mixer_sam(config):
+  """Mixer-B/16 with sharpness-aware minimization (arXiv 2106.01548): random crops and flips alone, no stochastic depth.
+
+  The authors' code is not public. Their later work's is, big_vision's configs/proj/gsam/vit_i1k_gsam_no_aug.py, which
+  trains on the same images: batch size, duration, loss, initial bias of the head, clipping, learning rates, warm-up and
+  weight decay (0.3, as its comment says of the paper) are that config's, and so is the rho of 0.6, which it decreases
+  with the learning rate and the paper does not. The published result ascends on each device by itself, see
+  mlpvision/training/sam.py.
+  """
+  imagenet(config)
+  config.duration = "300 epochs"
+  config.data.batch_size = 4096
+  config.data.mean = (0.5, 0.5, 0.5)
+  config.data.std = (0.5, 0.5, 0.5)
+  config.loss = "sigmoid"
+  config.model.head_bias_init = -10.0
+
+  config.optim.name = "adamw"
+  config.optim.learning_rate = 3e-3
+  config.optim.weight_decay = 0.3
+  config.optim.clip_norm = 1.0
+  config.optim.sam_rho = 0.6
+  config.optim.schedule.name = "linear"
+  config.optim.schedule.warmup = "10000 steps"
+  config.optim.schedule.end = 3e-5
+
+  config.augment.crop = "random_resized"
+  config.augment.crop_scale = (0.05, 1.0)
+
+
 def gmlp(config):
   """gMLP's recipe (arXiv 2105.08050, App. A.1, Table 7), which its paper also uses for Mixer-B/16.
 

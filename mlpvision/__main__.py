@@ -11,6 +11,7 @@ COMMANDS = {
   "evaluate": ("mlpvision.evaluate", "Measure the exact accuracy of a run or of published weights"),
   "predict": ("mlpvision.predict", "Predict classes, label maps or objects of images"),
   "fewshot": ("mlpvision.fewshot", "Measure few-shot accuracy, or a linear probe, of any weights"),
+  "average": ("mlpvision.average", "Average checkpoints into one weight file"),
   "prepare": ("mlpvision.prepare", "Prepare a dataset for training"),
   "preview": ("mlpvision.preview", "Draw augmented training images with their targets"),
   "draw": ("mlpvision.draw", "Draw receptive fields, feature maps, saliency, confusion"),

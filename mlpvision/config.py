@@ -178,6 +178,7 @@ _FIELDS = {
   "optim.weight_decay": _NOT_NEGATIVE,
   "optim.decay_mask": _TEXT,
   "optim.clip_norm": _NOT_NEGATIVE,
+  "optim.sam_rho": _NOT_NEGATIVE,
   "optim.lr_multipliers": _pairs(
     lambda factor: _is_number(factor) and factor >= 0, "must be (regex, factor) pairs, with factors of 0 or more"
   ),

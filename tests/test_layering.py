@@ -56,7 +56,8 @@ _ROOMS = {
   "mlpvision.train": ("config sharding training", _HEAVY | _TREES),
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
-  "training.step": ("augment models sharding tasks", _HEAVY),
+  "training.sam": ("training.lr_multipliers", _HEAVY),
+  "training.step": ("augment models sharding tasks training.sam", _HEAVY),
   "training.setup": (
     "config evaluate tasks trained training " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
@@ -70,6 +71,7 @@ _ROOMS = {
   "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment preprocessing tasks trained weights", _HEAVY),
+  "average": ("export trained weights.loading", _HEAVY | {"optax"}),
   "predict": ("data reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.

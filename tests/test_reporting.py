@@ -6,8 +6,8 @@ import json
 import os
 import resource
 
-from PIL import Image
 import numpy as np
+from PIL import Image
 import pytest
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow

@@ -35,7 +35,7 @@ class Events:
 
     self._event, self._summary = event_pb2.Event, summary_pb2.Summary
     name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-    self._file = open(epath.Path(workdir) / name, "wb", buffering=0)  # noqa: SIM115
+    self._file = open(epath.Path(workdir) / name, "wb", buffering=0)
     self._records = record_writer.RecordWriter(self)
     self._add(file_version="brain.Event:2")
 

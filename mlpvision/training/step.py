@@ -15,6 +15,7 @@ import optax
 
 from mlpvision import models, sharding, tasks
 from mlpvision.models import layers
+from mlpvision.training import sam
 
 
 @flax.struct.dataclass
@@ -107,6 +108,9 @@ def make_train_step(
   update_norm, over all parameters; finite, 1 if loss and gradient are finite; replaced, the number of images that could
   not be read. All randomness depends on (config.seed, state.step) alone, so a step can be repeated exactly.
 
+  With config.optim.sam_rho, the gradient is computed a second time, at `sam.ascended`, from the same augmented images
+  with the same dropout. It updates the parameters and has the norm grad_norm; all else is of the first pass.
+
   gather: from the state's parameters to those that the model computes with, see `shard_update`.
   """
   task = tasks.of(config)
@@ -134,15 +138,22 @@ def make_train_step(
     images, targets = jax.tree.map(lambda x: x[::parts], (images, targets))
     return mean_loss(params, stats, key, counts, images, targets)[0]
 
-  def train_step(state, batch):
-    augment_key, model_key = step_keys(config.seed, state.step)
-    images, targets = task.augmented(augment_key, batch, model.num_classes, config)
-    common, counts = (state.params, state.stats, model_key), None
+  def gradient_of_batch(params, stats, key, images, targets):
+    """(((loss, (means, the statistics after this batch)), gradient), counts), of all parts."""
+    common, counts = (params, stats, key), None
     if parts > 1 and jax.tree.leaves(jax.eval_shape(counts_of, *common, images, targets)):
       # What the losses of all parts are divided by is known only after a forward pass of each.
       counts = accumulate(counts_of, parts, common, images, targets)
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
-    (loss, (means, stats)), grads = accumulate(gradient, parts, (*common, counts), images, targets)
+    return accumulate(gradient, parts, (*common, counts), images, targets), counts
+
+  def train_step(state, batch):
+    augment_key, model_key = step_keys(config.seed, state.step)
+    images, targets = task.augmented(augment_key, batch, model.num_classes, config)
+    same = (state.stats, model_key, images, targets)
+    ((loss, (means, stats)), grads), counts = gradient_of_batch(state.params, *same)
+    if config.optim.sam_rho:
+      (_, grads), _ = gradient_of_batch(sam.ascended(state.params, grads, config.optim), *same)
     of_part = dict(stats=state.stats, key=model_key, counts=counts, images=images, targets=targets)
     again = functools.partial(objective_of_part, **of_part)
     # The loss, and how to compute it again, are for the few optimizers that read them.

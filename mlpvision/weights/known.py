@@ -19,7 +19,8 @@ class Known:
     page: the authors' page.
     suffix: of the file.
     preprocessing: used for the published accuracy.
-    top1: published accuracy on the validation set of ImageNet-1k, in percent; None for a head with other classes.
+    top1: published accuracy on the validation set of ImageNet-1k, in percent; None for a head with other classes, or if
+      it is not noted here.
     source: of top1.
     num_classes: 1000 for ImageNet-1k, 21843 or 21841 for ImageNet-21k.
     note: for the reader.
@@ -53,6 +54,18 @@ def _google():
         source="Mixer paper (arXiv 2105.01601), Table 3",
         num_classes=classes,
       )
+  for patch, top1 in ((16, 77.4), (32, None)):
+    yield Known(
+      name=f"mixer_b{patch}.goog_sam_in1k",
+      model=f"mixer_b{patch}",
+      url=f"https://storage.googleapis.com/mixer_models/sam/Mixer-B_{patch}.npz",
+      page="https://github.com/google-research/vision_transformer",
+      suffix=".npz",
+      preprocessing=Preprocessing(**_INCEPTION, interpolation="bilinear"),
+      top1=top1,
+      source="arXiv 2106.01548, Table 2",
+      note="Trained with SAM, with random crops and flips alone.",
+    )
 
 
 def _timm(name, model, top1, *, num_classes=1000, normalized=_IMAGENET, note="", **view):

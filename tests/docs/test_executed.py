@@ -40,6 +40,7 @@ _ELSEWHERE = {
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
+  ("mlpvision.average", None): "tests/test_average.py averages a run's checkpoints",
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
