@@ -114,15 +114,12 @@ def make_train_step(
   gather: from the state's parameters to those that the model computes with, see `shard_update`.
   """
   task = tasks.of(config)
-
   parts = config.accumulation_steps
 
   def forward(params, stats, key, images, targets):
     """(outputs, the statistics after this batch)."""
-    variables, options = (
-      {"params": gather(params), **stats},
-      dict(train=True, rngs={"dropout": key}, mutable=list(stats)),
-    )
+    variables = {"params": gather(params), **stats}
+    options = dict(train=True, rngs={"dropout": key}, mutable=list(stats))
     return task.forward(functools.partial(model.apply, variables, **options), images, targets)
 
   def counts_of(params, stats, key, images, targets):
