@@ -319,6 +319,7 @@ _WRONG = {
   "mesh.data": _NO_AXIS,
   "mesh.fsdp": _NO_AXIS,
   "mesh.model": _NO_AXIS,
+  "mesh.shard_update": _NO_FLAG,
   "mesh.rules": (*_NO_PAIRS[:-2], (("kernel$", "data"),)),
   "hang_timeout": (*_NO_NAME, "30", "0 minutes", "-1 minutes", "10 steps", "a while"),
   "profile": (*_NO_TEXT, "20:10", "0:10", "10", "a:b", "-1:3"),

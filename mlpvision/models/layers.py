@@ -107,7 +107,7 @@ class Attention(nn.Module):
     query, key, value = (qkv[..., i, :, :] for i in range(3))
     # The softmax is always float32: rounded weights would not sum to one. The products are in `dtype`, as all others:
     # they are the largest arrays of a block, and their rounding is not seen in the logits (docs/performance.md).
-    scores = jnp.einsum("...qhd,...khd->...hqk", query, key).astype(jnp.float32) * head_dim**-0.5
+    scores = jnp.einsum("...qhd,...khd->...hqk", query * head_dim**-0.5, key).astype(jnp.float32)
     weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
     out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
     out = Dense(channels, **dense, name="proj")(out)

@@ -175,15 +175,15 @@ def compile_step(parts: Parts, shape: int = 0) -> tuple[jax.stages.Compiled, flo
 
 
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
-  """Compiler options of a step: `models.compiler_options`, and one for fsdp on TPU.
+  """Compiler options of a step: `models.compiler_options`, and one for sharded parameters on TPU.
 
-  XLA on TPU would split matrix products with weights that are sharded over fsdp into loops over the shards, to overlap
-  the transfer. Such products are too narrow for the matrix units. With this option, whole weights are gathered instead,
-  which overlaps other computation.
+  XLA on TPU would split matrix products with weights that are sharded over data or fsdp, or with such gradients, into
+  loops over the shards, to overlap the transfer. Such products are too narrow for the matrix units. With this option,
+  weights are gathered and gradients are scattered as a whole, which overlaps other computation.
   """
   platform = mesh.devices.flat[0].platform
   options = models.compiler_options(platform)
-  if platform == "tpu" and mesh.shape["fsdp"] > 1:
+  if platform == "tpu" and sharding.batch_parts(mesh) > 1:
     options["xla_jf_spmd_threshold_for_windowed_einsum_mib"] = "1000000"
   return options
 
