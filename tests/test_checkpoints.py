@@ -84,7 +84,7 @@ def test_a_state_returns_bit_for_bit_on_any_mesh(run, mesh):
   assert meta["class_names"] == ["x"]
   _equal(restored, states[6])
   kernel = restored.params["block_0"]["channel_mixing"]["Dense_0"]["kernel"]
-  assert kernel.addressable_shards[0].data.size * mesh["fsdp"] * mesh.get("model", 1) == kernel.size
+  assert kernel.addressable_shards[0].data.size * len(jax.devices()) == kernel.size
 
 
 def test_saved_on_any_number_of_devices_restored_on_any_other(run):

@@ -83,13 +83,13 @@ def test_the_norm_of_a_bfloat16_map_is_as_good_as_its_values():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA on CPU")
-def test_the_compiler_options_keep_the_barriers_between_blocks():
-  """Without them, the backward pass recomputes parts of itself, and reads and writes more bytes."""
+def test_a_plain_jit_recomputes_nothing_that_the_compiler_options_would_keep():
+  """With the mean before the mean of squares in `layer_norm`, it would read and write a tenth more bytes."""
   sizes = dict(patch_size=8, num_blocks=5, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16)
   model = models.create("mixer_b16", num_classes=2, **sizes)
   images = jnp.zeros((2, 32, 32, 3))
   params = jax.eval_shape(model.init, jax.random.key(0), images)
   lowered = jax.jit(jax.grad(lambda params: model.apply(params, images).sum())).lower(params)
   plain, kept = (lowered.compile(options).cost_analysis() for options in ({}, models.compiler_options()))
-  assert kept["bytes accessed"] < 0.9 * plain["bytes accessed"]
+  assert plain["bytes accessed"] < 1.05 * kept["bytes accessed"]
   assert models.compiler_options("tpu") == {}
