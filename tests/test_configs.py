@@ -70,6 +70,7 @@ SMALL_MODELS = {name: dict(next(iter(row.small.values()))) for name, row in FAMI
 for _options in SMALL_MODELS.values():
   if "patch_size" in _options:
     _options["patch_size"] = 16
+SMALL_MODELS["vip"]["transitions"] = (1,)  # where its width changes, in all variants
 
 
 def _config(name):

@@ -41,6 +41,9 @@ _ELSEWHERE = {
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
   ("mlpvision.average", None): "tests/test_average.py averages a run's checkpoints",
+  ("mlpvision.cost", "--write=docs/models.md"): "tests/models/test_cost.py counts the whole table",
+  ("mlpvision.draw", "published"): "counts every model at its full size, as tests/models/test_cost.py",
+  ("docs.tools.hosts_page", None): "takes results of the benchmark on a quiet machine",
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
