@@ -1,6 +1,6 @@
 """CycleMLP (Chen et al., arXiv 2107.10224; ICLR 2022); follows the official implementation (ShoufaChen/CycleMLP)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -8,6 +8,7 @@ import jax
 from mlpvision.models import canvas, layers
 from mlpvision.models.family import Family, wide_stages
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP, NORM, Table
+from mlpvision.models.overlapping import OverlappingPyramid
 from mlpvision.models.shift import cycle_shift
 from mlpvision.models.split_attention import SplitAttention
 
@@ -57,25 +58,8 @@ class CycleBlock(nn.Module):
     return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
 
 
-class CycleMLP(layers.Backbone):
-  """CycleMLP, a pyramid of four stages, for any image size.
-
-  Attributes, in addition to those of every `Backbone`:
-    patch_size: stride of the stem, 4 in all variants; its kernel has 2 * patch_size - 1 pixels.
-    hidden_dim, depths, mlp_ratio: channels, blocks and hidden width / channels of each stage.
-  """
-
-  any_size: ClassVar[bool] = True
-
-  patch_size: int = 4
-  hidden_dim: tuple[int, ...] = (64, 128, 320, 512)
-  depths: tuple[int, ...] = (2, 2, 4, 2)
-  mlp_ratio: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
-
-  @property
-  def size_divisor(self) -> int:
-    """The patch size: `features` pads images to its multiples, and maps are halved rounding up."""
-    return self.patch_size
+class CycleMLP(OverlappingPyramid):
+  """CycleMLP, a pyramid of four stages, for any image size. It has the attributes of every `OverlappingPyramid`."""
 
   @nn.compact
   def __call__(
@@ -87,21 +71,10 @@ class CycleMLP(layers.Backbone):
     sizes: jax.Array | None = None,
   ) -> layers.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
-    self.check_stages()
-    x, cells, stride, name = images, sizes, self.patch_size, "stem"
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
-    maps = []
-    for stage, (depth, channels, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
-      x = layers.strided(canvas.masked(x, cells), stride, channels, name, overlapping=True, dtype=self.dtype)
-      cells = canvas.cells(cells, stride)
-      for i in range(depth):
-        options = dict(mlp_ratio=ratio, drop_path=next(rates))
-        x = self.block(CycleBlock, f"stage_{stage}_block_{i}", **options)(x, train, cells)
-      maps.append(x)
-      stride, name = 2, f"merge_{stage}"
+    maps = self.stages(CycleBlock, images, train, sizes)
     if return_features:
-      return tuple(maps)
-    x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+      return maps
+    x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(maps[-1])
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from mlpvision.models import canvas, layers
 from mlpvision.models.family import Family, wide_stages
 from mlpvision.models.naming import CONV, DENSE, MLP_CONV1X1, NORM, Leaf, Table
+from mlpvision.models.overlapping import OverlappingPyramid
 
 _INIT = nn.initializers.normal(0.02)
 
@@ -61,28 +62,17 @@ class PoolFormerBlock(nn.Module):
     return x + drop_path(scaled(y, "layer_scale2"), train)
 
 
-class PoolFormer(layers.Backbone):
+class PoolFormer(OverlappingPyramid):
   """PoolFormer, a pyramid of four stages, for any image size.
 
-  Attributes, in addition to those of every `Backbone`:
-    patch_size: stride of the stem, 4 in all variants; its kernel has 2 * patch_size - 1 pixels.
-    hidden_dim, depths, mlp_ratio: channels, blocks and hidden width / channels of each stage.
+  Attributes, in addition to those of every `OverlappingPyramid`:
     layer_scale_init: initial value of the scale at the end of each branch, smaller for deeper variants.
   """
 
-  any_size: ClassVar[bool] = True
   map_norm: ClassVar[str] = "group"
 
-  patch_size: int = 4
-  hidden_dim: tuple[int, ...] = (64, 128, 320, 512)
   depths: tuple[int, ...] = (2, 2, 6, 2)
-  mlp_ratio: tuple[float, ...] = (4.0, 4.0, 4.0, 4.0)
   layer_scale_init: float = 1e-5
-
-  @property
-  def size_divisor(self) -> int:
-    """The patch size: `features` pads images to its multiples, and maps are halved rounding up."""
-    return self.patch_size
 
   @nn.compact
   def __call__(
@@ -94,21 +84,10 @@ class PoolFormer(layers.Backbone):
     sizes: jax.Array | None = None,
   ) -> layers.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
-    self.check_stages()
-    x, cells, stride, name = images, sizes, self.patch_size, "stem"
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
-    maps = []
-    for stage, (depth, width, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
-      x = layers.strided(canvas.masked(x, cells), stride, width, name, overlapping=True, dtype=self.dtype)
-      cells = canvas.cells(cells, stride)
-      for i in range(depth):
-        options = dict(mlp_ratio=ratio, drop_path=next(rates))
-        x = self.block(PoolFormerBlock, f"stage_{stage}_block_{i}", **options)(x, train, cells)
-      maps.append(x)
-      stride, name = 2, f"merge_{stage}"
+    maps = self.stages(PoolFormerBlock, images, train, sizes)
     if return_features:
-      return tuple(maps)
-    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
+      return maps
+    x = layers.GroupNorm1(dtype=self.dtype, name="norm")(maps[-1])
     return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
