@@ -21,9 +21,13 @@ from mlpvision import commands  # noqa: E402
 
 commands.keep_freed_memory()
 
+from absl import app  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 import sitecustomize  # noqa: E402, F401  blocks the network in this process
+
+# pytest shows the stacks of a crash; commands run in this process would have them written into what a test captures.
+app.faulthandler = None
 
 # A model and a run small enough for a test, on the quickstart's images.
 SMALL = (
@@ -37,7 +41,7 @@ SMALL = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-  """With --dist loadfile, files that share a long fixture run on one worker too."""
+  """With --dist loadfile, files that share a long fixture run on one worker too, and the run survives a crash."""
   if config.getvalue("dist") != "loadfile":
     return None
   from xdist.scheduler import LoadFileScheduling
@@ -45,6 +49,21 @@ def pytest_xdist_make_scheduler(config, log):
   class Scheduling(LoadFileScheduling):
     def _split_scope(self, nodeid):
       return super()._split_scope(nodeid).replace("test_segmentation_pictures", "test_segmentation")
+
+    def remove_node(self, node):
+      # xdist 3.8 would hand out the crashed worker's finished files again, and wait for them forever.
+      left = {scope: tests for scope, tests in self.assigned_work.pop(node).items() if not all(tests.values())}
+      if not left:
+        return None
+      scope, tests = next(iter(left.items()))
+      crashed = next(test for test, done in tests.items() if not done)
+      tests[crashed] = True
+      if all(tests.values()):
+        del left[scope]
+      self.workqueue.update(left)
+      for other in self.assigned_work:
+        self._reschedule(other)
+      return crashed
 
   return Scheduling(config, log)
 
@@ -56,8 +75,8 @@ def data_dir(tmp_path_factory):
   os.environ["TFDS_DATA_DIR"] = str(path)
   # Many tests compile the same program, in this process, in commands or in another worker of xdist.
   base = tmp_path_factory.getbasetemp()
-  compiled = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
+  of_session = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+  compiled = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(of_session))
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   jax.config.update("jax_compilation_cache_dir", compiled)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
