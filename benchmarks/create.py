@@ -25,22 +25,21 @@ _S2MLP_NAMES = naming.Table(
 )
 
 
-def create(model, image_size, params):
-  """The PyTorch module of one of our models, with its parameters.
+def create(model, image_size, params, form):
+  """(the PyTorch module of one of our models, with its parameters; the memory format of module and images).
 
   Args:
     model: a linen module of Mixer, ResMLP, S2-MLP or AS-MLP; without drop path and dropout.
     image_size: side of the images.
     params: {"path/of/leaf": array}, ours.
+    form: one of `peers.FORMS`.
 
   Returns:
-    A module from normalized images [B, 3, H, W] to logits.
+    A module from normalized images [B, 3, H, W] to logits, and a torch.memory_format.
 
   Raises:
     UserError: another family, or an option that the PyTorch version does not have.
   """
-  if type(model) not in _FAMILIES:
-    raise UserError(f"there is no PyTorch version of {type(model).__name__} here, so --peers is not possible")
   make, fixed, table = _FAMILIES[type(model)]
   for option, value in fixed.items():
     if getattr(model, option) != value:
@@ -51,7 +50,30 @@ def create(model, image_size, params):
     name, transform = table.theirs(path)
     state[name] = torch.from_numpy(np.array(transform(np.asarray(array)), order="C"))
   module.load_state_dict(state)
-  return module
+  if form == "1x1 conv":
+    _as_convolutions(module)
+  return module, torch.channels_last if form == "channels_last" else torch.contiguous_format
+
+
+class _Pointwise(nn.Module):
+  """A linear layer as a 1x1 convolution over the positions of x [B, ..., C], without copying x."""
+
+  def __init__(self, linear):
+    super().__init__()
+    self.weight, self.bias = linear.weight, linear.bias
+
+  def forward(self, x):
+    y = x.movedim(-1, 1)
+    y = nn.functional.conv2d(y if y.ndim == 4 else y[..., None], self.weight[:, :, None, None], self.bias)
+    return (y if x.ndim == 4 else y[..., 0]).movedim(1, -1)
+
+
+def _as_convolutions(module):
+  for name, child in module.named_children():
+    if isinstance(child, nn.Linear) and name != "head":  # whose input has no positions
+      setattr(module, name, _Pointwise(child))
+    else:
+      _as_convolutions(child)
 
 
 def _mixer(model, image_size):

@@ -1,55 +1,19 @@
 """The steps of `mlpvision.benchmark step` in PyTorch. Needs the extra `torch`."""
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
-import importlib.util
+from collections.abc import Callable, Mapping
 import os
 import pathlib
 import time
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from benchmarks import contender
 from mlpvision import tasks
 from mlpvision.benchmark import own_step
-from mlpvision.errors import UserError
-
-
-def check() -> None:
-  """Raises UserError unless PyTorch and timm are installed."""
-  if not all(map(importlib.util.find_spec, ("torch", "timm"))):
-    raise UserError("--peers needs PyTorch and timm: pip install 'mlpvision[torch]'")
-
-
-@contextlib.contextmanager
-def start(config: ml_collections.ConfigDict, directory: str | os.PathLike) -> Iterator[dict[str, contender.Contender]]:
-  """{name: `Contender`} for PyTorch, eager and compiled, on JAX's platform.
-
-  Args:
-    config: the whole config.
-    directory: where `own_step.make` has saved its parameters.
-
-  Raises:
-    UserError: JAX runs on something other than a CPU or a GPU.
-  """
-  import jax
-
-  platform = jax.default_backend()
-  device = {"cpu": "cpu", "gpu": "cuda"}.get(platform)
-  if device is None:
-    raise UserError(f"--peers measures PyTorch on CPU and GPU only, not on {platform}")
-  modes = {"PyTorch eager": False, "PyTorch compile": True}
-  with contextlib.ExitStack() as stack:
-    yield {
-      name: stack.enter_context(contender.start(name, make, config.to_dict(), directory, device, compiled))
-      for name, compiled in modes.items()
-    }
 
 
 def make(
-  config: Mapping[str, Any], directory: str | os.PathLike, device: str, compiled: bool
+  config: Mapping[str, Any], directory: str | os.PathLike, device: str, form: str, compiled: bool
 ) -> tuple[dict[str, Any], Callable[[str], tuple[float, float]]]:
   """(facts, turn) as `own_step.serve` returns them.
 
@@ -57,6 +21,7 @@ def make(
     config: the whole config, as a dict.
     directory: where `own_step.make` has saved its parameters.
     device: "cpu" or "cuda".
+    form: of `peers.FORMS`.
     compiled: whether to use torch.compile.
   """
   # Threads that wait by spinning would count as work, and would slow down other processes.
@@ -68,7 +33,8 @@ def make(
   config = own_step.plain(config)
   model = tasks.make_model(config, own_step.NUM_CLASSES)
   with np.load(pathlib.Path(directory, "params.npz")) as params:
-    module = create(model, config.data.image_size, params).to(device)
+    module, layout = create(model, config.data.image_size, params, form)
+  module = module.to(device, memory_format=layout)
   torch.set_float32_matmul_precision("high")  # on GPU, for what autocast leaves in float32
   network = torch.compile(module) if compiled else module
 
@@ -78,7 +44,7 @@ def make(
   optimizer = torch.optim.AdamW(groups, lr=config.optim.learning_rate, eps=1e-8, fused=True)
 
   batch = tasks.random_batch(config, own_step.NUM_CLASSES)
-  images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous().to(device)
+  images = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2).contiguous(memory_format=layout).to(device)
   labels = torch.from_numpy(batch["label"]).long().to(device)
   mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (config.data.mean, config.data.std))
   autocast = torch.autocast(device, torch.bfloat16, enabled=config.model.dtype == "bfloat16")

@@ -161,7 +161,7 @@ def get_config():
     (("draw", "published", "--output=a.png"), "docs/tools/models_page.py"),
     (("cost", "--write=models.md"), "docs/tools/models_page.py"),
     (("plan", "--config=own.py", "--topology=v5e:2x2", "--write=page.md"), "docs/tools/plan_page.py"),
-    (("benchmark", "step", "--config=own.py", "--peers"), "benchmarks/torch_steps.py"),
+    (("benchmark", "step", "--config=own.py", "--peers"), "benchmarks/peers.py"),
   ],
 )
 def test_tools_of_the_repository_are_named_where_they_are_missing(python, tmp_path, arguments, missing):

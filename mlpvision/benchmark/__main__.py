@@ -32,7 +32,7 @@ _PEERS = flags.DEFINE_bool(
   "peers",
   False,
   "data: also measure Pillow in worker processes, as PyTorch's DataLoader with timm uses it, and tf.data. step: also"
-  " measure PyTorch. In the repository only.",
+  " measure PyTorch and plain flax layers. In the repository only.",
 )
 _LATENCY_MS = flags.DEFINE_float(
   "latency_ms",
@@ -80,7 +80,7 @@ def _data(config):
 def _step(config):
   from mlpvision.benchmark import measure_step
 
-  peers = commands.of_repository("benchmarks.torch_steps", "--peers") if _PEERS.value else None
+  peers = commands.of_repository("benchmarks.peers", "--peers") if _PEERS.value else None
   return measure_step.run(config, _BATCH_SIZE.value, _ROUNDS.value, peers=peers)
 
 

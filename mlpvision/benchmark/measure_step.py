@@ -1,4 +1,4 @@
-"""Measures a step: forward, training, the config's own step, and their matrix products alone; optionally in PyTorch."""
+"""Measures a step: forward, training, the config's own step, and their matrix products alone; optionally of peers."""
 
 from collections.abc import Callable, Sequence
 import contextlib
@@ -42,7 +42,7 @@ def run(
     config: the whole config. Its dataset is not needed.
     batch_size: images per step, on one device.
     num_rounds: how many turns each contender takes.
-    peers: benchmarks.torch_steps, to measure PyTorch too, eager and compiled.
+    peers: benchmarks.peers, to measure PyTorch and plain flax too.
   """
   config.data.batch_size = batch_size
   if peers:
@@ -108,5 +108,5 @@ def table(config: ml_collections.ConfigDict, contenders: Sequence[Contender], nu
     f"first loss: {losses}",
   ]
   if peers:
-    lines.append(f"PyTorch {peers[0].facts['version']}, with fused AdamW and OMP_WAIT_POLICY=passive")
+    lines.append(f"PyTorch {peers[-1].facts['version']}, with fused AdamW and OMP_WAIT_POLICY=passive")
   return "\n".join(lines)

@@ -86,6 +86,18 @@ _SMALL_MODELS = {
 
 
 @pytest.mark.parametrize("name", _SMALL_MODELS)
+def test_plain_flax_computes_the_same(name):
+  from benchmarks import plain_flax
+
+  model = models.create(name, num_classes=3, **_SMALL_MODELS[name])
+  images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+  params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+  params = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape) / 2, params)
+  expected, found = (m.apply({"params": params}, images) for m in (model, plain_flax.create(model)))
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", _SMALL_MODELS)
 def test_all_products_are_there(name):
   """In training three for each one of the forward pass, but for the stem, whose images need no gradient."""
   model = models.create(name, **_SMALL_MODELS[name])
