@@ -11,7 +11,7 @@ _OPTIONS = dict(mlp_ratio=2.0, shift_size=5, padding="zero", dilation=1, connect
 
 
 def test_pixels_fill_registers():
-  assert [packed.pixels(56, channels) for channels in (64, 96, 128, 192, 384, 20)] == [2, 4, 1, 2, 1, 1]
+  assert [packed.pixels(56, channels) for channels in (64, 96, 128, 192, 20)] == [2, 4, 1, 1, 1]
   assert packed.pixels(7, 96) == 1
 
 
