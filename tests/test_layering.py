@@ -22,7 +22,10 @@ _ROOMS = {
   "train": ("", _HEAVY | _TREES),
   "configs": ("", _HEAVY | _TREES | {"numpy"}),
   "studies": ("config docs errors reporting sharding training configs commands", _HEAVY),
-  "benchmarks": ("augment benchmark commands errors models plan tasks weights training.setup", {"clu", "orbax", "grain"}),
+  "benchmarks": (
+    "augment benchmark commands errors models plan tasks weights training.setup",
+    {"clu", "orbax", "grain"},
+  ),
   "docs": ("errors models plan weights.shapes", _HEAVY),
   # The whole package: what a user of the library imports.
   "mlpvision": ("models trained weights", _HEAVY | _TREES),

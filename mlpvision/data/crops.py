@@ -9,15 +9,11 @@ import math
 from typing import NamedTuple
 
 import cv2
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 import numpy as np
 from PIL import Image
 
-from mlpvision.data import pixels
+from mlpvision.data import pixels, resizing
 from mlpvision.data.transforms import decode_jpeg, jpeg_size, open_image
-
-# Equals Pillow's antialiased bicubic, which the recipes used, to 1/255 per pixel, in a fifth of the time.
-_BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)
 
 # The ratio of an image's sides, and the pixels of the result, up to which evaluation resizes the whole image before the
 # crop, as the originals do.
@@ -87,13 +83,13 @@ def cut(image: bytes | np.ndarray, box: Box, size: int) -> np.ndarray:
       part = image[box.y : box.y + box.height, box.x : box.x + box.width]
       image = cv2.resize(part, (box.width // reduction, box.height // reduction), interpolation=cv2.INTER_AREA)
       box = Box(0, 0, *image.shape[:2])
-    return _resize(image, size, box)
+    return resizing.resize(image, size, *box)
   # libjpeg's reduction must leave at least two pixels for each pixel of the result, or it would be visible.
   reduction = next((r for r in (8, 4, 2) if min(box.height, box.width) >= 2 * r * size), 1)
   decoded = decode_jpeg(image, reduction)
   if decoded is None:  # the header is supported, but not the rest of the file
     decoded, reduction = pixels.to_array(open_image(image)), 1
-  return _resize(decoded, size, [side / reduction for side in box])
+  return resizing.resize(decoded, size, *(side / reduction for side in box))
 
 
 def cut_map(labels: np.ndarray, box: Box, size: int) -> np.ndarray:
@@ -101,17 +97,6 @@ def cut_map(labels: np.ndarray, box: Box, size: int) -> np.ndarray:
   part = labels[box.y : box.y + box.height, box.x : box.x + box.width]
   rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in part.shape)
   return part[rows[:, None], columns]
-
-
-def _resize(image, size, box):
-  """Resizes the rectangle (y, x, height, width), in fractional pixels, to size x size."""
-  y, x, h, w = box
-  top, left = int(y), int(x)
-  part = image[top : math.ceil(y + h), left : math.ceil(x + w)]
-  source = ImageData(part.shape[1], part.shape[0], PixelType.U8x3, part.tobytes())
-  result = ImageData(size, size, PixelType.U8x3)
-  Resizer().resize(source, result, ResizeOptions(_BICUBIC, crop_box=CropBox(x - left, y - top, w, h)))
-  return np.frombuffer(result.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def draw_affine(rng: np.random.Generator, *, rotation: float, zoom: float, shift: float) -> Affine:

@@ -17,7 +17,7 @@ import grain
 import ml_collections
 import numpy as np
 
-from mlpvision.data import datasets, detection_rows, notes, reads, rows, transforms, workers
+from mlpvision.data import datasets, detection_rows, notes, reads, resizing, rows, transforms, workers
 from mlpvision.data.batches import Batches
 from mlpvision.data.order import Order, OrientedOrder
 from mlpvision.errors import UserError
@@ -44,6 +44,7 @@ def train_batches(
   {"image": uint8 [b, size, size, 3], "label": int32 [b], "replaced": bool [b]}. Where `replaced` is True, the image
   could not be read or decoded and was replaced by another one.
   """
+  resizing.say_if_slow()
   order, size = _order(split, config), config.data.batch_size // process_count
   split = _ahead(split, config)
   load = functools.partial(_load_train, split=split, order=order, task_rows=rows.of(config))

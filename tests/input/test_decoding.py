@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 from sklearn.datasets import load_sample_images
 
-from mlpvision.data import crops, transforms
+from mlpvision.data import crops, resizing, transforms
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,19 @@ def test_crops_are_antialiased_bicubic_as_pillow_s(photos):
   for photo, seed, size in itertools.product(photos, range(8), (100, 224)):  # enlarged as well as reduced
     data = _encode(photo, quality=92)
     assert _difference(_crop(data, size, seed), _expected(Image.open(io.BytesIO(data)), size, seed)) < 0.5
+
+
+def test_pillow_stands_in_where_there_is_no_faster_library(photos, monkeypatch, capsys):
+  cuts = [(_encode(photo, quality=92), seed) for photo in photos for seed in range(4)]
+  fast = [_crop(data, 100, seed).astype(int) for data, seed in cuts]
+  resizing.say_if_slow()
+  monkeypatch.setattr(resizing, "FAST", False)
+  difference = np.array([np.abs(_crop(cut[0], 100, cut[1]) - want) for cut, want in zip(cuts, fast, strict=True)])
+  assert difference.max() <= 3
+  assert (difference > 1).mean() < 1e-3
+  assert capsys.readouterr().out == ""
+  resizing.say_if_slow()
+  assert "cykooz-resizer is not installed" in capsys.readouterr().out
 
 
 def test_large_images_are_decoded_at_a_lower_resolution(photos):
