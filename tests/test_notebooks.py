@@ -1,6 +1,7 @@
 """The notebooks, executed from top to bottom by a kernel, on small settings."""
 
 import pathlib
+import re
 import tomllib
 
 from conftest import QUICK
@@ -54,6 +55,16 @@ quickstart_segmentation.get_config = lambda: config
 """,
   "receptive_fields": "IMAGE_SIZE, S2_BLOCKS, AS_DEPTHS = 64, 2, (1, 1)",
 }
+
+
+@pytest.mark.parametrize("path", sorted((_REPO / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_weights_that_a_notebook_names_exist(path):
+  from mlpvision.weights import known
+
+  cells = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+  names = re.findall(r'^WEIGHTS = "([^"]+)"', cells, re.M)
+  assert len(names) == ("WEIGHTS" in cells)
+  assert set(names) <= set(known.KNOWN)
 
 
 def test_all_notebooks_are_covered():
