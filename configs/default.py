@@ -139,6 +139,16 @@ def get_config():
   # Cutmix alpha (arXiv 1905.04899); 0 disables it.
   config.augment.cutmix = 0.0
 
+  # Knowledge distillation: a classifier that teaches this one, in the same step. A run's workdir, a weight file or a
+  # published name; "" for none.
+  config.distill = ml_collections.ConfigDict()
+  config.distill.teacher = ""
+  # "soft": the teacher's probabilities instead of labels (arXiv 1503.02531, 2106.05237); "hard": its best class beside
+  # the label (DeiT, arXiv 2012.12877, Eq. 3).
+  config.distill.loss = "soft"
+  # Divides the logits of teacher and student before their softmax in "soft".
+  config.distill.temperature = 1.0
+
   config.optim = ml_collections.ConfigDict()
   # An optimizer of optax or optax.contrib ("adamw", "sgd", "lion", "muon", ...), or of mlpvision/training/optim.py
   # ("lamb", "sophia", "schedule_free_adamw"), which take precedence.

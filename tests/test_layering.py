@@ -61,6 +61,7 @@ _ROOMS = {
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
   "training.sam": ("training.lr_multipliers", _HEAVY),
   "training.step": ("augment models sharding tasks training.sam", _HEAVY),
+  "training.distill": ("preprocessing tasks trained training.step " + " ".join(_PARTS), _HEAVY),
   "training.setup": (
     "config evaluate tasks trained training " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},

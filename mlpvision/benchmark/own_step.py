@@ -26,6 +26,7 @@ def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(config).copy_and_resolve_references()
   config.unlock()
   config.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0, accumulation_steps=1)
+  config.distill.teacher = ""
   config.model.update(drop_path=0.0, dropout=0.0)
   del config.model.remat
   config.augment.update(flip=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0)
@@ -51,9 +52,10 @@ class Step:
     self.compiled, self.compile_seconds = setup_lib.compile_step(self.setup)
     self.state = step_lib.create_state(self.setup.init, self.setup.abstract, config.seed)
     self.batch = sharding.put_batch(tasks.random_batch(config, NUM_CLASSES), self.setup.mesh)
+    self.of_teacher = [self.setup.teacher.placed()] if self.setup.teacher else []
 
   def __call__(self) -> dict[str, jax.Array]:
-    self.state, metrics = self.compiled(self.state, self.batch)
+    self.state, metrics = self.compiled(self.state, self.batch, *self.of_teacher)
     return jax.block_until_ready(metrics)
 
 

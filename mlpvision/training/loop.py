@@ -144,6 +144,7 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   pending = saved["pending"] if saved else []  # metrics of the steps since the last logged one
   if start_step < setup.total_steps:
     train_steps = {}  # by the shape of a batch's images
+    of_teacher = [setup.teacher.placed()] if setup.teacher else []
     for i, spec in enumerate(specs := tasks.batch_specs(config)):
       with watchdog.paused():
         train_step, seconds = compile_step(setup, i)
@@ -174,7 +175,7 @@ def _run(config, workdir, checkpoints, stop, watchdog):
         with progress.waiting(), TraceAnnotation("wait for data"):
           batch = next(batches)
         with profile.step(step + 1), jax.transfer_guard("disallow"):
-          state, metrics = train_steps[batch["image"].shape[1:3]](state, batch)
+          state, metrics = train_steps[batch["image"].shape[1:3]](state, batch, *of_teacher)
         step += 1
         profile.end_step(step, metrics)
         pending.append(metrics)

@@ -15,7 +15,7 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.training import lr_multipliers, optim, shard_update, step as step_lib, warm_start
+from mlpvision.training import distill, lr_multipliers, optim, shard_update, step as step_lib, warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Parts:
   steps_per_epoch: float
   every: dict[str, int]
   save_seconds: float | None
+  teacher: distill.Teacher | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +68,7 @@ def set_up(config: ml_collections.ConfigDict, *, warm: bool = False) -> Setup:
   if warm:
     source = warm_start.open_source(config, basis["mesh"], train_split.class_names)
     config = warm_start.completed(config, source)
-  parts = _with_model(config, basis, len(train_split.class_names))
+  parts = _with_model(config, basis, len(train_split.class_names), train_split.class_names)
   return Setup(**vars(parts), train_split=train_split, eval_split=eval_split, source=source, note=note)
 
 
@@ -111,7 +112,7 @@ def _basis(config, num_images, devices=None):
   )  # fmt: skip
 
 
-def _with_model(config, basis, num_classes):
+def _with_model(config, basis, num_classes, class_names=()):
   """`Parts` from the result of `_basis`."""
   model = tasks.make_model(config, num_classes)
   image_size = config.data.image_size
@@ -124,7 +125,8 @@ def _with_model(config, basis, num_classes):
   lr_multipliers.check(abstract.params, config.optim.lr_multipliers)
   if config.optim.weight_decay:
     optim.check_pattern("optim.decay_mask", config.optim.decay_mask, abstract.params)
-  return Parts(config=config, model=model, init=init, abstract=abstract, **basis)
+  teacher = distill.open_teacher(config, basis["mesh"], num_classes, class_names)
+  return Parts(config=config, model=model, init=init, abstract=abstract, teacher=teacher, **basis)
 
 
 def make_optimizer(
@@ -152,6 +154,8 @@ def make_optimizer(
 def lower_step(parts: Parts, shape: int = 0) -> jax.stages.Lowered:
   """The train step, lowered for the mesh; it donates the state. Compile it with `compiler_options(parts.mesh)`.
 
+  With a teacher, its third argument is `parts.teacher.placed()`.
+
   shape: index in `tasks.batch_specs`.
   """
   rows, batch_size = NamedSharding(parts.mesh, sharding.BATCH), parts.config.data.batch_size
@@ -162,9 +166,13 @@ def lower_step(parts: Parts, shape: int = 0) -> jax.stages.Lowered:
   params = parts.abstract.params
   whole = step_lib.placed({"params": params}, parts.mesh, parts.config.mesh.rules)["params"]
   gather = shard_update.gatherer(parts.model, params, whole)
-  step = step_lib.make_train_step(parts.model, parts.optimizer, parts.config, gather)
+  teacher = parts.teacher
+  step = step_lib.make_train_step(
+    parts.model, parts.optimizer, parts.config, gather, teacher and teacher.of_step(parts.config)
+  )
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
-  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None)).lower(parts.abstract, batch)
+  jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+  return jitted.lower(parts.abstract, batch, *([teacher.abstract] if teacher else []))
 
 
 def compile_step(parts: Parts, shape: int = 0) -> tuple[jax.stages.Compiled, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import flax.struct
@@ -37,6 +37,13 @@ class TrainState:
   def ema_variables(self) -> dict[str, Any] | None:
     """The averages, for `model.apply`; None without an EMA."""
     return None if self.ema is None else {"params": self.ema, **self.ema_stats}
+
+
+class Distillation(NamedTuple):
+  """What a step with a teacher needs: logits(teacher's variables, images), and loss(logits, teacher's, targets)."""
+
+  logits: Callable[..., jax.Array]
+  loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def make_init(
@@ -100,8 +107,9 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   config: ml_collections.ConfigDict,
   gather: Callable[[Any], Any] = lambda params: params,
-) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-  """The function (state, batch) -> (state, metrics) for `jax.jit`.
+  distill: Distillation | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """The function (state, batch) -> (state, metrics) for `jax.jit`; with `distill`, (state, batch, teacher's variables).
 
   batch: the task's arrays and "replaced"; for classification {"image": uint8 [B, H, W, 3], "label": int32 [B],
   "replaced": bool [B]}. metrics: float32 scalars: loss and the task's metrics, means over the batch; grad_norm and
@@ -112,6 +120,7 @@ def make_train_step(
   with the same dropout. It updates the parameters and has the norm grad_norm; all else is of the first pass.
 
   gather: from the state's parameters to those that the model computes with, see `shard_update`.
+  distill: None for no teacher, see `training.distill`.
   """
   task = tasks.of(config)
   parts = config.accumulation_steps
@@ -128,7 +137,7 @@ def make_train_step(
   def mean_loss(params, stats, key, counts, images, targets):
     """(loss, (means, the statistics after this batch))."""
     outputs, stats = forward(params, stats, key, images, targets)
-    loss, means = task.loss(outputs, targets, config, counts)
+    loss, means = distill.loss(outputs, *targets) if distill else task.loss(outputs, targets, config, counts)
     return loss, (means, dict(stats))
 
   def objective_of_part(params, stats, key, counts, images, targets):
@@ -144,9 +153,11 @@ def make_train_step(
     gradient = jax.value_and_grad(mean_loss, has_aux=True)
     return accumulate(gradient, parts, (*common, counts), images, targets), counts
 
-  def train_step(state, batch):
+  def train_step(state, batch, teacher=None):
     augment_key, model_key = step_keys(config.seed, state.step)
     images, targets = task.augmented(augment_key, batch, model.num_classes, config)
+    if distill:
+      targets = distill.logits(teacher, images), targets
     same = (state.stats, model_key, images, targets)
     ((loss, (means, stats)), grads), counts = gradient_of_batch(state.params, *same)
     if config.optim.sam_rho:
