@@ -76,6 +76,12 @@ def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHol
   return flags.DEFINE(_PathParser(), name, default, help_text)
 
 
+def define_preprocessing() -> flags.FlagHolder:
+  """The flag --preprocessing of commands that take weights."""
+  text = "Published weights that expect the same of an image as these, which do not say it."
+  return flags.DEFINE_string("preprocessing", None, text)
+
+
 class _PathParser(flags.ArgumentParser):
   def parse(self, argument: str) -> str:
     return os.path.expanduser(argument).rstrip("/") or argument

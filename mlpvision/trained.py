@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
-import difflib
 import functools
 import os
 from typing import Any
@@ -18,7 +17,7 @@ from mlpvision.data import imagenet
 from mlpvision.errors import UserError
 from mlpvision.models import layers
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import noted, shapes
+from mlpvision.weights import names as names_lib, noted, preprocessings, shapes, sources
 from mlpvision.weights.errors import shortened
 
 
@@ -127,14 +126,18 @@ class Trained:
     return jax.jit(probabilities)
 
 
-def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None) -> Trained:
+def load(
+  source: str | os.PathLike,
+  *,
+  sharding: Any = None,
+  ema: bool | None = None,
+  preprocessing: Preprocessing | str | None = None,
+) -> Trained:
   """Like `open_source`; also raises UserError if the preprocessing is unknown, or the model rejects its image size."""
-  trained = open_source(source, sharding=sharding, ema=ema)
+  trained = open_source(source, sharding=sharding, ema=ema, preprocessing=preprocessing)
   if trained.preprocessing is None:
-    raise UserError(
-      f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
-      " mlpvision.weights.save(preprocessing=...)"
-    )
+    advice = preprocessings.advice(trained.model_name, trained.model, trained.params)
+    raise UserError(f"{source} does not specify its preprocessing. {advice}")
   try:
     _check_view(trained)
   except ValueError as error:
@@ -154,29 +157,37 @@ def _check_view(trained):
 
 
 def open_source(
-  source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None, **overrides: Any
+  source: str | os.PathLike,
+  *,
+  sharding: Any = None,
+  ema: bool | None = None,
+  preprocessing: Preprocessing | str | None = None,
+  **overrides: Any,
 ) -> Trained:
-  """Loads a trained model from a run or a weight file; UserError if there is none.
+  """Loads a trained model from a run or weights; UserError if there is none.
 
-  source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, downloaded once.
+  source: a run's workdir or one of its checkpoints; a weight file, or a folder with one; a name in `weights.KNOWN`,
+    downloaded once; or hf://OWNER/NAME on the Hugging Face Hub.
   sharding: of every array; default: this process's first device.
   ema: True loads the average of the parameters (EMA), False the parameters. None loads the parameters of a run and, of
     a PyTorch checkpoint that has both, the average.
-  **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
+  preprocessing: of weights, instead of what they say, see `weights.load`. A run has its own.
+  **overrides: for weights, num_classes and attributes of the module, see `weights.load`.
   """
   source = os.path.expanduser(source)
-  if os.path.isfile(source) or source in weights.KNOWN:
-    loaded = weights.load(source, ema=ema, **overrides)
+  if sources.names_weights(source):
+    loaded = weights.load(source, ema=ema, preprocessing=preprocessing, **overrides)
     model, _, info = loaded
     count = model.num_classes or 0
-    names = imagenet.head_classes(count) if info.entry else None
+    names = imagenet.head_classes(count) if info.on_imagenet else None
     names = names or info.class_names or tuple(str(i) for i in range(count))
     variables = jax.device_put(loaded.variables, sharding)
     return Trained(model, variables, info.preprocessing, names, info.model_name, info=info)
   if "://" not in source and not os.path.isdir(source):
-    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
+    hint = f"{source} is not a run, a weight file, or a name of published weights. {names_lib.hint(source)}"
+    raise UserError(hint.rstrip(". "))
+  if preprocessing is not None:
+    raise UserError(f"{source} is a run, which has its own preprocessing: omit preprocessing={preprocessing}")
   variables, meta, step = checkpoints.load_variables(source, sharding, bool(ema))
   try:
     return _of_run(variables, meta, step)

@@ -71,7 +71,7 @@ _ROOMS = {
   "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment preprocessing tasks trained weights", _HEAVY),
-  "average": ("export trained weights.loading", _HEAVY | {"optax"}),
+  "average": ("export preprocessing trained weights.loading", _HEAVY | {"optax"}),
   "predict": ("data reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.

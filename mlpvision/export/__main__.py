@@ -9,8 +9,9 @@ from absl import flags
 
 from mlpvision import commands
 
-_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
+_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Export the EMA of the parameters.")
+_PREPROCESSING = commands.define_preprocessing()
 _FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors"], "The file's format.")
 _OUTPUT = commands.define_path("output", None, "The file to write.")
 
@@ -21,7 +22,9 @@ def main(argv: list[str]) -> None:
   from mlpvision import trained
   from mlpvision.export import formats
 
-  formats.FORMATS[_FORMAT.value](trained.load(_WEIGHTS.value, ema=_EMA.value), _OUTPUT.value)
+  formats.FORMATS[_FORMAT.value](
+    trained.load(_WEIGHTS.value, ema=_EMA.value, preprocessing=_PREPROCESSING.value), _OUTPUT.value
+  )
   print(f"wrote {_OUTPUT.value}")
 
 
