@@ -20,7 +20,8 @@ if TYPE_CHECKING:
   from mlpvision.trained import Trained
 
 
-__all__ = ["list_models", "list_weights", "load"]
+__all__ = ["__version__", "list_models", "list_weights", "load"]
+__version__ = "0.1.0"  # pyproject.toml reads it from here
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,6 +1,5 @@
 """Loads a file's arrays as the parameters of a module, and reports everything that does not match."""
 
-from collections.abc import Iterator
 import dataclasses
 import os
 from typing import Any
@@ -16,7 +15,6 @@ from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
 from mlpvision.weights import (
   dense,
-  known,
   noted,
   preprocessings,
   reading,
@@ -26,57 +24,8 @@ from mlpvision.weights import (
 )
 from mlpvision.weights.errors import WeightsError, listing, shortened
 from mlpvision.weights.files import WeightFile
+from mlpvision.weights.loaded import Info, Loaded
 from mlpvision.weights.noted import RUN_OPTIONS
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-  """How weights were loaded.
-
-  Attributes:
-    path: of the file.
-    naming: the naming scheme of the file: "timm", "official", "mmdet", "npz", ...
-    model_name, overrides: `models.create(model_name, num_classes=..., **overrides)` is the module.
-    head: "file", "new" (initialized, because num_classes differs from the file's) or "none".
-    preprocessing: that the weights expect; None if unknown.
-    entry: in `known.KNOWN`, if loaded by name.
-    on_imagenet: whether the head has ImageNet's classes in their order, as that of known weights and of files whose
-      config.json says so.
-    class_names: of the head, if it is the file's and the file has them.
-    ema: of a training checkpoint with weights and their average: whether these are the average; otherwise None.
-  """
-
-  path: str
-  naming: str
-  model_name: str
-  overrides: dict
-  head: str
-  preprocessing: Preprocessing | None = None
-  entry: known.Known | None = None
-  class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
-  ema: bool | None = None
-  on_imagenet: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-  """A module with its parameters; `module, params, info = loaded` unpacks it.
-
-  params: nested dict of float32 NumPy arrays; stats: {"batch_stats": such a dict}, or {}.
-  """
-
-  module: nn.Module
-  params: dict
-  info: Info
-  stats: dict = dataclasses.field(default_factory=dict)
-
-  def __iter__(self) -> Iterator[Any]:
-    return iter((self.module, self.params, self.info))
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    """For `module.apply`."""
-    return {"params": self.params, **self.stats}
 
 
 def load(
