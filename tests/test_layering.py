@@ -70,7 +70,7 @@ _ROOMS = {
   # What is done with a trained model.
   "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
-  "export": ("augment preprocessing tasks trained weights", _HEAVY),
+  "export": ("augment data.imagenet models preprocessing reporting.metrics tasks trained weights", _HEAVY),
   "average": ("export preprocessing trained weights.loading", _HEAVY | {"optax"}),
   "predict": ("data reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
