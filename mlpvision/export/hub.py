@@ -50,6 +50,7 @@ def push(path: str | os.PathLike, repository: str) -> str:
     url = api.create_repo(repository, exist_ok=True)
     api.upload_folder(repo_id=repository, folder_path=path, commit_message="Export of mlpvision")
   except Exception as error:  # of the Hub's answers and its client: there are many kinds
+    reason = shortened(str(error).strip().split("\n")[0] or type(error).__name__, 500)
     advice = "Log in with hf auth login, or set HF_TOKEN. The folder is complete: the same command tries again"
-    raise UserError(f"{path} could not be pushed to {repository}: {shortened(error, 500)}. {advice}") from error
+    raise UserError(f"{path} could not be pushed to {repository}: {reason}. {advice}") from error
   return str(url)

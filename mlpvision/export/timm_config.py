@@ -29,8 +29,8 @@ _ARCHITECTURES: Mapping[str, tuple[str, int, Mapping[str, str]]] = {
   "swin_base": ("swin_base_patch4_window7_224", 224, _SWIN),
   "swin_base_384": ("swin_base_patch4_window12_384", 384, _SWIN),
 }
-# What timm does without a name: it computes GELU exactly, and the difference is small.
-_FREE = ("approximate_gelu",)
+# Attributes that only training reads; and GELU, which timm computes exactly: the difference is small.
+_FREE = (*RUN_OPTIONS, "drop_path_rescale", "head_bias_init", "layer_scale_init", "approximate_gelu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +53,20 @@ def architecture(model: nn.Module, image_size: int | tuple[int, int]) -> Archite
 
 
 def _equal(model, variant):
-  free = (*RUN_OPTIONS, *models.family_of(model).free, *_FREE)
-  return all(getattr(model, key) == getattr(variant, key) for key in layers.attributes(type(model)) if key not in free)
+  return all(getattr(model, key) == getattr(variant, key) for key in layers.attributes(type(model)) if key not in _FREE)
 
 
 def config(trained: Trained) -> dict[str, Any]:
-  """The content of config.json: timm's if it has the architecture, and in its form otherwise."""
+  """The content of config.json: timm's if it has the architecture, and in its form otherwise.
+
+  The name is then one that timm does not have: its PoolFormer, for example, computes something else.
+  """
   view, model = trained.preprocessing, trained.model
   theirs = architecture(model, view.image_size)
   count = model.num_classes or 0
   size = view.image_size if isinstance(view.image_size, tuple) else (view.image_size,) * 2
   found = {
-    "architecture": theirs.name if theirs else trained.model_name,
+    "architecture": theirs.name if theirs else f"mlpvision_{trained.model_name}",
     "num_classes": count,
     "num_features": getattr(model, "backbone", model).feature_widths[-1],
   }

@@ -47,18 +47,21 @@ def download(source: str, files: Sequence[str]) -> str:
     )
   hub = library()
   repository, revision = match.groups()
-  _fetched(hub, repository, CONFIG, revision)
+  where = dict(repo_id=repository, revision=revision, local_files_only=False)
+  _, problem = _fetched(hub, CONFIG, where)
   for name in files:
-    path, problem = _fetched(hub, repository, name, revision)
+    if isinstance(problem, hub.errors.LocalEntryNotFoundError):  # no network: it would be waited for once more
+      where["local_files_only"] = True
+    path, problem = _fetched(hub, name, where)
     if path:
       return path
   raise WeightsError(source, *_explained(hub, problem, repository, files))
 
 
-def _fetched(hub, repository, name, revision):
+def _fetched(hub, name, where):
   """(path, None) of a file of a repository, or (None, exception)."""
   try:
-    return hub.hf_hub_download(repository, name, revision=revision), None
+    return hub.hf_hub_download(filename=name, **where), None
   except Exception as error:  # of the Hub's answers, its client and the disk: there are many kinds
     return None, error
 
