@@ -26,6 +26,9 @@ from mlpvision.errors import UserError, printable
 
 flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
 
+# Help of the flag --preprocessing.
+PREPROCESSING = "Published weights that expect the same of an image as these, which do not say it."
+
 # From glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
@@ -74,12 +77,6 @@ def _is_missing_accelerator(error):
 def define_path(name: str, default: str | None, help_text: str) -> flags.FlagHolder:
   """A flag for a file or directory; ~ is the home directory, which shells do not expand after "--name="."""
   return flags.DEFINE(_PathParser(), name, default, help_text)
-
-
-def define_preprocessing() -> flags.FlagHolder:
-  """The flag --preprocessing of commands that take weights."""
-  text = "Published weights that expect the same of an image as these, which do not say it."
-  return flags.DEFINE_string("preprocessing", None, text)
 
 
 class _PathParser(flags.ArgumentParser):

@@ -30,7 +30,7 @@ from mlpvision.errors import UserError, printable
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
-_PREPROCESSING = commands.define_preprocessing()
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to print, of a classifier.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 _OUTPUT = commands.define_path("output", None, "Segmentation and detection: the directory to write pictures to.")

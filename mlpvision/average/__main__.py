@@ -14,7 +14,7 @@ from mlpvision.errors import UserError
 
 _WEIGHTS = flags.DEFINE_list("weights", None, "Two or more of WORKDIR/checkpoints/STEP, workdirs or weights.")
 _EMA = flags.DEFINE_bool("ema", None, "Average the EMAs of the parameters.")
-_PREPROCESSING = commands.define_preprocessing()
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _OUTPUT = commands.define_path("output", None, "The file to write, such as mean.safetensors.")
 
 

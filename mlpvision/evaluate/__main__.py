@@ -33,7 +33,7 @@ from mlpvision import commands
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Evaluate the EMA of the parameters.")
-_PREPROCESSING = commands.define_preprocessing()
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names in config.evals.")
 _JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 

@@ -19,7 +19,7 @@ from mlpvision.errors import UserError
 
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Export the EMA of the parameters.")
-_PREPROCESSING = commands.define_preprocessing()
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _FORMAT = flags.DEFINE_enum("format", "stablehlo", ["stablehlo", "safetensors", "hub"], "What to write.")
 _OUTPUT = commands.define_path("output", None, "The file to write; of --format=hub, the folder.")
 _PUSH = flags.DEFINE_string("push", None, "hub: upload the folder to OWNER/NAME on the Hugging Face Hub.")

@@ -100,8 +100,9 @@ def _metrics(trained, ema):
   found = {}
   for name, value in (item for row in rows for item in row.items()):
     group, _, metric = name.partition("/")
-    if group in trained.config.evals and metric.startswith("ema_") == ema:
-      found[f"{group}/{metric.removeprefix('ema_')}"] = round(value, 4)
+    short = metric.removeprefix("ema_")
+    if group in trained.config.evals and short != "images" and metric.startswith("ema_") == ema:
+      found[f"{group}/{short}"] = round(value, 4)
   return found
 
 

@@ -14,7 +14,7 @@ from mlpvision.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
-_PREPROCESSING = commands.define_preprocessing()
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 uses all.")
 _JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 
