@@ -150,6 +150,7 @@ attempt(mlpvision.load, "hf://me/mine")
 
 def test_a_folder_goes_to_the_hub_and_comes_back(command, tmp_path):
   hub.to_folder(mlpvision.load(_TIMM / "mixer"), tmp_path / "folder", repository="me/mine")
+  (tmp_path / "folder" / "private.txt").write_text("not of the model")
   with hub_server.serving() as (repositories, address):
     repositories["me/empty"] = {"README.md": b""}
     environment = dict(HF_ENDPOINT=address, HF_HOME=str(tmp_path / "home"), HF_TOKEN="hf_test")

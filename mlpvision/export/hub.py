@@ -11,6 +11,8 @@ from mlpvision.weights import hub
 from mlpvision.weights.errors import shortened
 from mlpvision.weights.files import replacing
 
+FILES = ["model.safetensors", "config.json", "README.md"]
+
 
 def to_folder(
   trained: Trained,
@@ -41,14 +43,14 @@ def to_folder(
 
 
 def push(path: str | os.PathLike, repository: str) -> str:
-  """Uploads a folder to OWNER/NAME on the Hub, which is made if necessary: the address of its page.
+  """Uploads `FILES` of a folder to OWNER/NAME on the Hub, which is made if necessary: the address of its page.
 
   Raises UserError: huggingface_hub is not installed or has no login, or the Hub refuses or cannot be reached.
   """
   api = hub.library().HfApi()
   try:
     url = api.create_repo(repository, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=path, commit_message="Export of mlpvision")
+    api.upload_folder(repo_id=repository, folder_path=path, allow_patterns=FILES, commit_message="Export of mlpvision")
   except Exception as error:  # of the Hub's answers and its client: there are many kinds
     reason = shortened(str(error).strip().split("\n")[0] or type(error).__name__, 500)
     advice = "Log in with hf auth login, or set HF_TOKEN. The folder is complete: the same command tries again"

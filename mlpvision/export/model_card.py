@@ -50,7 +50,7 @@ def text(trained: Trained, *, license_name: str | None = None, ema: bool = False
   if theirs:
     lines += _code("python", "import timm", "", f'model = timm.create_model("hf-hub:{repository}", pretrained=True)')
   if trained.config is not None:
-    lines += ["## Training", "", *_training(trained)]
+    lines += ["## Training", "", *_training(trained, ema)]
   lines += _section("License", license_name or "Not stated.")
   return "\n".join(lines)
 
@@ -125,11 +125,10 @@ def _result(trained, task, results):
   }
 
 
-def _training(trained):
-  about = (
-    f"With mlpvision {__version__}, to step {trained.step:,}, by `mlpvision train --config=FILE.py` with these fields:"
-  )
-  return [about, "", *_code("json", json.dumps(_public(trained.config), indent=1).replace("```", ""))]
+def _training(trained, ema):
+  made = f"With mlpvision {__version__}, to step {trained.step:,}, by `mlpvision train --config=FILE.py` with the fields below."
+  which = " The weights are the EMA of the parameters." if ema else ""
+  return [made + which, "", *_code("json", json.dumps(_public(trained.config), indent=1).replace("```", ""))]
 
 
 def _public(config):
