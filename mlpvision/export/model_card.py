@@ -126,7 +126,9 @@ def _result(trained, task, results):
 
 
 def _training(trained, ema):
-  made = f"With mlpvision {__version__}, to step {trained.step:,}, by `mlpvision train --config=FILE.py` with the fields below."
+  made = (
+    f"With mlpvision {__version__}, to step {trained.step:,}: `mlpvision train --config=FILE.py`, with these fields."
+  )
   which = " The weights are the EMA of the parameters." if ema else ""
   return [made + which, "", *_code("json", json.dumps(_public(trained.config), indent=1).replace("```", ""))]
 
