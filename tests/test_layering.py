@@ -196,6 +196,11 @@ def test_only_checkpoints_imports_orbax():
   assert users == {"mlpvision.checkpoints"}
 
 
+def test_only_the_hub_imports_its_library():
+  users = {name for name, (imports, _) in _modules().items() if any(_within(x, {"huggingface_hub"}) for x in imports)}
+  assert users == {"mlpvision.weights.hub"}
+
+
 def test_models_and_data_start_no_tensorflow():
   code = "import sys, mlpvision.models, mlpvision.data.loader; sys.exit('tensorflow' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], cwd=_REPO, check=False).returncode == 0

@@ -92,6 +92,9 @@ def _config(path, found):
   if type(names) is dict:  # {"0": name, ...}; with gaps, they are no names of all outputs
     names = [names[str(i)] for i in range(len(names))] if set(names) == {str(i) for i in range(len(names))} else None
   names = noted.check_printable(noted.class_names(names))
+  count = len(names) if count is None and names else count
+  if names is not None and len(names) != count:
+    raise ValueError(f"it has {len(names)} label_names for {count} classes")
   tag = view.get("tag")
   on_imagenet = type(tag) is str and tag.endswith(_IMAGENET) and count in _CLASSES_OF_IMAGENET
   keys = ("input_size", "mean", "std", "crop_pct", "interpolation", "crop_mode")

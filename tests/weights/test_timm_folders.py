@@ -112,7 +112,14 @@ def test_a_preprocessing_that_is_not_possible(mixer, changes, problem):
 
 @pytest.mark.parametrize(
   "text",
-  ["", "{", "[" * 100_000, '{"architecture": 1, "pretrained_cfg": []}', '{"architecture": 1, "label_names": [2]}'],
+  [
+    "",
+    "{",
+    "[" * 100_000,
+    '{"architecture": 1, "pretrained_cfg": []}',
+    '{"architecture": 1, "label_names": [2]}',
+    '{"architecture": 1, "label_names": ["a"], "num_classes": 5}',
+  ],
 )
 def test_a_damaged_config(mixer, text):
   (mixer / "config.json").write_text(text)
