@@ -11,10 +11,11 @@ def get_config():
   """All fields, with defaults for a small model."""
   config = ml_collections.ConfigDict()
 
-  # Warm start: initialize the parameters from a run's workdir, one of its checkpoints, a weight file, or a name listed
-  # in docs/weights.md. Position embeddings and token-mixing weights are adapted to data.image_size. The head is
-  # initialized anew if the classes differ. Options that config.model does not set are taken from the weights.
-  # "" trains from scratch. When a run is resumed, the workdir's own checkpoint takes precedence.
+  # Warm start: initialize the parameters from a run's workdir, one of its checkpoints, or weights as docs/weights.md
+  # lists them: a file, a folder, a published name, hf://OWNER/NAME. Position embeddings and token-mixing weights are
+  # adapted to data.image_size. The head is initialized anew if the classes differ. Options that config.model does not
+  # set are taken from the weights. "" trains from scratch. When a run is resumed, the workdir's own checkpoint takes
+  # precedence.
   config.init_from = ""
   # What is learnt: a name in mlpvision.tasks.TASKS.
   config.task = "classification"

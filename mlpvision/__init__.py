@@ -16,10 +16,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+  from mlpvision.preprocessing import Preprocessing
   from mlpvision.trained import Trained
 
 
-__all__ = ["list_models", "list_weights", "load"]
+__all__ = ["__version__", "list_models", "list_weights", "load"]
+__version__ = "0.1.0"  # pyproject.toml reads it from here
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -36,15 +38,20 @@ def list_weights(pattern: str = "*") -> list[str]:
   return fnmatch.filter(weights.KNOWN, pattern)
 
 
-def load(source: str | os.PathLike, *, ema: bool | None = None) -> Trained:
+def load(
+  source: str | os.PathLike, *, ema: bool | None = None, preprocessing: Preprocessing | str | None = None
+) -> Trained:
   """Loads a trained model with its preprocessing and class names.
 
-  source: a run's workdir or one of its checkpoints, a weight file, or a name from `list_weights`.
+  source: a run's workdir or one of its checkpoints; a weight file, or a folder with one and timm's config.json; a name
+    from `list_weights`; or hf://OWNER/NAME on the Hugging Face Hub.
   ema: True loads the average of the parameters (EMA), False the parameters. None loads the parameters of a run and, of
     a PyTorch checkpoint that has both, the average.
+  preprocessing: of weights that do not say theirs, or instead of it: a `weights.Preprocessing`, or a name from
+    `list_weights` of weights that expect the same of an image.
 
   Raises `mlpvision.errors.UserError`: no model can be loaded from `source`.
   """
   from mlpvision import trained
 
-  return trained.load(source, ema=ema)
+  return trained.load(source, ema=ema, preprocessing=preprocessing)

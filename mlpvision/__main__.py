@@ -16,7 +16,7 @@ COMMANDS = {
   "preview": ("mlpvision.preview", "Draw augmented training images with their targets"),
   "draw": ("mlpvision.draw", "Draw receptive fields, feature maps, saliency, confusion"),
   "curves": ("mlpvision.reporting.curves", "Redraw the curves of a run"),
-  "export": ("mlpvision.export", "Export a trained model as StableHLO or safetensors"),
+  "export": ("mlpvision.export", "Export a trained model as StableHLO, safetensors, or for the Hub"),
   "cost": ("mlpvision.cost", "Count parameters and multiply-accumulates"),
   "plan": ("mlpvision.plan", "Predict memory and time on TPUs or GPUs that are not attached"),
   "benchmark": ("mlpvision.benchmark", "Measure loading, the train step, and both together"),

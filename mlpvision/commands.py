@@ -26,6 +26,9 @@ from mlpvision.errors import UserError, printable
 
 flags.disclaim_key_flags()  # those of `define_path` belong to its caller, in --help
 
+# Help of the flag --preprocessing.
+PREPROCESSING = "Published weights that expect the same of an image as these, which do not say it."
+
 # From glibc's <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 

@@ -28,8 +28,9 @@ from absl import app, flags
 from mlpvision import commands
 from mlpvision.errors import UserError, printable
 
-_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
+_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _TOP = flags.DEFINE_integer("top", 5, "Number of classes to print, of a classifier.", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object per image.")
 _OUTPUT = commands.define_path("output", None, "Segmentation and detection: the directory to write pictures to.")
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
   from mlpvision.tasks import detection_results
 
   transforms.check_all(argv[1:])
-  loaded = trained.load(_WEIGHTS.value, ema=_EMA.value)
+  loaded = trained.load(_WEIGHTS.value, ema=_EMA.value, preprocessing=_PREPROCESSING.value)
   segments, detects = loaded.task is tasks.segmentation, loaded.task is tasks.TASKS.get("detection")
   _check_flags(segments, detects)
   suffixes = (".png", "_overlay.png") if segments else ("_overlay.png",)

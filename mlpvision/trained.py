@@ -1,11 +1,10 @@
 """A trained model, from a run or a weight file, with its preprocessing and class names."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-import difflib
 import functools
 import os
-from typing import Any
+from typing import Any, Self
 
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
@@ -18,13 +17,13 @@ from mlpvision.data import imagenet
 from mlpvision.errors import UserError
 from mlpvision.models import layers
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import noted, shapes
+from mlpvision.weights import names as names_lib, noted, preprocessings, shapes, showing, sources
 from mlpvision.weights.errors import shortened
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """A model with its parameters and preprocessing. `model, params = trained` unpacks it.
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Trained(tuple[nn.Module, Mapping[str, Any]]):
+  """A model with its parameters and preprocessing. `model, params = trained` unpacks it, with these types.
 
   Attributes:
     model: a linen module: model.apply(variables, images) maps normalized images to outputs; for a classifier, logits
@@ -35,6 +34,7 @@ class Trained:
     model_name: a key of `models.MODELS` or `models.HEADS`.
     config, step: of a run's checkpoint; None for a weight file.
     info: `weights.Info` of a weight file; None for a run.
+    source: where it was loaded from, as text.
   """
 
   model: nn.Module
@@ -45,9 +45,25 @@ class Trained:
   config: ml_collections.ConfigDict | None = None
   step: int | None = None
   info: weights.Info | None = None
+  source: str = ""
 
-  def __iter__(self) -> Iterator[Any]:
-    return iter((self.model, self.params))
+  def __new__(cls, model: nn.Module, variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Self:
+    del args, kwargs
+    return super().__new__(cls, (model, variables["params"]))
+
+  def __getnewargs__(self) -> tuple[Any, ...]:
+    return self.model, self.variables
+
+  def __repr__(self) -> str:
+    return showing.line("Trained", self.model_name, self.model, self.params, self._origin)
+
+  def _repr_html_(self) -> str:
+    about = (self._origin, self.preprocessing, self.class_names)
+    return showing.table(self.model_name, self.model, self.params, *about)
+
+  @property
+  def _origin(self):
+    return self.source if self.step is None else f"{self.source}, step {self.step:,}"
 
   @property
   def params(self) -> Mapping[str, Any]:
@@ -127,14 +143,18 @@ class Trained:
     return jax.jit(probabilities)
 
 
-def load(source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None) -> Trained:
+def load(
+  source: str | os.PathLike,
+  *,
+  sharding: Any = None,
+  ema: bool | None = None,
+  preprocessing: Preprocessing | str | None = None,
+) -> Trained:
   """Like `open_source`; also raises UserError if the preprocessing is unknown, or the model rejects its image size."""
-  trained = open_source(source, sharding=sharding, ema=ema)
+  trained = open_source(source, sharding=sharding, ema=ema, preprocessing=preprocessing)
   if trained.preprocessing is None:
-    raise UserError(
-      f"{source} does not specify its preprocessing: load it with mlpvision.weights.load, and save it again with"
-      " mlpvision.weights.save(preprocessing=...)"
-    )
+    advice = preprocessings.advice(trained.model_name, trained.model, trained.params)
+    raise UserError(f"{source} does not specify its preprocessing. {advice}")
   try:
     _check_view(trained)
   except ValueError as error:
@@ -154,37 +174,45 @@ def _check_view(trained):
 
 
 def open_source(
-  source: str | os.PathLike, *, sharding: Any = None, ema: bool | None = None, **overrides: Any
+  source: str | os.PathLike,
+  *,
+  sharding: Any = None,
+  ema: bool | None = None,
+  preprocessing: Preprocessing | str | None = None,
+  **overrides: Any,
 ) -> Trained:
-  """Loads a trained model from a run or a weight file; UserError if there is none.
+  """Loads a trained model from a run or weights; UserError if there is none.
 
-  source: a run's workdir or one of its checkpoints; a weight file; or a name in `weights.KNOWN`, downloaded once.
+  source: a run's workdir or one of its checkpoints; a weight file, or a folder with one; a name in `weights.KNOWN`,
+    downloaded once; or hf://OWNER/NAME on the Hugging Face Hub.
   sharding: of every array; default: this process's first device.
   ema: True loads the average of the parameters (EMA), False the parameters. None loads the parameters of a run and, of
     a PyTorch checkpoint that has both, the average.
-  **overrides: for weight files, num_classes and attributes of the module, see `weights.load`.
+  preprocessing: of weights, instead of what they say, see `weights.load`. A run has its own.
+  **overrides: for weights, num_classes and attributes of the module, see `weights.load`.
   """
   source = os.path.expanduser(source)
-  if os.path.isfile(source) or source in weights.KNOWN:
-    loaded = weights.load(source, ema=ema, **overrides)
+  if sources.names_weights(source):
+    loaded = weights.load(source, ema=ema, preprocessing=preprocessing, **overrides)
     model, _, info = loaded
     count = model.num_classes or 0
-    names = imagenet.head_classes(count) if info.entry else None
+    names = imagenet.head_classes(count) if info.on_imagenet else None
     names = names or info.class_names or tuple(str(i) for i in range(count))
     variables = jax.device_put(loaded.variables, sharding)
-    return Trained(model, variables, info.preprocessing, names, info.model_name, info=info)
+    return Trained(model, variables, info.preprocessing, names, info.model_name, info=info, source=source)
   if "://" not in source and not os.path.isdir(source):
-    near = difflib.get_close_matches(source, weights.KNOWN, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"{source} is not a run, a weight file, or a name of published weights{hint}")
+    hint = f"{source} is not a run, a weight file, or a name of published weights. {names_lib.hint(source)}"
+    raise UserError(hint.rstrip(". "))
+  if preprocessing is not None:
+    raise UserError(f"{source} is a run, which has its own preprocessing: omit preprocessing={preprocessing}")
   variables, meta, step = checkpoints.load_variables(source, sharding, bool(ema))
   try:
-    return _of_run(variables, meta, step)
+    return _of_run(variables, meta, step, source)
   except Exception as error:  # a run of somebody else, whose meta can be anything
     raise UserError(f"{source}: the checkpoint of step {step} is not usable: {shortened(error, 1000)}") from error
 
 
-def _of_run(variables, meta, step):
+def _of_run(variables, meta, step, source):
   """A `Trained` from what a checkpoint contains. Raises an exception if it is not that of a run."""
   config, names = ml_collections.ConfigDict(meta["config"]), noted.class_names(meta["class_names"])
   tasks.of(config).check(config)
@@ -212,7 +240,7 @@ def _of_run(variables, meta, step):
     raise UserError(
       f"{len(wrong)} of its parameters do not fit {config.model.name}, as {wrong[0].removeprefix('params/')}"
     )
-  return Trained(model, variables, view, names, config.model.name, config=config, step=step)
+  return Trained(model, variables, view, names, config.model.name, config=config, step=step, source=source)
 
 
 def _expected(model, variables, view):

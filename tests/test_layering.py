@@ -74,8 +74,8 @@ _ROOMS = {
   # What is done with a trained model.
   "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
-  "export": ("augment preprocessing tasks trained weights", _HEAVY),
-  "average": ("export trained weights.loading", _HEAVY | {"optax"}),
+  "export": ("augment data.imagenet models preprocessing reporting.metrics tasks trained weights", _HEAVY),
+  "average": ("export preprocessing trained weights.loading", _HEAVY | {"optax"}),
   "predict": ("data reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.
@@ -198,6 +198,11 @@ def test_rooms_that_import_each_other_have_a_reason():
 def test_only_checkpoints_imports_orbax():
   users = {name for name, (imports, _) in _modules().items() if any(_within(x, {"orbax"}) for x in imports)}
   assert users == {"mlpvision.checkpoints"}
+
+
+def test_only_the_hub_imports_its_library():
+  users = {name for name, (imports, _) in _modules().items() if any(_within(x, {"huggingface_hub"}) for x in imports)}
+  assert users == {"mlpvision.weights.hub"}
 
 
 def test_models_and_data_start_no_tensorflow():

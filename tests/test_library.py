@@ -1,11 +1,17 @@
 """What `import mlpvision` gives."""
 
+import dataclasses
+import importlib.metadata
 import json
+import pickle
+import re
 import subprocess
 import sys
+from typing import get_args
 
 from absl import flags
 from absl.testing import flagsaver
+from flax import linen as nn
 import jax
 import memory
 import numpy as np
@@ -15,6 +21,7 @@ import pytest
 import mlpvision
 from mlpvision import models, predict, weights
 from mlpvision.errors import UserError
+from mlpvision.trained import Trained
 
 _VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3, crop_ratio=1.0, interpolation="bicubic", image_size=32)
 
@@ -27,6 +34,36 @@ def trained(tmp_path_factory):
   path = tmp_path_factory.mktemp("weights") / "small.safetensors"
   weights.save(path, model, params, _VIEW)
   return mlpvision.load(path)
+
+
+def test_what_is_loaded_reads_well(trained):
+  """In a line and as a table; foreign names do no harm there."""
+  assert re.fullmatch(r"Trained\(asmlp_tiny: [\d,]+ parameters, 7 classes, from \S+small.safetensors\)", repr(trained))
+  named = dataclasses.replace(trained, class_names=("<b>", "\x1b[31m", *"cdefg"))
+  html = named._repr_html_()
+  assert "7 classes: &lt;b&gt;, \\x1b[31m, c, d, e, ..." in html
+  assert "8 channels at stride 4; 16 channels at stride 8" in html
+  assert "32 pixels, crop ratio 1, bicubic" in html
+  loaded = weights.load(trained.info.path, num_classes=0)
+  assert "no head" in repr(loaded)
+  assert "Loaded" in repr(loaded)
+  assert "no head" in loaded._repr_html_()
+  assert len(repr(trained)) < 250
+
+
+def test_unpacking_has_types(trained):
+  """For type checkers, what is loaded is a tuple of three or two."""
+  (of_trained,), (of_loaded,) = Trained.__orig_bases__, weights.Loaded.__orig_bases__
+  assert get_args(of_trained)[0] is nn.Module
+  assert get_args(of_loaded)[::2] == (nn.Module, weights.Info)
+  again = pickle.loads(pickle.dumps(weights.load(trained.info.path)))
+  module, params, info = again
+  assert (module, info) == (trained.model, again.info)
+  jax.tree.map(np.testing.assert_array_equal, params, trained.params)
+
+
+def test_the_version_is_the_package_s():
+  assert importlib.metadata.version("mlpvision") == mlpvision.__version__
 
 
 def test_names():
@@ -60,11 +97,12 @@ def test_bad_pictures_are_named_together(trained, tmp_path):
 
 
 def test_importing_is_light():
-  """Neither TensorFlow nor, before it is needed, JAX."""
-  code = "import sys, mlpvision; sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
+  """Neither TensorFlow nor, before it is needed, JAX; nor ever what only the Hub or a peer needs."""
+  code = "import sys, mlpvision; mlpvision.__version__; sys.exit('jax' in sys.modules or 'tensorflow' in sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True)
   code = (
-    "import sys, mlpvision; mlpvision.list_models(); mlpvision.list_weights(); sys.exit('tensorflow' in sys.modules)"
+    "import sys, mlpvision; mlpvision.list_models(); mlpvision.list_weights();"
+    " sys.exit(bool({'tensorflow', 'torch', 'huggingface_hub'} & sys.modules.keys()))"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
 

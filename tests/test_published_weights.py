@@ -48,8 +48,15 @@ def test_commands_take_weight_files(here, weight_file, tmp_path):
   assert len(output.splitlines()) == 6
 
 
-def test_a_file_that_says_nothing_of_its_images_is_refused(weight_file, tmp_path):
-  loaded = weights.load(weight_file)
-  weights.save(tmp_path / "silent.safetensors", loaded.module, loaded.params)
-  with pytest.raises(UserError, match="does not specify its preprocessing"):
-    trained_lib.load(str(tmp_path / "silent.safetensors"))
+def test_commands_are_told_what_a_silent_file_expects(here, weight_file, tmp_path):
+  loaded, path = weights.load(weight_file), tmp_path / "silent.safetensors"
+  weights.save(path, loaded.module, loaded.params)
+  with pytest.raises(UserError, match=r"does not specify its preprocessing.*\n  --preprocessing=mixer_b16.goog_in1k"):
+    trained_lib.load(str(path))
+  flags = (f"--weights={path}", "--config=configs/quickstart.py", "--config.data.eval_split=test[:50]", "--json")
+  code, output = here("-m", "mlpvision.evaluate", *flags)
+  assert code == 2
+  assert "--preprocessing=" in output
+  more = ("--shots=1", "--config.data.train_split=train[:50]", "--preprocessing=mixer_b16.goog_in1k")
+  code, output = here("-m", "mlpvision.fewshot", *flags, *more)
+  assert code == 0, output

@@ -16,6 +16,7 @@ from mlpvision import sharding, tasks
 from mlpvision.data import datasets, loader
 from mlpvision.errors import UserError
 from mlpvision.evaluate import run as run_lib
+from mlpvision.export import hub
 from mlpvision.tasks import segmentation, whole_image
 from mlpvision.training import loop, setup as setup_lib, step as step_lib, warm_start
 
@@ -242,3 +243,19 @@ def test_a_batch_of_the_loader_is_as_the_task_says(small_segmentation):
   split = datasets.of(small_segmentation, "train")
   batch = next(loader.train_batches(split, small_segmentation, start_step=0))
   assert {key: (x.shape[1:], x.dtype) for key, x in batch.items()} == tasks.batch_specs(small_segmentation)[0]
+
+
+def test_a_run_becomes_a_folder_for_the_hub(run, tmp_path):
+  """With the metrics of its checkpoint and the config, but no name of a directory."""
+  _, workdir, result = run
+  trained = mlpvision.load(workdir / "checkpoints" / str(result.step), ema=True)
+  hub.to_folder(trained, tmp_path, ema=True)
+  again = mlpvision.load(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, again.variables, trained.variables)
+  assert (again.preprocessing, again.class_names) == (trained.preprocessing, trained.class_names)
+  card = (tmp_path / "README.md").read_text()
+  assert f"- val/miou: {round(result.metrics['val/ema_miou'], 4)}\n" in card
+  assert '"name": "digit_scenes"' in card
+  assert "data_dir" not in card
+  assert str(workdir) not in card
+  assert 'pipeline_tag: "image-segmentation"' in card

@@ -12,8 +12,9 @@ from absl import app, flags
 from mlpvision import commands
 from mlpvision.errors import UserError
 
-_WEIGHTS = flags.DEFINE_list("weights", None, "Two or more of WORKDIR/checkpoints/STEP, workdirs or weight files.")
+_WEIGHTS = flags.DEFINE_list("weights", None, "Two or more of WORKDIR/checkpoints/STEP, workdirs or weights.")
 _EMA = flags.DEFINE_bool("ema", None, "Average the EMAs of the parameters.")
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _OUTPUT = commands.define_path("output", None, "The file to write, such as mean.safetensors.")
 
 
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
   from mlpvision.average import mean
   from mlpvision.export import formats
 
-  averaged = mean.average(_WEIGHTS.value, ema=_EMA.value)
+  averaged = mean.average(_WEIGHTS.value, ema=_EMA.value, preprocessing=_PREPROCESSING.value)
   try:
     formats.to_safetensors(averaged, _OUTPUT.value)
   except OSError as error:

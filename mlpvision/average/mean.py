@@ -11,12 +11,15 @@ import numpy as np
 
 from mlpvision import trained as trained_lib
 from mlpvision.errors import UserError
+from mlpvision.preprocessing import Preprocessing
 from mlpvision.weights.loading import RUN_OPTIONS
 
 _SHOWN = 3  # differences in a message
 
 
-def average(sources: Sequence[str | os.PathLike], *, ema: bool | None = None) -> trained_lib.Trained:
+def average(
+  sources: Sequence[str | os.PathLike], *, ema: bool | None = None, preprocessing: Preprocessing | str | None = None
+) -> trained_lib.Trained:
   """A model with the mean of the variables of several; everything else is the first one's.
 
   Sums are float64 on the host, so the order of the sources changes at most the last bit, and one model is in memory at
@@ -25,7 +28,7 @@ def average(sources: Sequence[str | os.PathLike], *, ema: bool | None = None) ->
 
   Args:
     sources: two or more runs' checkpoints, workdirs, weight files or names of published weights.
-    ema: see `trained.open_source`.
+    ema, preprocessing: see `trained.open_source`.
 
   Raises:
     UserError: fewer than two, or one twice; one cannot be loaded; or it has another model, other classes or another
@@ -38,7 +41,7 @@ def average(sources: Sequence[str | os.PathLike], *, ema: bool | None = None) ->
     raise UserError(f"{twice[0]} is given twice: it would count twice in the average")
   first, total = None, {}  # first: with shapes for arrays
   for name in names:
-    loaded = trained_lib.load(name, ema=ema)
+    loaded = trained_lib.load(name, ema=ema, preprocessing=preprocessing)
     variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), loaded.variables)
     first = first or dataclasses.replace(loaded, variables=variables)
     if differences := _differences(first, loaded):

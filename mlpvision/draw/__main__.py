@@ -21,6 +21,7 @@ from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="receptive_field: an untrained model.")
 _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, a weight file or its name.")
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name in mlpvision.models.shift.DIRECTIONS.")
 _CSV = commands.define_path("csv", None, "ap: also write the AP of each class as CSV.")
 _OUTPUT = commands.define_path("output", None, "The PNG to write.")
@@ -50,7 +51,7 @@ def _trained():
     raise app.UsageError("--weights is missing")
   from mlpvision import trained
 
-  return trained.load(_WEIGHTS.value)
+  return trained.load(_WEIGHTS.value, preprocessing=_PREPROCESSING.value)
 
 
 def _classifier(kind):

@@ -31,8 +31,9 @@ from ml_collections import config_flags
 from mlpvision import commands
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
-_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
+_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Evaluate the EMA of the parameters.")
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names in config.evals.")
 _JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
   from mlpvision.evaluate import evaluators, run
 
   sharding.initialize_processes()
-  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value, evals=_EVALS.value)
+  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value, preprocessing=_PREPROCESSING.value, evals=_EVALS.value)
   if jax.process_index():
     return
   if _JSON.value:

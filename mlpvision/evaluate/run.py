@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import NamedSharding, PartitionSpec as P
 import ml_collections
 
-from mlpvision import config as config_lib, preprocessing, sharding, tasks, trained as trained_lib
+from mlpvision import config as config_lib, preprocessing as preprocessing_lib, sharding, tasks, trained as trained_lib
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
 
@@ -25,6 +25,7 @@ def evaluate(
   config: ml_collections.ConfigDict | None = None,
   *,
   ema: bool | None = None,
+  preprocessing: preprocessing_lib.Preprocessing | str | None = None,
   evals: Sequence[str] = ("accuracy",),
 ) -> dict[str, Any]:
   """Exact metrics of a run or a weight file.
@@ -32,7 +33,7 @@ def evaluate(
   Classes are matched by name; if another dataset than the run's has only some of the weights' classes, the other logits
   are ignored.
 
-  source, ema: see `trained.load`.
+  source, ema, preprocessing: see `trained.load`.
   config: names the dataset, split, batch size and mesh; default: the run's own.
   evals: names in config.evals, or types in `evaluators.EVALUATORS`.
 
@@ -44,7 +45,7 @@ def evaluate(
   Raises UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
   """
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
-  trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema)
+  trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema, preprocessing=preprocessing)
   merged = with_dataset(trained, config)
   found, notes, dataset = {}, [], ""
   own = merged.get("evals", {})
@@ -98,7 +99,7 @@ def with_dataset(
         for group, fields in table.items():
           merged[group].update({field: config[group][field] for field in fields})
       merged.seed, merged.evals = config.seed, config.evals
-    preprocessing.write_to(merged, trained.preprocessing)
+    preprocessing_lib.write_to(merged, trained.preprocessing)
   config_lib.check_evaluation(merged)
   if has_maps:
     tasks.segmentation.check_mode(trained.model.backbone, "the weights' backbone", merged)

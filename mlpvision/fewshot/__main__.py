@@ -12,8 +12,9 @@ from mlpvision import commands
 from mlpvision.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="Config with the dataset; default: the run's own.")
-_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weight file or published name.")
+_WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints/STEP, weights or their name.")
 _EMA = flags.DEFINE_bool("ema", None, "Use the EMA of the parameters.")
+_PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _SHOTS = flags.DEFINE_list("shots", ["1", "5", "10"], "Training images per class; 0 uses all.")
 _JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
 
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
 
   sharding.initialize_processes()
   mesh = sharding.make_mesh()
-  trained = trained_lib.load(_WEIGHTS.value, sharding=NamedSharding(mesh, P()), ema=_EMA.value)
+  trained = trained_lib.load(
+    _WEIGHTS.value, sharding=NamedSharding(mesh, P()), ema=_EMA.value, preprocessing=_PREPROCESSING.value
+  )
   merged = run.with_dataset(trained, config)
   evaluators.check_task("fewshot", merged, "name a classifier")
   data = merged.data

@@ -13,6 +13,7 @@ from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
 from mlpvision.models import canvas, forms
+from mlpvision.models.feature_info import FeatureInfo
 
 # PyTorch's default for linear and convolution layers, kernels and biases: uniform within +-1 / sqrt(fan_in).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -232,8 +233,8 @@ class Backbone(nn.Module):
   """What all families share; each also has `patch_size`, and `num_blocks` or, in a pyramid of stages, `depths`.
 
   Attributes:
-    num_classes: width of the head. None returns the features that the head would get, [B, C]: the mean over the
-      positions or, in a model with a class token, the token's.
+    num_classes: width of the head. None or, as in timm, 0 returns the features that the head would get, [B, C]: the
+      mean over the positions or, in a model with a class token, the token's.
     drop_path: stochastic depth of the last block; the rate increases linearly from 0. Both branches of a block use it.
     dropout: after both layers of every MLP or channel MLP; 0 in the papers of the MLP families.
     remat: what the backward pass recomputes: "none", "block" or "preactivations", see `forms.remat`.
@@ -258,6 +259,20 @@ class Backbone(nn.Module):
     """Image pixels per position, for each map of `features`."""
     stages = len(self.depths) if hasattr(self, "depths") else 1
     return tuple(self.patch_size * 2**stage for stage in range(stages))
+
+  @property
+  def feature_widths(self) -> tuple[int, ...]:
+    """Channels of each map of `features`: hidden_dim, which doubles from stage to stage unless it has one per stage."""
+    widths = self.hidden_dim
+    return tuple(
+      widths if isinstance(widths, tuple | list) else (widths * 2**i for i in range(len(self.feature_strides)))
+    )
+
+  @property
+  def feature_info(self) -> FeatureInfo:
+    """Both, as timm's `feature_info`: model.feature_info.channels(), .reduction(), or [0]["num_chs"]."""
+    pairs = zip(self.feature_widths, self.feature_strides, strict=True)
+    return FeatureInfo(dict(num_chs=width, reduction=stride, index=i) for i, (width, stride) in enumerate(pairs))
 
   @property
   def size_divisor(self) -> int:
@@ -357,6 +372,6 @@ def strided(x: jax.Array, stride: int, features: int, name: str, *, overlapping:
 def classify(
   x: jax.Array, num_classes: int | None, *, kernel_init: Initializer, bias_init: Initializer = _ZEROS
 ) -> jax.Array:
-  """Applies the layer `head` to pooled features: [B, C] -> float32 [B, num_classes]; [B, C] if num_classes is None."""
+  """Applies the layer `head` to pooled features: [B, C] -> float32 [B, num_classes]; [B, C] if that is None or 0."""
   x = x.astype(jnp.float32)
   return nn.Dense(num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x) if num_classes else x

@@ -141,7 +141,7 @@ def _has_head_of(source, class_names):
 
 def _names(source):
   """The names of the classes that `source` itself gives to its head, or None."""
-  known = source.info is None or source.info.entry or source.info.class_names
+  known = source.info is None or source.info.on_imagenet or source.info.class_names
   return source.class_names if known else None
 
 

@@ -7,7 +7,8 @@ module, params)` writes parameters with the names of timm or the official code.
 
 from mlpvision.weights.errors import WeightsError
 from mlpvision.weights.known import KNOWN, Known, Preprocessing
-from mlpvision.weights.loading import Info, Loaded, load
+from mlpvision.weights.loaded import Info, Loaded
+from mlpvision.weights.loading import load
 from mlpvision.weights.saving import save
 
 __all__ = ["KNOWN", "Info", "Known", "Loaded", "Preprocessing", "WeightsError", "load", "save"]

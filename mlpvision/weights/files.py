@@ -108,8 +108,7 @@ class WeightFile:
 
 def _sniff(path):
   if not os.path.isfile(path):
-    kind = "is a directory, not a file" if os.path.isdir(path) else "is not a file"
-    raise WeightsError(path, kind if os.path.exists(path) else "does not exist")
+    raise WeightsError(path, "is not a file" if os.path.exists(path) else "does not exist")
   with open(path, "rb") as file:
     head = file.read(64)
   if not head:

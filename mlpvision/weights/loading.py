@@ -1,8 +1,6 @@
 """Loads a file's arrays as the parameters of a module, and reports everything that does not match."""
 
-from collections.abc import Iterator
 import dataclasses
-import difflib
 import os
 from typing import Any
 
@@ -15,57 +13,19 @@ import numpy as np
 
 from mlpvision import models
 from mlpvision.preprocessing import Preprocessing
-from mlpvision.weights import dense, download, known, noted, reading, resize, shapes as shapes_lib
+from mlpvision.weights import (
+  dense,
+  noted,
+  preprocessings,
+  reading,
+  resize,
+  shapes as shapes_lib,
+  sources,
+)
 from mlpvision.weights.errors import WeightsError, listing, shortened
 from mlpvision.weights.files import WeightFile
+from mlpvision.weights.loaded import Info, Loaded
 from mlpvision.weights.noted import RUN_OPTIONS
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-  """How weights were loaded.
-
-  Attributes:
-    path: of the file.
-    naming: the naming scheme of the file: "timm", "official", "mmdet", "npz", ...
-    model_name, overrides: `models.create(model_name, num_classes=..., **overrides)` is the module.
-    head: "file", "new" (initialized, because num_classes differs from the file's) or "none".
-    preprocessing: that the weights expect; None if unknown.
-    entry: in `known.KNOWN`, if loaded by name.
-    class_names: of the head, if it is the file's and the file has them.
-    ema: of a training checkpoint with weights and their average: whether these are the average; otherwise None.
-  """
-
-  path: str
-  naming: str
-  model_name: str
-  overrides: dict
-  head: str
-  preprocessing: Preprocessing | None = None
-  entry: known.Known | None = None
-  class_names: tuple[str, ...] | None = None
-  ema: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-  """A module with its parameters; `module, params, info = loaded` unpacks it.
-
-  params: nested dict of float32 NumPy arrays; stats: {"batch_stats": such a dict}, or {}.
-  """
-
-  module: nn.Module
-  params: dict
-  info: Info
-  stats: dict = dataclasses.field(default_factory=dict)
-
-  def __iter__(self) -> Iterator[Any]:
-    return iter((self.module, self.params, self.info))
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    """For `module.apply`."""
-    return {"params": self.params, **self.stats}
 
 
 def load(
@@ -75,12 +35,14 @@ def load(
   image_size: int | tuple[int, int] | None = None,
   seed: int = 0,
   ema: bool | None = None,
+  preprocessing: Preprocessing | str | None = None,
   **overrides: Any,
 ) -> Loaded:
   """Loads known weights, downloaded once, or a file: (module, params, info).
 
   Args:
-    source: a name in `known.KNOWN`, or a path (.npz, .safetensors, .pth).
+    source: a name in `known.KNOWN`; a path (.npz, .safetensors, .pth, .bin); a folder with one such file and, beside
+      it, timm's config.json; or hf://OWNER/NAME, which is such a folder on the Hugging Face Hub.
     model_name: a key of `models.MODELS`, with the sizes of the file, or of `models.HEADS`. By default, the names and
       shapes in the file determine the family and the sizes.
     image_size: int or (height, width); adapts weights for another image size, see `resize`. S2-MLP and AS-MLP do not
@@ -88,6 +50,8 @@ def load(
     seed: of a new head.
     ema: for a training checkpoint (.pth) that has the average of the weights (EMA) beside them: True takes the average,
       False the weights, None the average if there is one (of known weights: the weights, as published).
+    preprocessing: what the weights expect of an image, or the name of known weights that expect the same. By default,
+      it is what the file says or, if it does not, the config.json beside it.
     **overrides: attributes that the file does not determine (shift_size, directions, drop_path, dtype), and
       num_classes: None or 0 removes the head; a number other than the file's creates a new one and logs a warning.
 
@@ -95,22 +59,23 @@ def load(
     WeightsError: there is no such name or file, the download failed, or the file is damaged or not of this model.
     ValueError: unknown model_name or attribute.
   """
-  entry = known.KNOWN.get(source) if isinstance(source, str) else None
   if "num_classes" in overrides:
     overrides["num_classes"] = _checked_classes(source, overrides["num_classes"])
-  path = download.fetch(entry) if entry else _existing(source)
+  found = sources.find(source)
+  path, entry = found.path, found.entry
   if entry and ema is None:
     ema = False  # the published accuracies are of the weights
   file = WeightFile(path, ema)
   saved = _noted(file)
   if dense.is_dense(file.names) and (model_name is None or model_name in models.HEADS):
-    return _load_dense(file, saved, model_name, seed, overrides)
+    return _load_dense(file, saved, model_name, seed, preprocessing, overrides)
   family, table, params = reading.read(file, saved["family"])
   _check_noted(file, family, params, saved)
   if entry:
     model_name = model_name or entry.model
     overrides = {**entry.overrides, **overrides}
   window_size = overrides.pop("window_size", None)
+  beside = _beside(found.config, _num_classes(params))
   head = _choose_head(file, params, overrides)
   options = {**_options(file, family, table, params, saved, model_name), **overrides}
   if options.get("segments", 1) is None and image_size is not None:  # the shapes of ViP's parameters do not tell it
@@ -128,36 +93,42 @@ def load(
   if head == "new":
     module = module.clone(num_classes=overrides["num_classes"])
     params.update(_new_head(module, params, seed))
-  preprocessing = entry.preprocessing if entry else saved["preprocessing"]
-  if preprocessing and image_size is not None:
-    preprocessing = dataclasses.replace(preprocessing, image_size=image_size)
-  names = saved["class_names"] if head == "file" else None
-  info = Info(
-    path, table.name, name, _difference(name, attributes(module)), head, preprocessing, entry, names, file.ema
-  )
+  params = unflatten_dict(params, sep="/")
+  if preprocessing is not None:
+    view = preprocessings.choose(preprocessing, module, params)
+  else:
+    view = entry.preprocessing if entry else saved["preprocessing"] or (beside and beside.preprocessing())
+  if view and image_size is not None:
+    view = dataclasses.replace(view, image_size=image_size)
+  names = (saved["class_names"] or (beside and beside.class_names)) if head == "file" else None
+  on_imagenet = bool(entry or (beside and beside.on_imagenet and head == "file" and names is None))
+  overrides = _difference(name, attributes(module))
+  info = Info(path, table.name, name, overrides, head, view, entry, names, file.ema, on_imagenet)
   logging.info("Loaded %s from %s (%s naming).", name, path, table.name)
   if file.ema is not None:
     taken, other = ("average", "weights") if file.ema else ("weights", "average")
     text = "%s has weights and their average (EMA). Loaded: the %s; ema=%s loads the %s."
     logging.warning(text, path, taken, not file.ema, other)
-  return Loaded(module, unflatten_dict(params, sep="/"), info)
+  return Loaded(module, params, info)
 
 
-def _load_dense(file, saved, model_name, seed, overrides):
+def _load_dense(file, saved, model_name, seed, preprocessing, overrides):
   found = dense.load(file, saved, model_name, seed=seed, **overrides)
-  names = saved["class_names"] if found.head == "file" else None
-  about = dict(preprocessing=found.preprocessing, class_names=names, ema=file.ema)
+  names, view = saved["class_names"] if found.head == "file" else None, found.preprocessing
+  if preprocessing is not None:
+    view = preprocessings.choose(preprocessing, found.module, found.params, view)
+  about = dict(preprocessing=view, class_names=names, ema=file.ema)
   info = Info(file.path, found.naming, found.model_name, found.overrides, found.head, **about)
   return Loaded(found.module, found.params, info, found.stats)
 
 
-def _existing(source):
-  path = os.path.expanduser(source)
-  if os.path.exists(path):
-    return path
-  near = difflib.get_close_matches(path, known.KNOWN, n=3)
-  hint = f"Did you mean {' or '.join(near)}?" if near else f"Known names: {', '.join(known.KNOWN)}"
-  raise WeightsError(path, "is neither a file nor the name of known weights", hint)
+def _beside(config, classes):
+  """The config.json beside a file; None, with a warning, if it is of another number of classes than the file's."""
+  if config is None or config.num_classes in (None, classes) or not (classes or config.num_classes):
+    return config
+  text = "%s is for %d classes, but the weights have %s: it is of other weights, and is not used."
+  logging.warning(text, config.path, config.num_classes, classes or "no head")
+  return None
 
 
 def _noted(file):

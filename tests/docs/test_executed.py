@@ -40,6 +40,8 @@ _ELSEWHERE = {
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
+  ("mlpvision.export", "--push=OWNER/NAME"): "tests/test_hub.py pushes to a server of the Hub's protocol",
+  ("mlpvision.predict", "--weights=hf://OWNER/NAME"): "tests/test_hub.py has its cache",
   ("mlpvision.average", None): "tests/test_average.py averages a run's checkpoints",
   ("mlpvision.cost", "--write=docs/models.md"): "tests/models/test_cost.py counts the whole table",
   ("mlpvision.draw", "published"): "counts every model at its full size, as tests/models/test_cost.py",

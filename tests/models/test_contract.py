@@ -100,6 +100,9 @@ def test_logits_pooled_features_and_maps(name):
   (height, width), strides = _IMAGES[name].shape[1:3], _create(name).feature_strides
   assert isinstance(results["maps"], tuple)
   assert [x.shape[:3] for x in results["maps"]] == [(3, -(-height // s), -(-width // s)) for s in strides]
+  info = _create(name).feature_info
+  assert (info.channels(), info.reduction()) == ([x.shape[-1] for x in results["maps"]], list(strides))
+  assert info[0] == {"num_chs": info.channels()[0], "reduction": strides[0], "index": 0}
 
 
 @pytest.mark.parametrize("name", _SMALL)

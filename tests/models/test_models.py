@@ -110,6 +110,14 @@ def test_drop_path_as_a_norms_factor_drops_the_same_samples(norm, rescale):
   np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-6)
 
 
+def test_no_classes_as_in_timm():
+  model = models.create("s2mlp_wide", num_classes=0, num_blocks=1)
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+  assert outputs.shape == (2, *model.feature_info.channels()) == (2, 768)
+  assert "head" not in variables["params"]
+
+
 @pytest.mark.parametrize(
   ("name", "options", "message"),
   [

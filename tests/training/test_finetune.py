@@ -191,10 +191,11 @@ def test_weights_of_another_family_are_refused(run_config, mixer):
 def test_another_family_or_nothing_at_all(run_config, vit_file, tmp_path):
   with pytest.raises(UserError, match="is a ViT.*mixer_b16 is a MlpMixer"):
     _start(run_config(28, vit_file[0], **_MIXER))
-  with pytest.raises(UserError, match=r"mixer_b16\.goog_in22k is not a run.*did you mean mixer_b"):
+  with pytest.raises(UserError, match=r"mixer_b16\.goog_in22k is not a run.*Did you mean mixer_b"):
     loop.train_and_evaluate(run_config(28, "mixer_b16.goog_in22k", **_MIXER), tmp_path / "run")
-  with pytest.raises(UserError, match=f"no checkpoint in {tmp_path}"):
-    _start(run_config(28, str(tmp_path), **_MIXER))
+  (tmp_path / "nothing").mkdir()
+  with pytest.raises(UserError, match=f"no checkpoint in {tmp_path}/nothing"):
+    _start(run_config(28, str(tmp_path / "nothing"), **_MIXER))
   (tmp_path / "empty.npz").write_bytes(b"")
   with pytest.raises(UserError, match="is empty"):
     _start(run_config(28, str(tmp_path / "empty.npz"), **_MIXER))

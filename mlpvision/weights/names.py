@@ -1,0 +1,33 @@
+"""What a name that is none of the published weights may have meant."""
+
+import difflib
+import re
+
+from mlpvision import models
+from mlpvision.weights import known
+
+_SHOWN = 6  # of a model with many published weights
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def near(name: str) -> list[str]:
+  """Names of published weights that `name` may have meant, nearest first.
+
+  These are the weights of a model or of the start of a name; otherwise, names that are spelled similarly.
+  """
+  wanted = name.lower().replace("-", "_")
+  found = [
+    one.name for one in known.KNOWN.values() if wanted == one.model or re.match(rf"{re.escape(wanted)}[._]", one.name)
+  ]
+  return found[:_SHOWN] or difflib.get_close_matches(wanted, known.KNOWN, n=3)
+
+
+def hint(name: str) -> str:
+  """A sentence on what `name` may have meant, without a final period; "" if nothing is near."""
+  if found := near(name):
+    return f"Did you mean {' or '.join(found)}?"
+  if name in models.MODELS:
+    return f"{name} is a model without published weights"
+  if _REPOSITORY.fullmatch(name):
+    return f"On the Hugging Face Hub, its name would be hf://{name}"
+  return ""
