@@ -125,12 +125,16 @@ def write_shard(
   features: tfds.features.FeatureConnector,
   example_writer: writer.ExampleWriter,
 ) -> None:
-  """Writes examples as a file of the dataset, as tfds does; the file is there once it is complete."""
+  """Writes examples as a file of the dataset, as tfds does; the file is there once it is complete.
+
+  Its bytes depend on the examples alone: tfds would serialize the features of each in an order that varies by process.
+  """
   serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
 
   def serialized():
     for i, data in enumerate(read(folder, examples)):
-      yield i, serializer.serialize_example(features.encode_example(pickle.loads(data)[1]))
+      example = serializer.get_tf_example(features.encode_example(pickle.loads(data)[1]))
+      yield i, example.SerializeToString(deterministic=True)
 
   with tfds.core.utils.incomplete_file(path) as temporary:
     example_writer.write(temporary, serialized())
