@@ -66,14 +66,14 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       notes = [Note(*note) for note in json.loads(path.read_text())]
       path.unlink()
     else:
-      with _held(self.unfinished):
+      with _held(self.unfinished), processes.Pool(self.processes) as pool:
         source = self._source(dl_manager.manual_dir)
-        count = self._check(source)
-        notes = self._write(count, download_config.get_shard_config() or shard_utils.ShardConfig())
+        count = self._check(source, pool)
+        notes = self._write(count, pool, download_config.get_shard_config() or shard_utils.ShardConfig())
     for split in self.SPLITS:
       self._report(split, [note for note in notes if note.split in (None, split)])
 
-  def _check(self, source):
+  def _check(self, source, pool):
     """Checks all pieces that were not yet; returns their number."""
     folder = self.unfinished
     plan, read = folder / "plan.json", folder / "read.json"
@@ -93,13 +93,13 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           if not parts.is_finished(folder, number):
             yield piece, folder, number, tuple(self.SPLITS)
 
-      processes.run(parts.write, tasks(), self.processes)
+      pool.run(parts.write, tasks())
       read.write_text(json.dumps({"pieces": count, "metadata": source.metadata}))
     found = json.loads(read.read_text())
     self._use(found["metadata"])
     return found["pieces"]
 
-  def _write(self, count, shard_config):
+  def _write(self, count, pool, shard_config):
     """Writes the shards that are not yet, moves them to the dataset's directory, and returns the notes."""
     found, repeated, notes = parts.read_indices(self.unfinished, count, self.SPLITS)
     shards, splits = [], []
@@ -119,7 +119,7 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       for path, examples in _progress(shards, desc=f"Writing {self.info.full_name}", unit=" shards")
       if not (written / path.name).exists()
     )
-    processes.run(parts.write_shard, tasks, self.processes)
+    pool.run(parts.write_shard, tasks)
     infos = []
     for split, template, lengths, paths in splits:
       for path in paths:

@@ -181,13 +181,11 @@ def test_one_preparation_at_a_time(fall11, tmp_path):
 
 
 def test_a_killed_process_is_named():
-  with pytest.raises(UserError, match="a process was killed.*--processes"):
-    processes.run(os._exit, [(1,)], 2)
-
-
-def test_errors_and_tasks_of_processes():
-  with pytest.raises(ValueError, match="invalid literal"):
-    processes.run(int, [("1",), ("x",), ("2",)], 2)
+  with processes.Pool(2) as pool:
+    with pytest.raises(ValueError, match="invalid literal"):
+      pool.run(int, [("1",), ("x",), ("2",)])
+    with pytest.raises(UserError, match="a process was killed.*--processes"):
+      pool.run(os._exit, [(1,)])
 
 
 @pytest.mark.parametrize("name", ["mnist5k", "imagenet2012"])
