@@ -1,6 +1,6 @@
 """Checked pieces on disk, and the shards that are made of them in the order in which tfds shuffles.
 
-A part has the examples of one piece, pickled, in a file NUMBER.data: in runs, each sorted by split and by tfds's hash
+A part has the examples of one piece, packed, in a file NUMBER.data: in runs, each sorted by split and by tfds's hash
 of the key, so that a shard, which is a range of hashes, finds its examples side by side. NUMBER.index has their hashes
 and sizes; it is written last, so a part is finished if it has one.
 """
@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import dataclasses
 import io
 import json
-import pickle
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, hashing, writer
 
-from mlpvision.prepare.pieces import Note, Piece
+from mlpvision.prepare.pieces import Note, Piece, unpack
 
 _RUN = 256 * 2**20  # bytes of examples that are sorted in memory
 _COLUMNS = ("split", "high", "low", "size")  # of an index: split's number, halves of the hash, bytes of the example
@@ -61,7 +60,7 @@ def write(piece: Piece, folder: epath.Path, number: int, splits: Sequence[str]) 
         notes.append(entry)
         continue
       split = numbers[entry.split]
-      data = pickle.dumps((entry.key, entry.features), pickle.HIGHEST_PROTOCOL)
+      data = entry.pack()
       run.append((split, hashers[split].hash_key(entry.key), data))
       waiting += len(data)
       if waiting > _RUN:
@@ -101,7 +100,7 @@ def read_indices(
 
 
 def read(folder: epath.Path, examples: Examples) -> list[bytes]:
-  """The pickled examples; neighbors in a part are read at once."""
+  """The packed examples; neighbors in a part are read at once."""
   order = np.lexsort((examples.offset, examples.part))
   part, offset, size = (getattr(examples, name)[order] for name in ("part", "offset", "size"))
   is_first = np.ones(len(order), bool)
@@ -133,7 +132,7 @@ def write_shard(
 
   def serialized():
     for i, data in enumerate(read(folder, examples)):
-      example = serializer.get_tf_example(features.encode_example(pickle.loads(data)[1]))
+      example = serializer.get_tf_example(features.encode_example(unpack(data)[1]))
       yield i, example.SerializeToString(deterministic=True)
 
   with tfds.core.utils.incomplete_file(path) as temporary:
@@ -142,4 +141,4 @@ def write_shard(
 
 def keys(folder: epath.Path, examples: Examples) -> list[str | int]:
   """The keys of examples."""
-  return [pickle.loads(data)[0] for data in read(folder, examples)]
+  return [unpack(data)[0] for data in read(folder, examples)]

@@ -58,6 +58,11 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The directory of what an interrupted preparation leaves."""
     return epath.Path(self.data_dir).parent / f"unfinished.{self.version}"
 
+  def bytes_kept(self) -> int:
+    """What an interrupted preparation has written."""
+    files = (*self.unfinished.glob("*"), *self.unfinished.glob("shards/*"))
+    return sum(path.stat().length for path in files if path.is_file())
+
   def _download_and_prepare(self, dl_manager, download_config):
     if download_config.beam_options or download_config.beam_runner:
       # tfds would reject repeated keys after the last image.
@@ -79,8 +84,11 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     plan, read = folder / "plan.json", folder / "read.json"
     if plan.exists() and plan.read_text() != source.identity:
       print(f"{folder} is of other archives, or of another version: starting anew", flush=True)
-      for path in folder.glob("[!l]*"):  # all but the lock
-        path.rmtree() if path.is_dir() else path.unlink()
+      for path in folder.iterdir():
+        if path.is_dir():
+          path.rmtree()
+        elif path.name != _LOCK:
+          path.unlink()
     plan.write_text(source.identity)
     if not read.exists():
       numbered = enumerate(_progress(source, desc=f"Checking {self.info.full_name}", unit=" pieces"))
@@ -161,6 +169,7 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return epath.Path(self.data_dir) / "notes.json"
 
 
+_LOCK = "lock"
 _progress = functools.partial(tfds.core.utils.tqdm, leave=False, mininterval=1.0)
 
 
@@ -171,7 +180,7 @@ def _held(folder: epath.Path) -> Iterator[None]:
   if "://" in os.fspath(folder):
     yield
     return
-  with (folder / "lock").open("w") as file:
+  with (folder / _LOCK).open("w") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -62,7 +62,8 @@ def prepare(
   builder = _builder(name, data_dir)
   beam_options = _beam_options(builder, beam_pipeline_options)
   if release is not None:
-    _check_space(_bytes_needed(name, release, manual_dir) - _bytes_kept(builder), data_dir)
+    kept = builder.bytes_kept() if _is_piecewise(builder) else 0
+    _check_space(_bytes_needed(name, release, manual_dir) - kept, data_dir)
   for left in epath.Path(builder.data_path).parent.glob("incomplete.*"):
     print(f"note: {left} is from an interrupted preparation; unless another one is running, delete it", flush=True)
   _check_downloads(builder, release, manual_dir, data_dir)
@@ -216,13 +217,6 @@ def _bytes_needed(name, release, manual_dir):
     # winter21 has slightly fewer images: 13.15 million.
     total = min(total, archives.FALL11_IMAGES * int(shorter_side) ** 2 * 4 / 3 * _BYTES_PER_PIXEL)
   return 2 * total
-
-
-def _bytes_kept(builder):
-  """Bytes that an interrupted preparation has written already."""
-  if not _is_piecewise(builder) or not builder.unfinished.exists():
-    return 0
-  return sum(path.stat().length for path in builder.unfinished.glob("**/*") if path.is_file())
 
 
 def _check_space(needed, data_dir):

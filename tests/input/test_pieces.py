@@ -4,14 +4,16 @@ import fcntl
 import os
 import shutil
 import signal
+import sys
 
+import numpy as np
 import pytest
 from tars import encode, photographs, tar, tar_bytes
 import tensorflow_datasets as tfds
 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
-from mlpvision.prepare import preparation, processes
+from mlpvision.prepare import pieces, preparation, processes
 from mlpvision.prepare.builders import imagenet21k
 
 _WNIDS = tuple(f"n0000000{i}" for i in range(6))
@@ -63,12 +65,15 @@ def small_pieces(monkeypatch):
   monkeypatch.setattr(imagenet21k, "_PIECE", _PIECE)
 
 
-def _prepare(name, root, count=1, **options):
-  builder = imagenet21k.Imagenet21k(
-    config=imagenet21k.config(name), data_dir=str(root / "data"), file_format="array_record"
-  )
+def _builder(name, root):
+  options = {"data_dir": str(root / "data"), "file_format": "array_record"}
+  return imagenet21k.Imagenet21k(config=imagenet21k.config(name), **options)
+
+
+def _prepare(name, root, count=1):
+  builder = _builder(name, root)
   builder.processes = count
-  config = tfds.download.DownloadConfig(manual_dir=str(root / "manual"), num_shards=_SHARDS, **options)
+  config = tfds.download.DownloadConfig(manual_dir=str(root / "manual"), num_shards=_SHARDS)
   builder.download_and_prepare(download_config=config)
   return root / f"data/imagenet21k/{name}/1.0.0"
 
@@ -152,6 +157,8 @@ def test_a_killed_preparation_continues(start, fall11, tmp_path):
   shards = written("shards/*")
   assert len(shards) == 3
 
+  kept = sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file())
+  assert _builder("fall11", tmp_path).bytes_kept() == kept > 0
   prepared = _prepare("fall11", tmp_path)
   assert _content(prepared) == content
   assert {name: ((prepared / name).stat().st_ino, (prepared / name).stat().st_mtime_ns) for name in shards} == shards
@@ -188,17 +195,40 @@ def test_a_killed_process_is_named():
       pool.run(os._exit, [(1,)])
 
 
-@pytest.mark.parametrize("name", ["mnist5k", "imagenet2012"])
-def test_beam_is_for_datasets_in_pieces(name, data_dir, tmp_path, monkeypatch):
-  monkeypatch.setattr(preparation.archives, "check", lambda *_: ())
-  with pytest.raises(UserError, match=f"{name} is not prepared with Apache Beam"):
-    preparation.prepare(name, tmp_path, tmp_path, beam_pipeline_options="runner=DirectRunner")
+def test_the_command(here, fall11, tmp_path, monkeypatch):
+  root, _ = fall11
+  command = ("-m", "mlpvision.prepare", "imagenet21k/fall11", f"--manual_dir={root}/manual", f"--data_dir={tmp_path}")
+  monkeypatch.setitem(sys.modules, "apache_beam", None)
+  code, output = here(*command, "--beam_pipeline_options=runner=DirectRunner")
+  assert code == 2
+  assert "pip install 'mlpvision[beam]'" in output
+  code, output = here(*command, "--processes=1")
+  assert code == 0
+  assert "if interrupted, the same command continues" in output
+  assert "  train: 35 images\n" in output
 
 
-def test_beam_must_be_installed(fall11, tmp_path, monkeypatch):
-  monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
-  with pytest.raises(UserError, match=r"pip install 'mlpvision\[beam\]'"):
-    preparation.prepare("imagenet21k/fall11", fall11[0] / "manual", tmp_path, beam_pipeline_options="runner=x")
+def test_beam_is_for_datasets_in_pieces(tmp_path):
+  with pytest.raises(UserError, match="mnist5k is not prepared with Apache Beam"):
+    preparation.prepare("mnist5k", tmp_path, tmp_path, beam_pipeline_options="runner=DirectRunner")
+
+
+def test_examples_are_packed_as_they_are():
+  features = {
+    "image": b"\0\1",
+    "text": "\u00e9",
+    "list": [True, "a"],
+    "empty": np.empty((0, 4)),
+    "array": np.arange(6, dtype=np.float32).reshape(2, 3) / 3,
+  }
+  key, found = pieces.unpack(memoryview(pieces.Example("train", 7, features).pack()))
+  assert key == 7
+  assert found.keys() == features.keys()
+  for name, value in features.items():
+    assert type(found[name]) is type(value)
+    np.testing.assert_array_equal(found[name], value)
+    if isinstance(value, np.ndarray):
+      assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape)
 
 
 def test_beam_makes_the_same_dataset(winter21, tmp_path):

@@ -99,7 +99,7 @@ def _without_image(found, index):
   """([height, width], features) of an image."""
   annotations = found.table.annotations(index)
   columns = {key: annotations[key] for key in ("image_id", "xywh", "areas", "ids")}
-  masks = [mask["counts"] for mask in annotations["masks"]]
+  masks = [mask["counts"].decode() for mask in annotations["masks"]]
   lists = {"labels": annotations["labels"].tolist(), "crowd": annotations["crowd"].tolist(), "masks": masks}
   return found.table.sizes[index].tolist(), {"file_name": found.file_names[index], **columns, **lists}
 
