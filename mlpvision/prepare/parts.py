@@ -5,10 +5,12 @@ of the key, so that a shard, which is a range of hashes, finds its examples side
 and sizes; it is written last, so a part is finished if it has one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import io
 import json
+import os
 
 from etils import epath
 import numpy as np
@@ -53,7 +55,7 @@ def write(piece: Piece, folder: epath.Path, number: int, splits: Sequence[str]) 
       file.write(data)
     run.clear()
 
-  with tfds.core.utils.incomplete_file(folder / f"{number}.data") as path, path.open("wb") as file:
+  with _whole(folder / f"{number}.data") as path, path.open("wb") as file:
     waiting = 0
     for entry in piece():
       if isinstance(entry, Note):
@@ -70,7 +72,7 @@ def write(piece: Piece, folder: epath.Path, number: int, splits: Sequence[str]) 
   columns = np.array(rows, np.uint64).reshape(-1, len(_COLUMNS)).T
   content = io.BytesIO()
   np.savez(content, **dict(zip(_COLUMNS, columns, strict=True)), notes=np.array(json.dumps(notes)))
-  with tfds.core.utils.incomplete_file(folder / f"{number}.index") as path:
+  with _whole(folder / f"{number}.index") as path:
     path.write_bytes(content.getvalue())
 
 
@@ -135,10 +137,20 @@ def write_shard(
       example = serializer.get_tf_example(features.encode_example(unpack(data)[1]))
       yield i, example.SerializeToString(deterministic=True)
 
-  with tfds.core.utils.incomplete_file(path) as temporary:
+  with _whole(path) as temporary:
     example_writer.write(temporary, serialized())
 
 
 def keys(folder: epath.Path, examples: Examples) -> list[str | int]:
   """The keys of examples."""
   return [unpack(data)[0] for data in read(folder, examples)]
+
+
+@contextlib.contextmanager
+def _whole(path: epath.Path) -> Iterator[epath.Path]:
+  """A path to write to, which is renamed at the end; it is on the disk by then."""
+  with tfds.core.utils.incomplete_file(path) as temporary:
+    yield temporary
+    if "://" not in os.fspath(path):
+      with temporary.open("rb") as file:
+        os.fsync(file.fileno())

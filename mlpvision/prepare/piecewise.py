@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import itertools
 import json
 import os
 from typing import Any
@@ -118,8 +119,9 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       ends = shard_utils.get_shard_boundaries(len(examples), number)
       template = self._get_filename_template(split_name=split)
       paths = [template.sharded_filepath(shard_index=i, num_shards=number) for i in range(number)]
-      shards += zip(paths, (examples[start:end] for start, end in zip([0, *ends], ends, strict=False)), strict=True)
-      splits.append((split, template, [end - start for start, end in zip([0, *ends], ends, strict=False)], paths))
+      bounds = list(itertools.pairwise([0, *ends]))
+      shards += [(path, examples[start:end]) for path, (start, end) in zip(paths, bounds, strict=True)]
+      splits.append((split, template, [end - start for start, end in bounds], paths))
     written = self.unfinished / "shards"
     written.mkdir(exist_ok=True)
     tasks = (

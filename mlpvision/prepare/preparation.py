@@ -70,7 +70,8 @@ def prepare(
   continues = _is_piecewise(builder) and beam_options is None
   then = "the same command continues" if continues else "it restarts from the beginning"
   print(f"preparing {builder.data_path}; if interrupted, {then}", flush=True)
-  builder.processes = processes
+  if _is_piecewise(builder):
+    builder.processes = processes
   _run(builder, release, manual_dir, beam_options)
   for split, info in builder.info.splits.items():
     print(f"  {split}: {info.num_examples:,} images")
