@@ -67,7 +67,14 @@ class PiecewiseBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _download_and_prepare(self, dl_manager, download_config):
     if download_config.beam_options or download_config.beam_runner:
       # tfds would reject repeated keys after the last image.
-      super()._download_and_prepare(dl_manager, dataclasses.replace(download_config, ignore_duplicates=True))
+      download_config = dataclasses.replace(download_config, ignore_duplicates=True)
+      try:
+        super()._download_and_prepare(dl_manager, download_config)
+      except UserError:
+        raise
+      except Exception as error:  # of any kind: runners have their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise UserError(f"Apache Beam could not prepare {self.info.full_name}: {reason}") from error
       path = self._notes_path()
       notes = [Note(*note) for note in json.loads(path.read_text())]
       path.unlink()

@@ -247,3 +247,15 @@ def test_beam_makes_the_same_dataset(winter21, tmp_path):
   assert tuple(kept[1:]) == _WNIDS
   report = (tmp_path / "data/imagenet21k/winter21/1.0.0/report_train.txt").read_bytes().splitlines()
   assert report[0] == content["report_train.txt"].splitlines()[0]
+
+
+def test_what_stops_beam_is_said(winter21, tmp_path):
+  pytest.importorskip("apache_beam", reason="of the extra beam")
+  data = (winter21[0] / "manual/winter21_whole.tar.gz").read_bytes()[:-3000]
+  (tmp_path / "winter21_whole.tar.gz").write_bytes(data)
+  first_line = f"# winter21_whole.tar.gz, {len(data)} bytes"
+  (tmp_path / "winter21_whole.tar.gz.classes.txt").write_text("\n".join([first_line, *_WNIDS]))
+  with pytest.raises(UserError, match=r"winter21_whole\.tar\.gz is damaged"):
+    preparation.prepare(
+      "imagenet21k/winter21", tmp_path, tmp_path / "data", beam_pipeline_options="runner=DirectRunner"
+    )
