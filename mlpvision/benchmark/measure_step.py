@@ -18,19 +18,24 @@ _KINDS = {"forward": 1, "train": 3}  # {call: its multiply-accumulates, in forwa
 
 @dataclasses.dataclass
 class Contender:
-  """One implementation: its facts, and for each of its calls the CPU seconds and seconds of the fastest so far."""
+  """One implementation: its facts, and for each of its calls the CPU seconds and seconds of the fastest so far.
+
+  rounds: {call: [(CPU seconds, seconds) of each turn]}.
+  """
 
   name: str
   facts: dict[str, Any]
   turn: Callable[[str], tuple[float, float]]
   cpu: dict[str, float] = dataclasses.field(default_factory=dict)
   wall: dict[str, float] = dataclasses.field(default_factory=dict)
+  rounds: dict[str, list[tuple[float, float]]] = dataclasses.field(default_factory=dict)
 
   def measure(self, call: str) -> None:
     """Takes a turn."""
     cpu, wall = self.turn(call)
     self.cpu[call] = min(cpu, self.cpu.get(call, cpu))
     self.wall[call] = min(wall, self.wall.get(call, wall))
+    self.rounds.setdefault(call, []).append((cpu, wall))
 
 
 def run(
@@ -62,7 +67,7 @@ def run(
           if call in contender.facts["calls"]:
             contender.measure(call)
   print(table(config, contenders, num_rounds))
-  return {c.name: {"facts": c.facts, "cpu_seconds": c.cpu, "seconds": c.wall} for c in contenders}
+  return {c.name: {"facts": c.facts, "cpu_seconds": c.cpu, "seconds": c.wall, "rounds": c.rounds} for c in contenders}
 
 
 def table(config: ml_collections.ConfigDict, contenders: Sequence[Contender], num_rounds: int) -> str:

@@ -3,10 +3,11 @@
 import dataclasses
 import itertools
 import os
-import pathlib
 import re
 import struct
 import tarfile
+
+from etils import epath
 
 from mlpvision import zips
 from mlpvision.errors import UserError
@@ -150,7 +151,7 @@ def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
     UserError: an archive is missing, empty, unreadable, or contains something else.
   """
   release = find(name)
-  manual_dir = pathlib.Path(manual_dir)
+  manual_dir = epath.Path(manual_dir)
   missing = [a.name for a in release.archives if not (manual_dir / a.name).is_file()]
   if missing:
     raise UserError(f"{name}: {' and '.join(missing)} not in {manual_dir}.\n{how_to_get(release, manual_dir)}")
@@ -158,7 +159,7 @@ def check(name: str, manual_dir: str | os.PathLike) -> list[str]:
   for archive in release.archives:
     path = manual_dir / archive.name
     _check_beginning(path, archive)
-    size = path.stat().st_size
+    size = path.stat().length
     if isinstance(archive.size, int) and size != archive.size:
       warnings.append(f"{path} has {size:,} bytes; the published file has {archive.size:,}. Is the download complete?")
   return warnings
@@ -177,7 +178,7 @@ def _check_beginning(path, archive):
 
 
 def _first_of_tar(path):
-  with tarfile.open(path, "r|*", tarinfo=tars.Member) as tar:
+  with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=tars.Member) as tar:
     return list(itertools.islice((member.name for member in tar if tars.is_file(member)), 3))
 
 

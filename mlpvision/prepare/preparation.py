@@ -15,7 +15,14 @@ from mlpvision.prepare import archives, tars
 _BYTES_PER_PIXEL = 0.7  # of a photo as a JPEG of quality 95 at 256 pixels, rounded up
 
 
-def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None) -> str:
+def prepare(
+  name: str,
+  manual_dir: str | os.PathLike | None = None,
+  data_dir: str | os.PathLike | None = None,
+  *,
+  processes: int = 1,
+  beam_pipeline_options: str | None = None,
+) -> str:
   """Prepares a dataset in `data_dir`, unless it is there already, and prints the progress.
 
   Args:
@@ -23,13 +30,15 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
       or another name in tfds.
     manual_dir: the directory of archives downloaded by hand; None: DATA_DIR/downloads/manual.
     data_dir: the directory of datasets; None: tfds's default.
+    processes: how many check and write imagenet21k, ade20k and coco2017_instances; tfds prepares the others in one.
+    beam_pipeline_options: "option,option=value,..." of Apache Beam, which then does that instead; None: without Beam.
 
   Returns:
     The flags for training on it, as one line.
 
   Raises:
-    UserError: unknown name, missing or unexpected archive, too little disk space, a copy as tfrecord, or a download is
-      needed and the server cannot be reached.
+    UserError: unknown name, missing or unexpected archive, too little disk space, a copy as tfrecord, Beam is missing
+      or not used by this dataset, or a download is needed and the server cannot be reached.
   """
   data_dir = datasets.resolve_data_dir(data_dir)
   flags = f"--config.data.name={name} --config.data.data_dir={data_dir}"
@@ -50,13 +59,20 @@ def prepare(name: str, manual_dir: str | os.PathLike | None = None, data_dir: st
   if release is not None:
     for warning in archives.check(name, manual_dir):
       print(f"warning: {warning}", flush=True)
-    _check_space(_bytes_needed(name, release, manual_dir), data_dir)
   builder = _builder(name, data_dir)
+  beam_options = _beam_options(builder, beam_pipeline_options)
+  if release is not None:
+    kept = builder.bytes_kept() if _is_piecewise(builder) else 0
+    _check_space(_bytes_needed(name, release, manual_dir) - kept, data_dir)
   for left in epath.Path(builder.data_path).parent.glob("incomplete.*"):
     print(f"note: {left} is from an interrupted preparation; unless another one is running, delete it", flush=True)
   _check_downloads(builder, release, manual_dir, data_dir)
-  print(f"preparing {builder.data_path}; if interrupted, it restarts from the beginning", flush=True)
-  _run(builder, release, manual_dir)
+  continues = _is_piecewise(builder) and beam_options is None
+  then = "the same command continues" if continues else "it restarts from the beginning"
+  print(f"preparing {builder.data_path}; if interrupted, {then}", flush=True)
+  if _is_piecewise(builder):
+    builder.processes = processes
+  _run(builder, release, manual_dir, beam_options)
   for split, info in builder.info.splits.items():
     print(f"  {split}: {info.num_examples:,} images")
     if name == "coco2017_instances":  # the first run would wait for these
@@ -92,6 +108,25 @@ def _builder(name, data_dir):
     return tfds.builder(name, **options)
   except (ValueError, AssertionError) as error:
     raise UserError(f"tfds cannot open {name}: {error}") from error
+
+
+def _is_piecewise(builder):
+  from mlpvision.prepare import piecewise
+
+  return isinstance(builder, piecewise.PiecewiseBuilder)
+
+
+def _beam_options(builder, text):
+  """Beam's options, from the text of tfds's flag of the same name; None without it."""
+  if text is None:
+    return None
+  if not _is_piecewise(builder):
+    raise UserError(f"{builder.name} is not prepared with Apache Beam: leave --beam_pipeline_options out")
+  try:
+    from apache_beam.options import pipeline_options
+  except ImportError as error:
+    raise UserError("--beam_pipeline_options needs Apache Beam: pip install 'mlpvision[beam]'") from error
+  return pipeline_options.PipelineOptions(flags=[f"--{option}" for option in text.split(",")])
 
 
 def _check_downloads(builder, release, manual_dir, data_dir):
@@ -157,12 +192,13 @@ def _why_unreachable(url):
   return problem[0]
 
 
-def _run(builder, release, manual_dir):
+def _run(builder, release, manual_dir, beam_options):
   import tensorflow_datasets as tfds
 
   wrong_checksum = tfds.download.download_manager.NonMatchingChecksumError
   # tfds rejects a missing directory even if the dataset does not use it.
-  config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir) if manual_dir.exists() else None)
+  manual_dir_or_none = os.fspath(manual_dir) if manual_dir.exists() else None
+  config = tfds.download.DownloadConfig(manual_dir=manual_dir_or_none, beam_options=beam_options)
   try:
     with tars.checked():
       builder.download_and_prepare(download_config=config)
@@ -175,8 +211,8 @@ def _run(builder, release, manual_dir):
 
 
 def _bytes_needed(name, release, manual_dir):
-  """Estimated disk space for preparing: twice the images, because tfds sorts them on disk."""
-  total = sum(os.path.getsize(manual_dir / archive.name) for archive in release.archives)
+  """Estimated disk space for preparing: twice the images, because they are sorted on disk."""
+  total = sum((manual_dir / archive.name).stat().length for archive in release.archives)
   _, _, shorter_side = name.partition("/")[2].partition("_")
   if shorter_side.isdigit():
     # winter21 has slightly fewer images: 13.15 million.

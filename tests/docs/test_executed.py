@@ -30,13 +30,14 @@ from tars import photographs  # noqa: E402
 _ELSEWHERE = {
   ("mlpvision.benchmark", "data"): "benchmark/test_data.py",
   ("mlpvision.benchmark", "step"): "benchmark/test_step_benchmark.py",
+  ("mlpvision.benchmark", "all"): "benchmark/test_all.py benchmark/test_data.py",
   ("mlpvision.benchmark", "train"): "benchmark/test_step_benchmark.py benchmark/test_data.py",
   ("mlpvision.prepare", "ade20k"): "input/test_ade20k.py input/test_preparation.py",
   ("mlpvision.prepare", "coco2017_instances"): "input/test_coco2017.py input/test_preparation.py",
   ("mlpvision.prepare", "imagenet2012"): "input/test_preparation.py",
   ("mlpvision.prepare", "imagenet21k/fall11"): "input/test_imagenet21k.py input/test_preparation.py",
   ("mlpvision.prepare", "imagenet21k/winter21_256"): "input/test_preparation.py",
-  ("mlpvision.prepare", "imagenet21k/p"): "input/test_imagenet21k.py input/test_preparation.py",
+  ("mlpvision.prepare", "imagenet21k/p"): "input/test_imagenet21k.py input/test_pieces.py",
 }
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {

@@ -79,12 +79,18 @@ def _read(path):
   reports = []
   tracemalloc.start()
   try:
-    images = wordnet_tars.images(path, lambda *place: True, lambda *report: reports.append(report))
-    found = [name for _, name, _ in images]
+    images = wordnet_tars.images(path, lambda _, *problem: reports.append(problem))
+    found = [name for _, _, name, _ in images]
     assert tracemalloc.get_traced_memory()[1] < 20e6
   finally:
     tracemalloc.stop()
   return found, reports
+
+
+def _cut(path):
+  if not wordnet_tars.is_gzip(path):
+    return wordnet_tars.slices(path, 1000)
+  return wordnet_tars.classes(path)
 
 
 @pytest.mark.parametrize("kind", _BAD)
@@ -92,7 +98,7 @@ def test_a_bad_member_is_refused_with_the_archive(tmp_path, kind):
   path = tmp_path / "whole.tar"
   good = _header(_CLASS, 0)
   path.write_bytes(good + _BAD[kind]("n00000002.tar") + _END)
-  for read in (wordnet_tars.classes, _read):
+  for read in (wordnet_tars.classes, _read, _cut):
     with pytest.raises(UserError, match=r"whole\.tar is damaged at or after n00000001\.tar: "):
       read(path)
 
@@ -147,7 +153,7 @@ def test_a_cut_archive_is_named(tmp_path, suffix, share):
   data = gzip.compress(data) if suffix == "tar.gz" else data
   path = tmp_path / f"whole.{suffix}"
   path.write_bytes(data[: int(len(data) * share)])
-  for read in (wordnet_tars.classes, _read):
+  for read in (wordnet_tars.classes, _read, _cut):
     with pytest.raises(UserError, match=rf"whole\.{suffix} is damaged"):
       read(path)
 

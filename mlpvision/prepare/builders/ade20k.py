@@ -8,8 +8,9 @@ A pair is skipped if the image or the map cannot be decoded, the map is of anoth
 index. report_SPLIT.txt, next to the dataset's files, lists those.
 """
 
-import concurrent.futures
-import itertools
+from collections.abc import Iterator
+import dataclasses
+import json
 import os
 import re
 
@@ -18,24 +19,27 @@ import tensorflow_datasets as tfds
 
 from mlpvision import zips
 from mlpvision.data import image_files, label_maps, transforms
-from mlpvision.errors import UserError, printable
+from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 from mlpvision.prepare.members import open_archive, read_member
+from mlpvision.prepare.pieces import Example, Note
+from mlpvision.prepare.piecewise import PiecewiseBuilder
 
 _ROOT = "ADEChallengeData2016"
 _FOLDERS = {"train": "training", "validation": "validation"}
 _RELEASE = archives.RELEASES["ade20k"]
 _NO_CLASS = "other"  # the name of 0 in a map
-_CHUNK = 128  # pairs checked at a time, in threads
+_PAIRS = 512  # in a piece
 _LINE = re.compile(r"\s*(\d+)\s+[\d.]+\s+\d+\s+\d+\s+(\S.*)")  # number, ratio, images of both splits, names
 _MAX_TEXT, _MAX_FILE = 2**20, 2**25  # bytes of the list of classes, and of an image or a map
 
 
-class Ade20k(tfds.core.GeneratorBasedBuilder):
+class Ade20k(PiecewiseBuilder):
   """ADE20K's scene parsing benchmark; see the module's description."""
 
   VERSION = tfds.core.Version("1.0.0")
   MANUAL_DOWNLOAD_INSTRUCTIONS = _RELEASE.archives[0].name
+  PUBLISHED = _RELEASE.splits
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -52,32 +56,52 @@ class Ade20k(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),  # its label_names name the values of a map
     )
 
-  def _split_generators(self, dl_manager):
-    path = dl_manager.manual_dir / _RELEASE.archives[0].name
-    members = open_archive(path)
-    names = class_names(path, members)
-    self.info.metadata["label_names"] = [_NO_CLASS, *names]
-    return {split: self._generate_examples(members, split, len(names)) for split in _FOLDERS}
+  def _source(self, manual_dir):
+    return _Archive(epath.Path(manual_dir) / _RELEASE.archives[0].name)
 
-  def _generate_examples(self, members, split, num_classes):
-    folder, counts = _FOLDERS[split], {"stored": 0, "skipped": 0}
-    images = re.compile(rf"{_ROOT}/images/{folder}/([^/]+)\.jpg")
-    stems = iter(sorted(match[1] for name in members if (match := images.fullmatch(name))))
-    report_path = epath.Path(self.data_dir) / f"report_{split}.txt"
-    with report_path.open("w") as report, concurrent.futures.ThreadPoolExecutor() as pool:
-      while chunk := list(itertools.islice(stems, _CHUNK)):
-        pairs = pool.map(lambda stem: _checked(members, folder, stem, num_classes), chunk)
-        for stem, (pair, problem) in zip(chunk, pairs, strict=True):
-          counts["skipped" if problem else "stored"] += 1
-          if problem:
-            report.write(f"skipped\t{printable(stem)}.jpg\t{printable(problem)}\n")
-          else:
-            yield stem, {**pair, "file_name": f"{stem}.jpg"}
-      total = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-      report.write(f"# {split}: {total}\n")
-    published = _RELEASE.splits[split]
-    note = "" if counts["stored"] == published else f"; the published archive has {published:,}"
-    print(f"{self.info.full_name}, {split}: {total}{note}; names in {report_path.name}", flush=True)
+  def _use(self, metadata):
+    self.info.metadata["label_names"] = [_NO_CLASS, *metadata["names"]]
+
+
+class _Archive:
+  """The source of pieces; see `mlpvision.prepare.pieces.Source`."""
+
+  def __init__(self, path: epath.Path) -> None:
+    self._members = open_archive(path)
+    self.metadata = {"names": class_names(path, self._members)}
+    self.identity = json.dumps([path.name, path.stat().length, _PAIRS])
+
+  def __iter__(self) -> Iterator["_Piece"]:
+    for split, folder in _FOLDERS.items():
+      images = re.compile(rf"{_ROOT}/images/{folder}/([^/]+)\.jpg")
+      stems = sorted(match[1] for name in self._members if (match := images.fullmatch(name)))
+      for start in range(0, len(stems), _PAIRS):
+        some = stems[start : start + _PAIRS]
+        files = [name for stem in some for name in _files(split, stem)]
+        yield _Piece(split, some, {name: self._members[name] for name in files if name in self._members})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  """Pairs of a split, and where they are in the archive."""
+
+  split: str
+  stems: list[str]
+  members: dict[str, zips.Member]
+
+  def __call__(self) -> Iterator[Example | Note]:
+    for stem in self.stems:
+      pair, problem = _checked(self.members, *_files(self.split, stem))
+      if problem:
+        yield Note("skipped", self.split, f"{stem}.jpg", problem)
+      else:
+        yield Example(self.split, stem, {**pair, "file_name": f"{stem}.jpg"})
+
+
+def _files(split, stem):
+  """The names of an image and its map in the archive."""
+  folder = _FOLDERS[split]
+  return f"{_ROOT}/images/{folder}/{stem}.jpg", f"{_ROOT}/annotations/{folder}/{stem}.png"
 
 
 def class_names(path: str | os.PathLike, members: dict[str, zips.Member]) -> list[str]:
@@ -97,14 +121,14 @@ def class_names(path: str | os.PathLike, members: dict[str, zips.Member]) -> lis
   return names
 
 
-def _checked(members, folder, stem, num_classes):
+def _checked(members, image_name, map_name):
   """({"image", "segmentation"}, "") of a pair, or (None, what is wrong with it)."""
   try:
-    image = read_member(members, f"{_ROOT}/images/{folder}/{stem}.jpg", _MAX_FILE)
-    data = read_member(members, f"{_ROOT}/annotations/{folder}/{stem}.png", _MAX_FILE)
+    image = read_member(members, image_name, _MAX_FILE)
+    data = read_member(members, map_name, _MAX_FILE)
     labels = label_maps.decode(data)
     label_maps.check_size(labels.shape, transforms.decode(image).shape[:2])
-    label_maps.indices(labels, num_classes, reduce_zero=True)
+    label_maps.indices(labels, _RELEASE.classes, reduce_zero=True)
     return {"image": image, "segmentation": data}, ""
   except UserError as error:
     return None, " ".join(str(error).split())

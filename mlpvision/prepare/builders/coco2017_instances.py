@@ -8,31 +8,36 @@ An image is skipped if it cannot be decoded, or has another size than the annota
 the dataset's files, lists those.
 """
 
-import concurrent.futures
-import itertools
+from collections.abc import Iterator
+import dataclasses
+import json
+from typing import Any
 
 from etils import epath
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mlpvision import zips
 from mlpvision.data import coco_json, image_files, transforms
-from mlpvision.errors import UserError, printable
+from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 from mlpvision.prepare.members import open_archive, read_member
+from mlpvision.prepare.pieces import Example, Note
+from mlpvision.prepare.piecewise import PiecewiseBuilder
 
 _RELEASE = archives.RELEASES["coco2017_instances"]
 _SPLITS = {"train": "train2017", "validation": "val2017"}
 _ANNOTATIONS = "annotations_trainval2017.zip"
-_IMAGES = {"train": 118_287, "validation": 5_000}  # of the published archives
-_CHUNK = 128  # images checked at a time, in threads
+_IMAGES_OF_PIECE = 1024
 _MAX_JSON, _MAX_FILE = 2**30, 2**25  # bytes of an annotation file, and of an image
 
 
-class Coco2017Instances(tfds.core.GeneratorBasedBuilder):
+class Coco2017Instances(PiecewiseBuilder):
   """COCO 2017 for detection and instance segmentation; see the module's description."""
 
   VERSION = tfds.core.Version("1.0.0")
   MANUAL_DOWNLOAD_INSTRUCTIONS = ", ".join(archive.name for archive in _RELEASE.archives)
+  PUBLISHED = {"train": 118_287, "validation": 5_000}
 
   def _info(self):
     numbers = tfds.features.Tensor
@@ -56,43 +61,65 @@ class Coco2017Instances(tfds.core.GeneratorBasedBuilder):
       metadata=tfds.core.MetadataDict(),  # category_ids are those of the classes
     )
 
-  def _split_generators(self, dl_manager):
-    path = dl_manager.manual_dir / _ANNOTATIONS
+  def _source(self, manual_dir):
+    return _Archives(epath.Path(manual_dir))
+
+  def _use(self, metadata):
+    self.info.features["labels"].feature.names = metadata["names"]
+    self.info.metadata["category_ids"] = metadata["category_ids"]
+
+
+class _Archives:
+  """The source of pieces; see `mlpvision.prepare.pieces.Source`."""
+
+  def __init__(self, manual_dir: epath.Path) -> None:
+    self._directory = manual_dir
+    sizes = {archive.name: (manual_dir / archive.name).stat().length for archive in _RELEASE.archives}
+    self.identity = json.dumps([sizes, _IMAGES_OF_PIECE])
+    path = manual_dir / _ANNOTATIONS
     members = open_archive(path)
-    found = {split: _annotations(path, members, folder) for split, folder in _SPLITS.items()}
-    names, ids = found["train"].class_names, found["train"].category_ids
-    if any((other.class_names, other.category_ids) != (names, ids) for other in found.values()):
+    self._found = {split: _annotations(path, members, folder) for split, folder in _SPLITS.items()}
+    names, ids = self._found["train"].class_names, self._found["train"].category_ids
+    if any((other.class_names, other.category_ids) != (names, ids) for other in self._found.values()):
       raise UserError(f"{path}: its splits have different categories. Use the archive as published")
     if len(names) != _RELEASE.classes:
       raise UserError(f"{path} has {len(names)} categories; expected {_RELEASE.classes}. Use the archive as published")
-    self.info.features["labels"].feature.names = names
-    self.info.metadata["category_ids"] = list(ids)
-    return {
-      split: self._generate_examples(split, open_archive(dl_manager.manual_dir / f"{folder}.zip"), found[split])
-      for split, folder in _SPLITS.items()
-    }
+    self.metadata = {"names": list(names), "category_ids": list(ids)}
 
-  def _generate_examples(self, split, members, annotations):
-    counts, indices = {"stored": 0, "skipped": 0}, iter(range(len(annotations.table)))
-    report_path = epath.Path(self.data_dir) / f"report_{split}.txt"
-    with report_path.open("w") as report, concurrent.futures.ThreadPoolExecutor() as pool:
-      while chunk := list(itertools.islice(indices, _CHUNK)):
-        images = pool.map(lambda index: _checked(members, _SPLITS[split], annotations, index), chunk)
-        for index, (image, problem) in zip(chunk, images, strict=True):
-          name, found = annotations.file_names[index], annotations.table.annotations(index)
-          counts["skipped" if problem else "stored"] += 1
-          if problem:
-            report.write(f"skipped\t{printable(name)}\t{printable(problem)}\n")
-            continue
-          columns = {key: found[key] for key in ("image_id", "xywh", "areas", "ids")}
-          masks = [mask["counts"] for mask in found["masks"]]
-          lists = {"labels": found["labels"].tolist(), "crowd": found["crowd"].tolist(), "masks": masks}
-          yield found["image_id"], {"image": image, "file_name": name, **columns, **lists}
-      total = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-      report.write(f"# {split}: {total}\n")
-    published = _IMAGES[split]
-    note = "" if counts["stored"] == published else f"; the published archive has {published:,}"
-    print(f"{self.info.full_name}, {split}: {total}{note}; names in {report_path.name}", flush=True)
+  def __iter__(self) -> Iterator["_Piece"]:
+    for split, folder in _SPLITS.items():
+      members, found = open_archive(self._directory / f"{folder}.zip"), self._found[split]
+      for start in range(0, len(found.table), _IMAGES_OF_PIECE):
+        images = [_without_image(found, i) for i in range(start, min(start + _IMAGES_OF_PIECE, len(found.table)))]
+        names = [f"{folder}/{features['file_name']}" for _, features in images]
+        yield _Piece(split, images, {name: members[name] for name in names if name in members})
+
+
+def _without_image(found, index):
+  """([height, width], features) of an image."""
+  annotations = found.table.annotations(index)
+  columns = {key: annotations[key] for key in ("image_id", "xywh", "areas", "ids")}
+  masks = [mask["counts"].decode() for mask in annotations["masks"]]
+  lists = {"labels": annotations["labels"].tolist(), "crowd": annotations["crowd"].tolist(), "masks": masks}
+  return found.table.sizes[index].tolist(), {"file_name": found.file_names[index], **columns, **lists}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  """Images of a split, with their objects, and where they are in the archive."""
+
+  split: str
+  images: list[tuple[list[int], dict[str, Any]]]
+  members: dict[str, zips.Member]
+
+  def __call__(self) -> Iterator[Example | Note]:
+    for size, features in self.images:
+      name = features["file_name"]
+      image, problem = _checked(self.members, f"{_SPLITS[self.split]}/{name}", size)
+      if problem:
+        yield Note("skipped", self.split, name, problem)
+      else:
+        yield Example(self.split, features["image_id"], {"image": image, **features})
 
 
 def _annotations(path, members, folder):
@@ -107,11 +134,11 @@ def _annotations(path, members, folder):
   return found
 
 
-def _checked(members, folder, annotations, index):
+def _checked(members, name, size):
   """(bytes of an image, "") or (None, what is wrong with it)."""
   try:
-    data = read_member(members, f"{folder}/{annotations.file_names[index]}", _MAX_FILE)
-    (height, width), size = transforms.decode(data).shape[:2], annotations.table.sizes[index].tolist()
+    data = read_member(members, name, _MAX_FILE)
+    (height, width) = transforms.decode(data).shape[:2]
     if [height, width] != size:
       return None, f"has {width} x {height} pixels, but {size[1]} x {size[0]} in the annotations"
     return data, ""

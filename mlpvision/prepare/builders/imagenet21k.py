@@ -9,24 +9,21 @@ of its file name are below 2^32 x 51,200 / 14,197,122, otherwise in `train`. Thi
 fall11, as many as big_vision does (but other ones), and puts an image into the same split in both releases. 21K-P's
 folder val is `validation`. Its small classes are left out, as in the paper.
 
-Labels are the sorted WordNet ids in the archive. Listing them takes a separate pass, which is fast in the plain tar but
-unzips the other archives. The list is therefore stored in DATA_DIR/imagenet21k/ARCHIVE.classes.txt, and also found in
-the manual directory. Each split takes another pass over the archive.
+Labels are the sorted WordNet ids in the archive, which is read in one pass, for both splits and for the classes. A
+plain tar is cut between its members, and several processes read it at once; a gzipped one is unzipped by one process,
+which deals out the images. With Beam, the classes are needed first: listing them unzips a gzipped archive once more.
+The list is then stored in DATA_DIR/imagenet21k/ARCHIVE.classes.txt, and also found in the manual directory.
 
 Images. Gray and RGB JPEGs are stored unchanged, unless they are resized. Other images, such as PNG and CMYK, become RGB
 JPEGs of quality 95. Images that cannot be decoded are skipped. report_SPLIT.txt, next to the dataset's files, lists
 skipped and re-encoded images.
-
-If preparing is interrupted, it restarts from the first image: tfds renames its directory incomplete.* only at the end.
-tfds sorts by a hash, which takes the dataset's size once more on disk.
 """
 
-import concurrent.futures
+from collections.abc import Iterator
 import dataclasses
 import hashlib
 import io
-import itertools
-import os
+import json
 import re
 
 from etils import epath
@@ -34,14 +31,16 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from mlpvision.data import image_files, transforms
-from mlpvision.errors import UserError, printable
+from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 from mlpvision.prepare.builders import wordnet_tars
+from mlpvision.prepare.pieces import Example, Note
+from mlpvision.prepare.piecewise import PiecewiseBuilder
 
 _HELD_OUT = 2**32 * archives.HELD_OUT // archives.FALL11_IMAGES
 _CLASSES = {name: archives.RELEASES[f"imagenet21k/{name}"].classes for name in ("fall11", "winter21", "p")}
 _QUALITY = 95
-_CHUNK = 256  # images checked at a time, in threads
+_PIECE = 128 * 2**20  # fewest bytes of the archive in a piece, but for the last
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -103,12 +102,82 @@ def as_jpeg(data: bytes, shorter_side: int | None = None) -> tuple[bytes, str]:
   return encoded.getvalue(), reason
 
 
-class Imagenet21k(tfds.core.GeneratorBasedBuilder):
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  """Images of an archive: a slice of it, or files that were read already, with the notes of reading them."""
+
+  archive: epath.Path
+  config: Config
+  part: tuple[int, int] | None = None
+  files: tuple[tuple[str, str, str, bytes], ...] = ()
+  notes: tuple[Note, ...] = ()
+
+  def __call__(self) -> Iterator[Example | Note]:
+    notes = list(self.notes)
+    files = self.files
+    if self.part:
+      files = wordnet_tars.images(self.archive, lambda *problem: notes.append(_note(*problem)), self.part)
+    for folder, wnid, name, data in files:
+      yield from notes
+      notes.clear()
+      split = _split(folder, name)
+      try:
+        image, reason = as_jpeg(data, self.config.shorter_side)
+      except Exception as error:  # any kind; none of 14 million files may stop it
+        yield Note("skipped", split, name, " ".join(f"{type(error).__name__}: {error}".split()))
+        continue
+      if reason:
+        yield Note("re-encoded", split, name, reason)
+      yield Example(split, name, {"image": image, "label": wnid, "file_name": name})
+    yield from notes
+
+
+class _Archive:
+  """The source of pieces; see `mlpvision.prepare.pieces.Source`."""
+
+  def __init__(self, path: epath.Path, config: Config) -> None:
+    self.path, self._config, self.metadata = path, config, {}
+    size = path.stat().length
+    self.identity = json.dumps([path.name, size, config.name, _PIECE, _QUALITY])
+
+  def __iter__(self) -> Iterator[_Piece]:
+    if wordnet_tars.is_gzip(self.path):
+      return self._unzipped()
+    names, slices = wordnet_tars.slices(self.path, _PIECE)
+    self.metadata["names"] = names
+    return (_Piece(self.path, self._config, part) for part in slices)
+
+  def _unzipped(self):
+    files, notes, found, size = [], [], set(), 0
+    for file in wordnet_tars.images(self.path, lambda *problem: notes.append(_note(*problem)), found=found):
+      files.append(file)
+      size += len(file[-1])
+      if size >= _PIECE:
+        yield _Piece(self.path, self._config, None, tuple(files), tuple(notes))
+        size = 0
+        files.clear()
+        notes.clear()
+    yield _Piece(self.path, self._config, None, tuple(files), tuple(notes))
+    self.metadata["names"] = wordnet_tars.sorted_classes(found, self.path)
+
+
+def _split(folder, name):
+  is_validation = folder == "val" if folder else is_held_out(name)
+  return "validation" if is_validation else "train"
+
+
+def _note(folder, name, reason):
+  """A problem of reading; that of a class concerns both splits."""
+  return Note("skipped", None if name.endswith(".tar") else _split(folder, name), name, reason)
+
+
+class Imagenet21k(PiecewiseBuilder):
   """ImageNet-21K: fall11, winter21 or 21K-P; see the module's description."""
 
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS = list(_REGISTERED.values())
   MANUAL_DOWNLOAD_INSTRUCTIONS = "fall11_whole.tar, winter21_whole.tar.gz or imagenet21k_resized.tar.gz"
+  KINDS = ("re-encoded", "skipped")
 
   def _info(self):
     return self.dataset_info_from_configs(
@@ -116,7 +185,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
       features=tfds.features.FeaturesDict(
         {
           "image": tfds.features.Image(encoding_format="jpeg"),
-          "label": tfds.features.ClassLabel(),  # names are set after listing the archive
+          "label": tfds.features.ClassLabel(),  # names are set after reading the archive
           "file_name": tfds.features.Text(),
         }
       ),
@@ -124,66 +193,29 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
       homepage="https://image-net.org/",
     )
 
-  def _split_generators(self, dl_manager):
-    release = self.builder_config.release
-    archive = dl_manager.manual_dir / archives.RELEASES[f"imagenet21k/{release}"].archives[0].name
-    names = self._list_classes(archive)
+  def _source(self, manual_dir):
+    release = archives.RELEASES[f"imagenet21k/{self.builder_config.release}"]
+    return _Archive(epath.Path(manual_dir) / release.archives[0].name, self.builder_config)
+
+  def _use(self, metadata):
+    names, release = metadata["names"], self.builder_config.release
     if len(names) != _CLASSES[release]:
-      print(f"{archive} has {len(names):,} classes; the published one has {_CLASSES[release]:,}. Is it complete?")
+      print(f"found {len(names):,} classes; the published archive has {_CLASSES[release]:,}. Is yours complete?")
     self.info.features["label"].names = names
 
-    def is_validation(folder, name):
-      return folder == "val" if release == "p" else is_held_out(name)
-
-    return {
-      "train": self._generate_examples(archive, "train", lambda *place: not is_validation(*place)),
-      "validation": self._generate_examples(archive, "validation", is_validation),
-    }
-
-  def _list_classes(self, archive):
-    """The archive's classes, from a stored list if its first line has the archive's name and size."""
-    first_line = f"# {archive.name}, {os.path.getsize(archive)} bytes"
-    file_name = f"{archive.name}.classes.txt"
+  def _list(self, source):
+    """Takes the classes from a stored list, if its first line has the archive's name and size."""
+    archive = source.path
+    first_line, file_name = f"# {archive.name}, {archive.stat().length} bytes", f"{archive.name}.classes.txt"
     own = epath.Path(self.data_dir_root) / self.name / file_name
-    for path in (own, epath.Path(archive.parent) / file_name):
+    for path in (own, archive.parent / file_name):
       if path.exists():
         found, *names = path.read_text().splitlines()
         if found == first_line:
-          return names
+          source.metadata["names"] = names
+          return
     print(f"listing the classes of {archive} ...", flush=True)
     names = wordnet_tars.classes(archive)
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("\n".join([first_line, *names]) + "\n")
-    return names
-
-  def _generate_examples(self, archive, split, wanted):
-    counts = {"stored": 0, "re-encoded": 0, "skipped": 0}
-    path = epath.Path(self.data_dir) / f"report_{split}.txt"
-    with path.open("w") as report, concurrent.futures.ThreadPoolExecutor() as pool:
-
-      def note(kind, name, reason):
-        counts[kind] += 1
-        report.write(f"{kind}\t{printable(name)}\t{printable(reason)}\n")
-
-      files = wordnet_tars.images(archive, wanted, lambda name, reason: note("skipped", name, reason))
-      for wnid, of_class in itertools.groupby(files, key=lambda file: file[0]):
-        seen = set()  # tfds rejects duplicate keys, but only after the last image
-        while chunk := list(itertools.islice(of_class, _CHUNK)):
-          for (_, name, _), (data, reason) in zip(chunk, pool.map(self._check, chunk), strict=True):
-            if data is None or name in seen:
-              note("skipped", name, reason if data is None else "a second file of this name")
-              continue
-            if reason:
-              note("re-encoded", name, reason)
-            seen.add(name)
-            counts["stored"] += 1
-            yield name, {"image": data, "label": wnid, "file_name": name}
-      total = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-      report.write(f"# {split}: {total}\n")
-    print(f"{self.info.full_name}, {split}: {total}; names in {path.name}", flush=True)
-
-  def _check(self, file):
-    try:
-      return as_jpeg(file[2], self.builder_config.shorter_side)
-    except Exception as error:  # any kind; none of 14 million files may stop it
-      return None, " ".join(f"{type(error).__name__}: {error}".split())
+    source.metadata["names"] = names

@@ -1,11 +1,14 @@
-"""Reads ImageNet-21K's archives as streams: nothing is unpacked, and at most one image is in memory."""
+"""Reads ImageNet-21K's archives, whole or in slices: nothing is unpacked, and at most one image is in memory."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import gzip
+import itertools
 import os
 import re
 import tarfile
+
+from etils import epath
 
 from mlpvision.data import image_files
 from mlpvision.errors import UserError
@@ -24,43 +27,86 @@ def classes(path: str | os.PathLike) -> list[str]:
     UserError: the archive is damaged, or has no classes.
   """
   found = set()
-  with _open(path, stream=_is_gzip(path)) as tar:
+  with _open(path, stream=is_gzip(path)) as tar:
     for member in _members(tar, path):
-      _, wnid, _ = _place(member.name)
-      if wnid:
-        found.add(wnid)
-  if not found:
+      found.add(_place(member.name)[1])
+  return sorted_classes(found, path)
+
+
+def sorted_classes(found: set[str], path: str | os.PathLike) -> list[str]:
+  """The WordNet ids in `found`, which may have "". Raises UserError if there are none."""
+  if not found - {""}:
     raise UserError(f"{path} has no classes: expected members like n00004475.tar or .../n00004475/NAME.JPEG")
-  return sorted(found)
+  return sorted(found - {""})
+
+
+def slices(path: str | os.PathLike, size: int) -> tuple[list[str], list[tuple[int, int]]]:
+  """(`classes`, [(start, end), ...]) of a tar that is not gzipped: where to cut it, between members.
+
+  Args:
+    path: the archive. It takes one small read per member.
+    size: fewest bytes of a slice, but for the last.
+
+  Raises UserError as `classes` does.
+  """
+  found, cuts = set(), [0]
+  with _open(path, stream=False) as tar:
+    for member in _members(tar, path):
+      found.add(_place(member.name)[1])
+      if member.offset >= cuts[-1] + size:
+        cuts.append(member.offset)
+    cuts.append(tar.offset)
+  return sorted_classes(found, path), list(itertools.pairwise(cuts))
 
 
 def images(
-  path: str | os.PathLike, wanted: Callable[[str, str], bool], report: Callable[[str, str], object]
-) -> Iterator[tuple[str, str, bytes]]:
-  """Yields (WordNet id, file name, encoded bytes) in the archive's order.
+  path: str | os.PathLike,
+  report: Callable[[str, str, str], object],
+  part: tuple[int, int] | None = None,
+  found: set[str] | None = None,
+) -> Iterator[tuple[str, str, str, bytes]]:
+  """Yields (folder, WordNet id, file name, encoded bytes) in the archive's order.
+
+  folder is "train" or "val" in 21K-P, else "".
 
   Args:
     path: the archive.
-    wanted: (folder, file name) -> whether to read the file; folder is "train" or "val" in 21K-P, else "".
-    report: called with (name, reason) for an image that is too large, and for a class whose tar is damaged; images
-      before the damage are kept.
+    report: called with (folder, name, reason) for an image that is too large, and for a class whose tar is damaged;
+      images before the damage are kept.
+    part: one of `slices`; None reads the whole archive.
+    found: every WordNet id is added to it, and perhaps "".
 
   Raises:
     UserError: the outer archive is damaged.
   """
-  with _open(path, stream=True) as tar:
-    for member in _members(tar, path):
+  with _open(path, stream=True, part=part) as tar:
+    for member in _members(tar, path, is_whole=part is None):
       folder, wnid, name = _place(member.name)
+      if found is not None:
+        found.add(wnid)
       if not wnid:
         continue
       if name.endswith(".tar"):
-        part = _Part(tar.extractfile(member), path, member.name)
+        inner = _Part(tar.extractfile(member), path, member.name)
         if member.size:
-          yield from _class_images(part, wnid, wanted, report)
+          yield from _class_images(inner, wnid, report)
         else:
-          report(name, "empty")
-      elif wanted(folder, name) and _fits(member, name, report):
-        yield wnid, name, _Part(tar.extractfile(member), path, member.name).read()
+          report("", name, "empty")
+      elif _fits(member, folder, name, report):
+        yield folder, wnid, name, _Part(tar.extractfile(member), path, member.name).read()
+
+
+class _Slice:
+  """The bytes of a file from start to end, as a file."""
+
+  def __init__(self, file, start, end):
+    self._file, self._left = file, end - start
+    file.seek(start)
+
+  def read(self, size=-1):
+    data = self._file.read(self._left if size < 0 else min(size, self._left))
+    self._left -= len(data)
+    return data
 
 
 class _Part:
@@ -76,21 +122,21 @@ class _Part:
       raise _damaged(self._path, self._name, error) from error
 
 
-def _class_images(part, wnid, wanted, report):
+def _class_images(inner, wnid, report):
   try:
-    with tarfile.open(fileobj=part, mode="r|", bufsize=_BUFFER, tarinfo=tars.Member) as tar:
+    with tarfile.open(fileobj=inner, mode="r|", bufsize=_BUFFER, tarinfo=tars.Member) as tar:
       while (member := tar.next()) is not None:
         name = os.path.basename(member.name)
-        if tars.is_file(member) and wanted("", name) and _fits(member, name, report):
-          yield wnid, name, tar.extractfile(member).read()
+        if tars.is_file(member) and _fits(member, "", name, report):
+          yield "", wnid, name, tar.extractfile(member).read()
         tar.members.clear()
   except tars.DAMAGE as error:
-    report(f"{wnid}.tar", f"damaged: {error}")
+    report("", f"{wnid}.tar", f"damaged: {error}")
 
 
-def _fits(member, name, report):
+def _fits(member, folder, name, report):
   if member.size > image_files.MAX_BYTES:
-    report(name, f"{member.size:,} bytes are too many for an image")
+    report(folder, name, f"{member.size:,} bytes are too many for an image")
   return member.size <= image_files.MAX_BYTES
 
 
@@ -107,16 +153,20 @@ def _place(member_name):
   return "", "", ""
 
 
-def _is_gzip(path):
-  with open(path, "rb") as file:
+def is_gzip(path: str | os.PathLike) -> bool:
+  """Whether an archive can only be read from its beginning."""
+  with epath.Path(path).open("rb") as file:
     return file.read(2) == b"\x1f\x8b"
 
 
 @contextlib.contextmanager
-def _open(path, *, stream):
+def _open(path, *, stream, part=None):
   with contextlib.ExitStack() as stack:
-    # gzip.open detects a missing end, tarfile's "r|gz" does not.
-    file = stack.enter_context(gzip.open(path) if _is_gzip(path) else open(path, "rb"))
+    file = stack.enter_context(epath.Path(path).open("rb"))
+    if is_gzip(path):
+      file = stack.enter_context(gzip.open(file))  # detects a missing end, tarfile's "r|gz" does not
+    elif part:
+      file = _Slice(file, *part)
     try:
       mode, options = ("r|", {"bufsize": _BUFFER}) if stream else ("r:", {})
       tar = stack.enter_context(tarfile.open(fileobj=file, mode=mode, tarinfo=tars.Member, **options))
@@ -125,7 +175,7 @@ def _open(path, *, stream):
     yield tar
 
 
-def _members(tar, path):
+def _members(tar, path, is_whole=True):
   """The files of an outer archive. Unlike tarfile, it does not keep them, and detects a missing end."""
   last = "its beginning"
   while True:
@@ -136,7 +186,7 @@ def _members(tar, path):
       raise _damaged(path, last, error) from error
     if member is None:
       # tarfile accepts a file without the final block of zeros.
-      if not _is_gzip(path) and os.path.getsize(path) < tar.offset + tarfile.BLOCKSIZE:
+      if is_whole and not is_gzip(path) and epath.Path(path).stat().length < tar.offset + tarfile.BLOCKSIZE:
         raise _damaged(path, last, "its end is missing")
       return
     last = member.name
