@@ -124,7 +124,7 @@ def _all():
   synthetic = commands.of_repository("benchmarks.synthetic", "all")
   peers = {}
   if _PEERS.value:
-    peers["step_peers"] = commands.of_repository("benchmarks.torch_steps", "--peers")
+    peers["step_peers"] = commands.of_repository("benchmarks.peers", "--peers")
     peers["loader_peers"] = commands.of_repository("benchmarks.loaders", "--peers")
   with tempfile.TemporaryDirectory() as directory:
     name = synthetic.prepare(directory, _SYNTHETIC.value or 500)
