@@ -159,5 +159,5 @@ def test_probabilities_and_predictions():
   assert [p.probability for p in found] == np.sort(softmax)[:0:-1].tolist()
   assert [p.name for p in classification.predictions(-softmax, names, 1)] == ["n02123045"]
   target = np.array([0.3, 0.01, 0.06, 0.6, 0.03])
-  assert [line.split()[1] for line in classification.caption(target, "abcde").splitlines()] == ["d", "a"]
-  assert classification.caption(np.array([0.05, 0.95]), "ab").split() == ["0.95", "b"]
+  assert [line[0] for line in classification.caption(target, "abcde").splitlines()] == ["d", "a"]
+  assert classification.caption(np.array([0.09, 0.91]), "34") == "4: 91%\n3: 9%"

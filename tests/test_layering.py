@@ -72,7 +72,7 @@ _ROOMS = {
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment preprocessing tasks trained weights", _HEAVY),
   "average": ("export trained weights.loading", _HEAVY | {"optax"}),
-  "predict": ("data reporting tasks trained", _HEAVY),
+  "predict": ("data predict reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.
   "preview": ("config reporting tasks training.setup training.step " + " ".join(_PARTS), _HEAVY),

@@ -99,7 +99,8 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str, *, pixels: b
 
 
 def _grid(count, *, side, columns=None):
-  columns = columns or min(count, 4)
+  # A number that leaves no cell empty, if there is one.
+  columns = columns or next((n for n in (4, 3, 5, 7) if count > n and count % n == 0), min(count, 7))
   lines = -(-count // columns)
   figure = Figure(figsize=(side * columns + 0.8, (side + 0.35) * lines + 0.3), layout="constrained")
   FigureCanvasAgg(figure)

@@ -16,6 +16,7 @@ from mlpvision.errors import UserError, printable
 
 NOUN = "a classifier"
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
+COLUMNS = ("image", "rank", "class", "words", "probability")  # of `table`
 
 
 # float32 logits [B, K] and targets [B, K] that sum to 1 -> float32 [B]. The sigmoid loss is the binary cross-entropy,
@@ -164,7 +165,12 @@ def as_json(found: Sequence[Prediction]) -> dict[str, Any]:
   return {"classes": [prediction._asdict() for prediction in found]}
 
 
+def table(found: Sequence[Prediction], path: str) -> list[tuple[Any, ...]]:
+  """A row of COLUMNS for each class of the image at a path; rank 1 is the most probable."""
+  return [(path, rank, x.name, x.words or "", x.probability) for rank, x in enumerate(found, 1)]
+
+
 def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
-  """Up to two classes of a target [K] with their shares; the small shares from label smoothing are left out."""
+  """Up to two classes of a target [K] with their shares, "4: 91%"; the small ones of label smoothing are left out."""
   best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
-  return "\n".join(f"{target[i]:.2f} {printable(class_names[i])[:24]}" for i in best)
+  return "\n".join(f"{printable(class_names[i])[:24]}: {target[i]:.0%}" for i in best)
