@@ -68,7 +68,10 @@ _ROOMS = {
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),
   # What is done with a trained model.
-  "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
+  "evaluate": (
+    "augment config fewshot heartbeat preprocessing reporting.tables tasks trained " + " ".join(_PARTS),
+    _HEAVY,
+  ),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment preprocessing tasks trained weights", _HEAVY),
   "average": ("export trained weights.loading", _HEAVY | {"optax"}),

@@ -119,13 +119,21 @@ def partial(
   correct = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
   hits = jnp.take_along_axis(correct, best, -1) & mask[:, None]
-  targets = correct / jnp.maximum(correct.sum(-1, keepdims=True), 1)
   return {
     "top1": hits[:, 0].sum(),
     "top5": hits.any(-1).sum(),
-    "loss": jnp.where(mask, LOSSES[loss_name](logits, targets), 0.0).sum(),
+    "loss": jnp.where(mask, losses(logits, labels, loss_name), 0.0).sum(),
     "images": mask.sum(),
   }
+
+
+def losses(logits: jax.Array, labels: jax.Array, loss_name: str) -> jax.Array:
+  """float32 [b]: the loss of each image, uniform over its labels if it has several; 0 labels give any number.
+
+  logits: float32 [b, K]; labels: int32 [b] or bool [b, K]; loss_name: a key of LOSSES.
+  """
+  correct = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+  return LOSSES[loss_name](logits, correct / jnp.maximum(correct.sum(-1, keepdims=True), 1))
 
 
 def scores(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
