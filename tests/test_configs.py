@@ -416,8 +416,15 @@ def test_differences_are_readable_and_leave_out_what_may_change():
   ]
 
 
-def test_finetune_has_two_recipes():
+def test_finetune_has_two_recipes_for_two_sizes():
   finetune = importlib.import_module("configs.finetune")
   assert [finetune.get_config(name).optim.name for name in ("sgd", "adamw")] == ["sgd", "adamw"]
-  with pytest.raises(ValueError, match="'sgd' or 'adamw'"):
+  for name, optimizer, rate in (("small", "sgd", 0.003), ("small_adamw", "adamw", 1e-4)):
+    config = finetune.get_config(name)
+    assert (config.optim.name, config.optim.learning_rate) == (optimizer, rate)
+    lengths = [config_lib.to_steps(config[field], field=field, batch_size=config.data.batch_size, num_images=315)
+               for field in ("duration", "log_every")]  # fmt: skip
+    assert lengths == [197, 5]
+    assert config.data.batch_size / config.accumulation_steps == 8  # at a time, as a laptop has memory for
+  with pytest.raises(ValueError, match="'sgd', 'adamw', 'small' or 'small_adamw'"):
     finetune.get_config("adam")

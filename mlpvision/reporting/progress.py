@@ -11,6 +11,8 @@ from typing import TextIO
 class Progress:
   """Measures time per step; prints the progress line, and other text above it."""
 
+  _SECONDS = 30.0  # without a line, after which one comes between the reports
+
   def __init__(
     self,
     *,
@@ -18,10 +20,15 @@ class Progress:
     total_steps: int,
     steps_per_epoch: float,
     batch_size: int,
+    every: float | None = None,
     quiet: bool = False,
     stream: TextIO | None = None,
   ) -> None:
-    """quiet: do not print (all processes but one); stream: where to print, default sys.stdout."""
+    """every: seconds between lines; None prints one for each report, and others if that takes long.
+
+    quiet: do not print (all processes but one); stream: where to print, default sys.stdout.
+    """
+    self._every, self._shown = every, time.perf_counter()
     self._total_steps, self._steps_per_epoch, self._batch_size = total_steps, steps_per_epoch, batch_size
     self._quiet, self._stream = quiet, stream or sys.stdout
     self._in_place, self._line_open = self._stream.isatty(), False
@@ -45,20 +52,37 @@ class Progress:
 
   def report(self, step: int, loss: float) -> dict[str, float]:
     """Prints the progress since the last report; returns {"perf/images_per_second", "perf/data_wait": 0 to 1}."""
-    elapsed = max(time.perf_counter() - self._started, 1e-9)
-    steps = max(step - self._step, 1)
-    rate, wait = steps * self._batch_size / elapsed, min(1.0, self._waited / elapsed)
-    left = clock((self._total_steps - step) * elapsed / steps)
-    width = len(str(self._total_steps))
-    text = (
-      f"step {step:{width}d}/{self._total_steps}  epoch {step / self._steps_per_epoch:.2f}  loss {loss:.4f}"
-      f"  {rate:,.0f} images/s  data wait {wait:.0%}  ETA {left}"
-    )
-    self._write(f"\r\x1b[K{text}" if self._in_place else f"{text}\n")
-    self._line_open = self._in_place
+    rate, wait = self._rates(step)
+    if self._every is None or step == self._total_steps or self.is_late():
+      self.show(step, loss)
     self._step = step
     self.restart()
     return {"perf/images_per_second": rate, "perf/data_wait": wait}
+
+  def is_late(self) -> bool:
+    """Whether it is time for a line, with `show`, whether or not a report is due."""
+    seconds = self._SECONDS if self._every is None else self._every
+    return not self._quiet and time.perf_counter() - self._shown >= seconds
+
+  def show(self, step: int, loss: float) -> None:
+    """Prints the progress since the last report, without being one."""
+    rate, wait = self._rates(step)
+    width = len(str(self._total_steps))
+    parts = (
+      f"step {step:{width}d}/{self._total_steps}",
+      f"epoch {step / self._steps_per_epoch:.2f}",
+      f"loss {loss:.4f}",
+      f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s",
+      f"data wait {wait:.0%}",
+      f"ETA {clock((self._total_steps - step) * self._batch_size / rate)}",
+    )
+    text = fitted(parts, (0, 5, 2, 3, 1, 4)) if self._in_place else "  ".join(parts)
+    self._write(f"\r\x1b[K{text}" if self._in_place else f"{text}\n")
+    self._line_open, self._shown = self._in_place, time.perf_counter()
+
+  def _rates(self, step):
+    elapsed = max(time.perf_counter() - self._started, 1e-9)
+    return max(step - self._step, 1) * self._batch_size / elapsed, min(1.0, self._waited / elapsed)
 
   def say(self, text: str) -> None:
     """Prints text on new lines."""
@@ -106,12 +130,12 @@ class Count:
 
   def _text(self, now):
     rate = self._count / (now - self._started)
-    if self._total is None:
-      return fitted([f"{self._count:,} images", f"{rate:,.1f} images/s"], self._in_place)
-    left = clock((self._total - self._count) / rate)
-    return fitted(
-      [f"{self._count:,} of {self._total:,} images", f"ETA {left}", f"{rate:,.1f} images/s"], self._in_place
-    )
+    parts = [f"{self._count:,} images", f"{rate:,.1f} images/s"]
+    if self._total is not None:
+      parts[0] = f"{self._count:,} of {self._total:,} images"
+      parts.append(f"ETA {clock((self._total - self._count) / rate)}")
+    importance = sorted(range(len(parts)), key=(0, 2, 1).index)
+    return fitted(parts, importance) if self._in_place else "  ".join(parts)
 
   def _write(self, text, end):
     self._stream.write(f"\r\x1b[K{text}{end}" if self._in_place else f"{text}{end}")
@@ -119,14 +143,17 @@ class Count:
     self._line_open = self._in_place and not end
 
 
-def fitted(parts: Sequence[str], in_place: bool = True) -> str:
-  """Parts of a progress line in order of importance, as many as the terminal's width has room for; all in a file."""
-  if not in_place:
-    return "  ".join(parts)
-  width, count = shutil.get_terminal_size().columns - 1, len(parts)  # in the last column, terminals break the line
-  while count > 1 and len("  ".join(parts[:count])) > width:
-    count -= 1
-  return "  ".join(parts[:count])[:width]
+def fitted(parts: Sequence[str], importance: Sequence[int]) -> str:
+  """The parts of a line that fit the terminal's width, in their order.
+
+  importance: indices of the parts, those to keep first; the first is cut if it alone is too wide.
+  """
+  width = shutil.get_terminal_size().columns - 1  # in the last column, terminals break the line
+  for count in range(len(parts), 0, -1):
+    text = "  ".join(parts[i] for i in sorted(importance[:count]))
+    if len(text) <= width:
+      return text
+  return text[:width]
 
 
 def clock(seconds: float) -> str:
