@@ -294,7 +294,7 @@ def small_finetune(config):
   """
   config.duration = "20 epochs"
   config.data.batch_size = 32
-  config.accumulation_steps = 4
+  config.accumulation_steps = 8
   config.optim.learning_rate = 1e-4 if config.optim.name == "adamw" else 0.003
   config.optim.schedule.warmup = "1 epoch"
   config.eval.batch_size = 32

@@ -425,6 +425,6 @@ def test_finetune_has_two_recipes_for_two_sizes():
     lengths = [config_lib.to_steps(config[field], field=field, batch_size=config.data.batch_size, num_images=315)
                for field in ("duration", "log_every")]  # fmt: skip
     assert lengths == [197, 5]
-    assert config.data.batch_size / config.accumulation_steps == 8  # at a time, as a laptop has memory for
+    assert config.data.batch_size / config.accumulation_steps == 4  # at a time, as a laptop has memory for
   with pytest.raises(ValueError, match="'sgd', 'adamw', 'small' or 'small_adamw'"):
     finetune.get_config("adam")

@@ -22,6 +22,9 @@ from mlpvision.errors import UserError
 from mlpvision.models import cost
 from mlpvision.training.setup import Parts
 
+# Of a step's temporaries: in a heap that never shrinks (`commands.keep_freed_memory`), the block of one step is broken
+# up when the next one asks for it.
+_TIMES_ON_HOST = 2
 _USABLE = 0.9  # of what is free: the host loads images, and evaluates
 # Roughly how much smaller activations are at least if blocks are recomputed: 8 to 20 times in our models (plan/fit.py).
 _REMAT_SAVES = 4
@@ -47,10 +50,12 @@ def check_step(parts: Parts, compiled: jax.stages.Compiled) -> None:
   if memory is None or free is None:
     return
   state, params = _bytes(parts.abstract), _bytes(parts.abstract.params)
-  needed = cost.allocated(memory) - state
+  on_host = parts.mesh.devices.flat[0].platform == "cpu"
+  temporaries = (_TIMES_ON_HOST if on_host else 1) * memory["temp"]
+  needed = cost.allocated(memory) - state - memory["temp"] + temporaries
   if needed > free:
-    sizes = dict(needed=needed, temporaries=memory["temp"], batch=memory["argument"] - state, params=params, free=free)
-    recomputes = parts.mesh.devices.flat[0].platform != "cpu"
+    sizes = dict(needed=needed, temporaries=temporaries, batch=memory["argument"] - state, params=params, free=free)
+    recomputes = not on_host
     flags = advice(parts.config, shards=sharding.batch_parts(parts.mesh), **sizes, recomputes=recomputes)
     raise UserError(
       f"a step takes {size(needed)} of memory beside the state on each device, and {size(free)} are free. {flags}"
