@@ -290,7 +290,7 @@ def mixer_finetune(config):
 def small_finetune(config):
   """Changes `mixer_finetune` or `adamw_finetune` for some hundred images: steps, batch, warm-up and evaluation.
 
-  Values of our own. Eight images at a time need about 2 GiB beside the state of a Mixer-B/16 at 224 pixels.
+  Values of our own. Four images at a time fit a laptop: see docs/recipes.md.
   """
   config.duration = "20 epochs"
   config.data.batch_size = 32

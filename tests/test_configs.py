@@ -325,6 +325,7 @@ _WRONG = {
   "hang_timeout": (*_NO_NAME, "30", "0 minutes", "-1 minutes", "10 steps", "a while"),
   "profile": (*_NO_TEXT, "20:10", "0:10", "10", "a:b", "-1:3"),
   "log_every": _NO_INTERVAL,
+  "print_every": (*_NO_TEXT, "30", "0 seconds", "-1 seconds", "10 steps", "a while"),
 }
 for _name, _field in (("val", ""), ("calibration", ""), ("fewshot", "train_split")):
   _WRONG |= {f"evals.{_name}.{_field}": _NO_TEXT[:-1] for _field in ("name", "split", _field) if _field}
