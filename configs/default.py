@@ -262,4 +262,7 @@ def get_config():
 
   # How often to log metrics, in steps or epochs.
   config.log_every = "50 steps"
+  # How often to print a line of progress, in seconds, minutes or hours, for runs whose steps are fast. "": whenever
+  # metrics are logged, and every half minute in between.
+  config.print_every = ""
   return config

@@ -287,6 +287,23 @@ def mixer_finetune(config):
   config.augment.crop_scale = (0.05, 1.0)
 
 
+def small_finetune(config):
+  """Changes `mixer_finetune` or `adamw_finetune` for some hundred images: steps, batch, warm-up and evaluation.
+
+  Values of our own. Four images at a time fit a laptop: see docs/recipes.md.
+  """
+  config.duration = "20 epochs"
+  config.data.batch_size = 32
+  config.accumulation_steps = 8
+  config.optim.learning_rate = 1e-4 if config.optim.name == "adamw" else 0.003
+  config.optim.schedule.warmup = "1 epoch"
+  config.eval.batch_size = 32
+  config.eval.every = "2 epochs"
+  config.checkpoint.every = "2 epochs"
+  config.checkpoint.keep = 1
+  config.log_every = "5 steps"
+
+
 def adamw_finetune(config):
   """Changes `mixer_finetune` to AdamW with layer-wise learning-rate decay.
 

@@ -12,6 +12,7 @@ from mlpvision import named_configs
 
 _VALUES = {
   "path": "=PATH",
+  "optional path": "[=PATH]",
   "int": "=N",
   "float": "=X",
   "bool": "",
@@ -29,7 +30,8 @@ def of_command(description: str) -> str:
   lines = [description.strip(), "", "Flags:"]
   for flag in found:
     default = f" Default: {flag.default_as_str.strip(chr(39))}." if flag.default not in (None, False) else ""
-    lines += [f"  --{'[no]' if flag.boolean else ''}{flag.name}{_value(flag)}", *_indented(flag.help + default, 6)]
+    no = "[no]" if flag.flag_type() == "bool" else ""
+    lines += [f"  --{no}{flag.name}{_value(flag)}", *_indented(flag.help + default, 6)]
   if any(flag.name == "config" for flag in found):
     lines += ["  --config.FIELD=VALUE", *_indented("Changes a field; --config=NAME --help lists all.", 6)]
     lines += ["", "Configs that --config knows by name:", *_indented(", ".join(named_configs.names()), 2)]

@@ -87,6 +87,20 @@ class _PathParser(flags.ArgumentParser):
     return "path"
 
 
+def define_optional_path(name: str, help_text: str) -> flags.FlagHolder:
+  """A flag with or without a file: None if it is absent, "" for "--name" alone, and the file of "--name=FILE"."""
+  flag = flags.Flag(_OptionalPathParser(), None, name, None, help_text, boolean=True)
+  return flags.DEFINE_flag(flag)
+
+
+class _OptionalPathParser(_PathParser):
+  def parse(self, argument: str) -> str | None:  # absl's words for "--name" and "--noname" are true and false
+    return {"true": "", "false": None}[argument] if argument in ("true", "false") else super().parse(argument)
+
+  def flag_type(self) -> str:
+    return "optional path"
+
+
 def read_config(holder: flags.FlagHolder) -> Any:
   """The value of a --config flag. Raises UserError if the file does not exist or cannot be executed."""
   config = holder.value

@@ -77,7 +77,8 @@ def _sides(words):
 
 _LARGEST = 3e38  # of float32; NaN and infinity are not within
 _MAX_STEPS = 2**31 - 1  # the state counts steps in int32
-_EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "minute": "30 minutes", "hour": "1 hour"}
+_EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "second": "10 seconds", "minute": "30 minutes"}
+_EXAMPLES["hour"] = "1 hour"
 _STEPS, _TIMES = ("step", "epoch"), ("minute", "hour")
 
 _TEXT = (lambda x: isinstance(x, str), "a string")
@@ -224,6 +225,7 @@ _FIELDS = {
     'write "FIRST:LAST", two steps of the run, such as "100:110"',
   ),
   "log_every": _duration(_STEPS),
+  "print_every": _duration(("second", *_TIMES), ""),
   **_EVALUATION,
   **_SEGMENTATION,
   **_DETECTION,
@@ -244,6 +246,7 @@ _FREE = (
   "log_every",
   "mesh",
   "model.remat",
+  "print_every",
   "profile",
 )
 
@@ -360,12 +363,13 @@ def to_steps(duration: str, *, field: str, batch_size: int, num_images: int) -> 
 
 
 def to_seconds(duration: str) -> float | None:
-  """Seconds of a duration in minutes or hours; None for other units."""
+  """Seconds of a duration in seconds, minutes or hours; None for other units."""
   number, unit = _parse_duration(duration)
-  return number * {"minute": 60, "hour": 3600}[unit] if unit in _TIMES else None
+  factor = {"second": 1, "minute": 60, "hour": 3600}.get(unit)
+  return None if factor is None else number * factor
 
 
 def _parse_duration(text):
   """(number, unit without s) of a duration; (0.0, None) if it is none."""
-  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch|minute|hour)s?\s*", str(text))
+  match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(step|epoch|second|minute|hour)s?\s*", str(text))
   return (float(match[1]), match[2]) if match else (0.0, None)

@@ -113,12 +113,19 @@ class Trained(tuple[nn.Module, Mapping[str, Any]]):
         problems.append(str(error))
         continue
       if not problems:
-        batch = jax.tree.map(lambda x: x[None], row)
-        values = jax.device_get(self._probabilities(self.variables, batch))
-        found.append(self.task.predictions(jax.tree.map(lambda x: x[0], values), self.class_names, top, row))
+        found += self.of_rows([row], top)
     if problems:
       raise UserError("\n".join(problems))
     return found
+
+  def of_rows(self, rows: Sequence[Any], top: int = 5) -> list[Any]:
+    """The predictions of several images at once, as `predict` returns them.
+
+    rows: the images as the task's `row` makes them, of equal shapes; a program is compiled for each number of them.
+    """
+    values = jax.device_get(self._probabilities(self.variables, jax.tree.map(lambda *x: np.stack(x), *rows)))
+    each = (jax.tree.map(lambda x, i=i: x[i], values) for i in range(len(rows)))
+    return [self.task.predictions(x, self.class_names, top, row) for x, row in zip(each, rows, strict=True)]
 
   @functools.cached_property
   def config_of_task(self) -> ml_collections.ConfigDict:

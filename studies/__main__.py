@@ -45,7 +45,9 @@ def main(argv: list[str]) -> None:
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     made_by = f"`{command}`, {config.duration} a run, on {devices}, {datetime.date.today()}."
     images = f"{config.data.name}:{config.data.eval_split}"
-    print(report.write(name, study, results, _OUTPUT.value, images=images, made_by=made_by))
+    caveat = study.caveat if on_laptop and not _DURATION.value else ""
+    facts = dict(images=images, made_by=made_by, caveat=caveat)
+    print(report.write(name, study, results, _OUTPUT.value, **facts))
 
 
 def _laptop(study):

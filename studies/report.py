@@ -24,6 +24,7 @@ def write(
   *,
   images: str,
   made_by: str,
+  caveat: str = "",
 ) -> pathlib.Path:
   """Writes FOLDER/NAME.{md,png,json}.
 
@@ -33,6 +34,7 @@ def write(
     folder: a local directory; created if missing.
     images: description of the dataset.
     made_by: the command, hardware and date.
+    caveat: what the figure must not be taken for.
 
   Returns:
     The path of the .md file.
@@ -41,7 +43,7 @@ def write(
   folder.mkdir(parents=True, exist_ok=True)
   facts = dict(study=name, images=images, made_by=made_by, paper={row.label: row.paper for row in study.rows})
   (folder / f"{name}.json").write_text(json.dumps({**facts, "top1": results}, indent=1) + "\n")
-  (folder / f"{name}.png").write_bytes(to_png(_draw(study, results, images)))
+  (folder / f"{name}.png").write_bytes(to_png(_draw(study, results, images, caveat)))
   path = folder / f"{name}.md"
   path.write_text(markdown(name, study, results, images=images, made_by=made_by))
   return path
@@ -111,7 +113,7 @@ def _printed(value):
   return "–" if value is None else f"{value:g}"
 
 
-def _draw(study, results, images):
+def _draw(study, results, images, caveat):
   rows = study.rows[::-1]
   figure = Figure(figsize=(10, 1.4 + 0.36 * len(rows)), layout="constrained")
   FigureCanvasAgg(figure)
@@ -132,5 +134,5 @@ def _draw(study, results, images):
     axes.set_xlabel("top-1 (%)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-  figure.suptitle(study.title)
+  figure.suptitle(f"{study.title}\n{caveat}".strip())
   return figure

@@ -319,10 +319,13 @@ def test_predict_names_bad_pictures(here, finished, tmp_path):
   (tmp_path / "text.png").write_text("hello")
   paths = [str(tmp_path / name) for name in ("good.png", "cut.png", "text.png", "gone.png")]
   code, output = here("-m", "mlpvision.predict", f"--weights={finished}", *paths)
-  assert code == 2
-  assert all(f"{path}: " in output for path in paths[1:])
-  assert "good.png" not in output
+  assert code == 1
+  assert output.startswith(f"{paths[0]}\n  ")
+  assert all(f"\n{path}: " in output for path in paths[1:])
+  assert "error: 3 could not be predicted:\n" in output
   assert "Traceback" not in output
+  code, output = here("-m", "mlpvision.predict", "--weights=/nowhere", *paths[3:])
+  assert (code, output) == (2, f"error: {paths[3]}: there is no such file\n")
 
 
 def test_the_network_really_is_blocked(command):

@@ -328,6 +328,7 @@ _WRONG = {
   "hang_timeout": (*_NO_NAME, "30", "0 minutes", "-1 minutes", "10 steps", "a while"),
   "profile": (*_NO_TEXT, "20:10", "0:10", "10", "a:b", "-1:3"),
   "log_every": _NO_INTERVAL,
+  "print_every": (*_NO_TEXT, "30", "0 seconds", "-1 seconds", "10 steps", "a while"),
 }
 for _name, _field in (("val", ""), ("calibration", ""), ("fewshot", "train_split")):
   _WRONG |= {f"evals.{_name}.{_field}": _NO_TEXT[:-1] for _field in ("name", "split", _field) if _field}
@@ -419,8 +420,15 @@ def test_differences_are_readable_and_leave_out_what_may_change():
   ]
 
 
-def test_finetune_has_two_recipes():
+def test_finetune_has_two_recipes_for_two_sizes():
   finetune = importlib.import_module("configs.finetune")
   assert [finetune.get_config(name).optim.name for name in ("sgd", "adamw")] == ["sgd", "adamw"]
-  with pytest.raises(ValueError, match="'sgd' or 'adamw'"):
+  for name, optimizer, rate in (("small", "sgd", 0.003), ("small_adamw", "adamw", 1e-4)):
+    config = finetune.get_config(name)
+    assert (config.optim.name, config.optim.learning_rate) == (optimizer, rate)
+    lengths = [config_lib.to_steps(config[field], field=field, batch_size=config.data.batch_size, num_images=315)
+               for field in ("duration", "log_every")]  # fmt: skip
+    assert lengths == [197, 5]
+    assert config.data.batch_size / config.accumulation_steps == 4  # at a time, as a laptop has memory for
+  with pytest.raises(ValueError, match="'sgd', 'adamw', 'small' or 'small_adamw'"):
     finetune.get_config("adam")

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import types
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 import pytest
 
 from mlpvision import tasks, trained
-from mlpvision.data import datasets, host_masks
+from mlpvision.data import datasets, host_masks, transforms
 from mlpvision.errors import UserError
-from mlpvision.reporting import curves, detections, label_maps, lettering, per_class
+from mlpvision.reporting import curves, detections, label_maps, lettering, per_class, tables
 from mlpvision.tasks import detection_results
 
 _NAMES = tuple("0123456789")
@@ -129,7 +130,8 @@ def test_coco_reads_the_results_as_they_were_found(scene, tmp_path):
 
   _, found = scene
   results = detection_results.as_json(found, 17)["detections"]
-  detections.write_results(str(tmp_path / "new" / "detections.json"), results)
+  with tables.Objects(str(tmp_path / "new" / "detections.json"), array=True) as file:
+    file.add(results)
   truth = coco.COCO()
   truth.dataset = {"images": [{"id": 17, "height": 96, "width": 96}], "categories": [{"id": i + 1} for i in range(10)]}
   truth.dataset["annotations"] = []
@@ -160,22 +162,24 @@ def test_categories_have_coco_s_ids_if_they_are_coco_s():
 
 def test_an_image_s_id_is_its_name():
   names = ["a/000000000139.jpg", "b/scene.2.png", "²", "x"]
-  assert list(detection_results.image_ids(names).values()) == [139, "scene.2", "²", "x"]
-  assert list(detection_results.image_ids(["a/7.png", "a/7.png"])) == ["a/7.png"]
+  ids = detection_results.image_ids({name: os.path.basename(name) for name in names})
+  assert list(ids.values()) == [139, "scene.2", "²", "x"]
+  assert detection_results.image_ids({"d/a/7.png": "a/7.png"}) == {"d/a/7.png": "a/7"}
   with pytest.raises(UserError, match="a/7.png and b/007.png both have the image_id 7"):
-    detection_results.image_ids(["a/7.png", "b/007.png"])
+    detection_results.image_ids({"a/7.png": "7.png", "b/007.png": "007.png"})
 
 
 def test_a_table_is_written(tmp_path):
   found = _prediction((96, 96), [(45, 47, 60.25, 85)], [0.5], [7])
   path = tmp_path / "objects.csv"
-  detections.write_table(str(path), [detection_results.COLUMNS, *detection_results.table(found, "a, b.png")])
+  with tables.Table(str(path), detection_results.COLUMNS) as table:
+    table.add(detection_results.table(found, "a, b.png"))
   rows = list(csv.DictReader(path.open()))
   assert rows == [
     {"image": "a, b.png", "category": "7", "score": "0.5", "x1": "45.0", "y1": "47.0", "x2": "60.25", "y2": "85.0"}
   ]
   with pytest.raises(UserError, match="cannot write /proc/nowhere/x.csv"):
-    detections.write_table("/proc/nowhere/x.csv", rows)
+    tables.Table("/proc/nowhere/x.csv", rows[0])
 
 
 def test_the_ap_of_each_class():
@@ -222,8 +226,11 @@ def test_curves_of_a_detector(tmp_path):
 def detector(scene, monkeypatch):
   """`trained.load` returns what finds the digits of the scene in any image."""
   task = types.ModuleType("detection")
+  task.row = lambda path, config: transforms.open_image(path)
+  task.as_text, task.as_json = detection_results.as_text, detection_results.as_json
+  task.COLUMNS, task.table = detection_results.COLUMNS, detection_results.table
   monkeypatch.setitem(tasks.TASKS, "detection", task)
-  loaded = types.SimpleNamespace(task=task, step=None, predict=lambda path, top: [scene[1]])
+  loaded = types.SimpleNamespace(task=task, step=None, config_of_task=None, of_rows=lambda rows, top: [scene[1]])
   monkeypatch.setattr(trained, "load", lambda weights, ema=None: loaded)
 
 
@@ -237,7 +244,7 @@ def test_predict_prints_draws_and_writes_objects(scene, detector, here, tmp_path
   code, said = here("-m", "mlpvision.predict", *flags, *paths, paths[0])
   assert code == 0
   shown = detection_results.as_text(found, 0.5)
-  assert said == "".join(f"{path}\n{shown}\n" for path in (*paths, paths[0]))
+  assert said == "".join(f"{path}\n{shown}\n" for path in paths)
   assert sorted(path.name for path in output.iterdir()) == [
     "000139_overlay.png",
     "detections.json",

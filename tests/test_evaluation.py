@@ -13,6 +13,7 @@ from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
 from mlpvision.evaluate.accuracy import Accuracy
 from mlpvision.evaluate.calibration import Calibration
+from mlpvision.evaluate.per_image import PerImage
 from mlpvision.tasks import classification
 
 
@@ -47,6 +48,36 @@ def test_evaluation_equals_numpy(small_config, split, scored, batch_size):
   assert found["top1"] == (ranking[:, 0] == labels).mean()
   assert found["top5"] == (ranking[:, :5] == labels[:, None]).any(-1).mean()
   np.testing.assert_allclose(found["loss"], (log_sum - logits[np.arange(157), labels]).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_results_of_every_image_equal_numpy(small_config, split, scored, multi_label):
+  """With classes in another order, and an image without a label."""
+  model, params, logits, labels = scored
+  order = [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+  logits, names = logits[:, order], tuple("abcdefghij")
+  several = [[int(label)] if i % 2 else sorted({int(label), i % 7}) for i, label in enumerate(labels)]
+  several[5] = []
+  source = [
+    {"image": split.source[i]["image"], "label": np.array(found, int) if multi_label else np.int64([*found, -1][0])}
+    for i, found in enumerate(several)
+  ]
+  small_config.eval.batch_size = 64
+  opened = dataclasses.replace(split, source=source, class_names=names, multi_label=multi_label)
+  evaluator = PerImage(model, opened, small_config, sharding.make_mesh(), order)
+  means = evaluator.run({"params": params})
+  kept, log_sum = [i for i in range(157) if i != 5], np.log(np.exp(logits).sum(-1))
+  expected = several if multi_label else [found[:1] for found in several]
+  assert [row["index"] for row in evaluator.rows] == kept
+  assert [row["label"] for row in evaluator.rows] == ["|".join(names[k] for k in expected[i]) for i in kept]
+  assert [row["prediction"] for row in evaluator.rows] == [names[logits[i].argmax()] for i in kept]
+  probabilities = [row["probability"] for row in evaluator.rows]
+  np.testing.assert_allclose(probabilities, np.exp(logits.max(-1) - log_sum)[kept], rtol=1e-3)
+  losses = [row["loss"] for row in evaluator.rows]
+  np.testing.assert_allclose(losses, [log_sum[i] - logits[i, expected[i]].mean() for i in kept], rtol=1e-3, atol=1e-4)
+  hits = [row["prediction"] in row["label"].split("|") for row in evaluator.rows]
+  assert (means["images"], means["top1"]) == (156, np.mean(hits))
+  assert means["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize("classes", [None, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
@@ -159,5 +190,5 @@ def test_probabilities_and_predictions():
   assert [p.probability for p in found] == np.sort(softmax)[:0:-1].tolist()
   assert [p.name for p in classification.predictions(-softmax, names, 1)] == ["n02123045"]
   target = np.array([0.3, 0.01, 0.06, 0.6, 0.03])
-  assert [line.split()[1] for line in classification.caption(target, "abcde").splitlines()] == ["d", "a"]
-  assert classification.caption(np.array([0.05, 0.95]), "ab").split() == ["0.95", "b"]
+  assert [line[0] for line in classification.caption(target, "abcde").splitlines()] == ["d", "a"]
+  assert classification.caption(np.array([0.09, 0.91]), "34") == "4: 91%\n3: 9%"

@@ -1,7 +1,9 @@
 """Evaluators from the config: which run, when, on what, and what the best checkpoint is chosen by."""
 
+import csv
 import json
 
+import numpy as np
 import pytest
 
 from mlpvision.errors import UserError
@@ -67,6 +69,15 @@ def test_the_command_takes_the_same_names(config, workdir, here):
   assert code == 0, output
   assert f"ece {last['calibration/ema_ece']:.2%}"[:7] in output
   assert "28 pixels, crop ratio 1, bicubic, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)" in output
+  files = f"--csv={workdir}/images.csv", f"--json={workdir}/results.json"
+  code, output = here("-m", "mlpvision.evaluate", flags[0], *files)
+  assert code == 0, output
+  written, rows = json.loads((workdir / "results.json").read_text()), [*csv.DictReader(open(f"{workdir}/images.csv"))]
+  assert written["top1"] == found["top1"] == np.mean([row["label"] == row["prediction"] for row in rows])
+  assert f"top-1 {found['top1']:.4%}" in output
+  assert rows == [{name: str(value) for name, value in row.items()} for row in written["per_image"]]
+  with pytest.raises(UserError, match="results of every image are of classifiers, with the evaluator accuracy"):
+    run_lib.evaluate(workdir, evals=("calibration",), per_image=True)
   with pytest.raises(UserError, match="fewshots.*accuracy"):
     run_lib.evaluate(workdir, evals=("fewshots",))
 

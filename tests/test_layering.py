@@ -72,11 +72,14 @@ _ROOMS = {
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),
   # What is done with a trained model.
-  "evaluate": ("augment config fewshot heartbeat preprocessing tasks trained " + " ".join(_PARTS), _HEAVY),
+  "evaluate": (
+    "augment config fewshot heartbeat preprocessing reporting.tables tasks trained " + " ".join(_PARTS),
+    _HEAVY,
+  ),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
   "export": ("augment data.imagenet models preprocessing reporting.metrics tasks trained weights", _HEAVY),
   "average": ("export preprocessing trained weights.loading", _HEAVY | {"optax"}),
-  "predict": ("data reporting tasks trained", _HEAVY),
+  "predict": ("data predict reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.
   "preview": ("config reporting tasks training.setup training.step " + " ".join(_PARTS), _HEAVY),

@@ -2,15 +2,12 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import pickle
 import re
 import subprocess
 import sys
 from typing import get_args
 
-from absl import flags
-from absl.testing import flagsaver
 from flax import linen as nn
 import jax
 import memory
@@ -19,7 +16,7 @@ from PIL import Image
 import pytest
 
 import mlpvision
-from mlpvision import models, predict, weights
+from mlpvision import models, weights
 from mlpvision.errors import UserError
 from mlpvision.trained import Trained
 
@@ -115,16 +112,3 @@ def test_one_picture_is_in_memory_at_a_time(trained, tmp_path):
   trained.predict(paths[0])
   with memory.limited(60):
     assert len(trained.predict(paths)) == len(paths)
-
-
-def test_the_command_reports_damaged_pixels_at_the_end(trained, tmp_path, capsys):
-  flags.FLAGS.mark_as_parsed()
-  weights.save(tmp_path / "m.safetensors", trained.model, trained.params, trained.preprocessing)
-  paths = [tmp_path / name for name in ("good.png", "cut.png", "also_good.png")]
-  for path in paths:
-    Image.effect_noise((60, 60), 50).save(path)
-  paths[1].write_bytes(paths[1].read_bytes()[:500])
-  with flagsaver.flagsaver(weights=str(tmp_path / "m.safetensors"), json=True):
-    with pytest.raises(UserError, match=r"cut\.png: a damaged image"):
-      predict.main(["", *map(str, paths)])
-  assert [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()] == [str(paths[0]), str(paths[2])]

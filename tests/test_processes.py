@@ -1,5 +1,6 @@
 """Several processes, as on several hosts: the same training, and a signal to one of them stops all at one step."""
 
+import csv
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from mlpvision import workdir as workdir_lib
 from mlpvision.checkpoints import load_weights
+from mlpvision.evaluate import run as evaluate_lib
 from mlpvision.training import loop
 
 
@@ -75,6 +77,20 @@ def test_one_process_then_two_then_one_train_as_one(start, small_config, tmp_pat
   assert load_weights(parts)[2] == stopped < 60
   loop.train_and_evaluate(small_config, parts)
   np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
+
+  # The results of every image, by two processes and by one; process 0 alone prints and writes.
+  _port.cache_clear()
+  command = ("-m", "mlpvision.evaluate", f"--weights={parts}", f"--csv={tmp_path}/images.csv")
+  processes = [start(*command, devices=2, **_explicit(i)) for i in range(2)]
+  outputs = [process.communicate(timeout=120)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  assert "\npreprocessing: 28 pixels" in outputs[0]
+  assert not re.sub(r"\[Gloo\].*\n", "", outputs[1])
+  found, expected = [*csv.DictReader(open(tmp_path / "images.csv"))], evaluate_lib.evaluate(parts, per_image=True)
+  assert len(found) == 1000
+  for a, b in zip(found, expected["per_image"], strict=True):
+    assert (int(a["index"]), a["label"]) == (b["index"], b["label"])
+    assert float(a["loss"]) == pytest.approx(b["loss"], rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -74,6 +74,43 @@ def test_waiting_and_pauses_are_accounted(monkeypatch):
   assert rates == {"perf/images_per_second": 10 * 8 / 4.0, "perf/data_wait": 0.25}
 
 
+def test_lines_come_by_time_too(monkeypatch):
+  now, stream = [100.0], io.StringIO()
+  monkeypatch.setattr("time.perf_counter", lambda: now[0])
+  slow = _progress(stream)
+  assert not slow.is_late()
+  now[0] += 40.0  # for two steps
+  assert slow.is_late()
+  slow.show(2, 1.0)
+  assert not slow.is_late()
+  now[0] += 40.0
+  # A line between two reports does not take steps from the second one.
+  assert slow.report(4, 1.0)["perf/images_per_second"] == 4 * 8 / 80
+  assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["2/100", "4/100"]
+  assert "  0.4 images/s  " in stream.getvalue()
+
+  stream = io.StringIO()
+  fast = _progress(stream, every=60.0)
+  for step in range(10, 101, 10):
+    now[0] += 15.0
+    fast.report(step, 1.0)
+  assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["40/100", "80/100", "100/100"]
+
+
+@pytest.mark.parametrize(("columns", "last"), [(200, "ETA 0:00"), (70, "ETA 0:00"), (26, "ETA 0:00"), (8, "step 20")])
+def test_a_line_is_no_wider_than_the_terminal(monkeypatch, columns, last):
+  monkeypatch.setenv("COLUMNS", str(columns))
+  monkeypatch.setattr("time.perf_counter", lambda: 100.0)
+  stream = _Terminal()
+  progress = Progress(start_step=0, total_steps=20, steps_per_epoch=5, batch_size=8, stream=stream)
+  progress.report(20, 1.0)
+  line = stream.getvalue().removeprefix("\r\x1b[K")
+  assert len(line) < columns
+  assert line.startswith("step 20"[:columns])
+  assert line.endswith(last)
+  assert ("data wait" in line) == (columns == 200)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61, "1:01"), (3600, "1:00:00"), (90061, "25:01:01")])
 def test_clock(seconds, text):
   assert clock(seconds) == text

@@ -80,7 +80,7 @@ def test_an_overlay_names_any_class():
 def test_a_prediction_is_written(trained, split, tmp_path):
   (tmp_path / "scene.jpg").write_bytes(split.source[0]["image"])
   path = str(tmp_path / "scene.jpg")
-  files = label_maps.file_names([path], str(tmp_path / "maps"))[path]
+  files = label_maps.file_names({path: "scene.jpg"}, str(tmp_path / "maps"))[path]
   image, (found,) = transforms.decode(split.source[0]["image"]), trained.predict(path)
   label_maps.write(files, image, found)
   assert [*map(os.path.basename, files)] == ["scene.png", "scene_overlay.png"]
@@ -100,8 +100,9 @@ def test_a_prediction_is_written(trained, split, tmp_path):
 )
 def test_files_that_would_be_overwritten_are_refused(names, message):
   with pytest.raises(UserError, match=message):
-    label_maps.file_names(names, "maps")
-  assert list(label_maps.file_names(("a/x.png", "a/x.png"), "maps")) == ["a/x.png"]
+    label_maps.file_names({name: os.path.basename(name) for name in names}, "maps")
+  found = label_maps.file_names({"a/x.png": "a/x.png", "b/x.png": "b/x.png"}, "maps")
+  assert found["b/x.png"] == ("maps/b/x.png", "maps/b/x_overlay.png")
 
 
 def test_a_prediction_has_the_pictures_size_and_its_areas(trained):
@@ -127,7 +128,7 @@ def test_a_contact_sheet_shows_maps(command, scenes, tmp_path):
 
 def test_a_caption_has_the_largest_classes_of_the_labeled_pixels():
   label = np.array([[0, 0, 0, 255], [2, 2, 1, 255], [255] * 4], np.int32)
-  assert segmentation.caption({"label": label}, ("sky", "sea", "land")) == "0.50 sky\n0.33 land"
+  assert segmentation.caption({"label": label}, ("sky", "sea", "land")) == "sky: 50%\nland: 33%"
   assert segmentation.caption({"label": np.full((2, 2), 255)}, ("sky",)) == ""
   assert segmentation.label_map({"label": label}).dtype == np.uint8
 

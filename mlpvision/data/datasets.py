@@ -65,6 +65,11 @@ class Split:
   def __len__(self) -> int:
     return len(self.source)
 
+  def file_name(self, index: int) -> str:
+    """Of an image in a folder, "CLASS/FILE"; "" where only reading it would tell."""
+    source = self.source.source if isinstance(self.source, _Relabeled) else self.source
+    return source.file_name(index) if isinstance(source, folder.Images) else ""
+
 
 def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
   """`data_dir`, or else the directory that tfds would use."""

@@ -39,9 +39,13 @@ class Images:
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     index = range(len(self))[index]
-    file_name = f"{self.class_names[self.labels[index]]}/{self.names[index]}"
+    file_name = self.file_name(index)
     data = image_files.read(os.path.join(self.directory, file_name))
     return {"image": data, "label": int(self.labels[index]), "file_name": file_name}
+
+  def file_name(self, index: int) -> str:
+    """Of an image: "CLASS/FILE"."""
+    return f"{self.class_names[self.labels[index]]}/{self.names[index]}"
 
   def digest(self) -> str:
     """A hash of the classes and of the names and order of the images; the directory may be anywhere."""

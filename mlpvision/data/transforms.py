@@ -1,6 +1,5 @@
 """Decodes images of any format: with libjpeg-turbo where possible in training, otherwise with Pillow."""
 
-from collections.abc import Iterable
 import os
 
 import numpy as np
@@ -99,26 +98,6 @@ def _orientation(data):
     return image_files.orientation(image_files.opened(data, ""))
   except Exception:  # Pillow raises nearly anything on broken metadata, which do not affect the pixels
     return 1
-
-
-def check_all(paths: Iterable[str | os.PathLike]) -> None:
-  """Raises one UserError that lists all images that cannot be read.
-
-  Pixels are decoded only if there is a problem with another image, to list all of them; one image at a time.
-  """
-  paths = list(paths)
-  if _problems(paths, lambda path: image_files.opened(image_files.read(path), str(path))):
-    raise UserError("\n".join(_problems(paths, open_image)))
-
-
-def _problems(paths, read):
-  problems = []
-  for path in paths:
-    try:
-      read(path)
-    except ImageError as error:
-      problems.append(str(error))
-  return problems
 
 
 def open_image(source: str | os.PathLike | bytes | Image.Image | np.ndarray) -> Image.Image:

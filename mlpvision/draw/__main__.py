@@ -152,7 +152,7 @@ def _ap():
 
   from mlpvision import sharding, tasks
   from mlpvision.evaluate import evaluators
-  from mlpvision.reporting import detections, per_class
+  from mlpvision.reporting import per_class, tables
 
   trained = _trained()
   if trained.task is not tasks.TASKS.get("detection"):
@@ -167,7 +167,9 @@ def _ap():
   scores = dict(zip(split.class_names, zip(*found.values(), strict=True), strict=True))
   print(per_class.text(scores))
   if _CSV.value:
-    detections.write_table(_CSV.value, per_class.table(scores))
+    columns, *rows = per_class.table(scores)
+    with tables.Table(_CSV.value, columns) as table:
+      table.add(rows)
   return per_class.picture(scores, f"{split.name}: AP of each class on {len(split):,} images")
 
 

@@ -82,7 +82,11 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str, *, pixels: b
   names, title = [lettering.plain(name) for name in names], lettering.plain(title)
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = 7.5 if len(names) > 20 else 2.5 + 0.4 * len(names)
+  # An inch fits about twelve letters; a dataset's name may be a long path.
+  letters = max(map(len, names)) / 12 if len(names) <= 40 else 0
+  title = textwrap.fill(title, int(11 * side))
   figure, (axes,) = _grid(1, side=side)
+  figure.set_size_inches(side + letters + 1.4, side + letters + 0.9 + 0.2 * title.count("\n"))
   shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
   if len(names) <= 40:
     axes.set_xticks(range(len(names)), names, rotation=90)
@@ -92,14 +96,14 @@ def confusion(counts: np.ndarray, names: Sequence[str], title: str, *, pixels: b
       text, color = f"{shares[i, j]:.0%}" if pixels else counts[i, j], "black" if shares[i, j] > 0.5 else "white"
       axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
   axes.set(xlabel="predicted", ylabel="true")
-  # A dataset's name may be a long path; an inch fits about twelve letters.
-  figure.suptitle(textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize=10)
+  axes.set_title(title, fontsize=10)
   figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
   return figure
 
 
 def _grid(count, *, side, columns=None):
-  columns = columns or min(count, 4)
+  # A number that leaves no cell empty, if there is one.
+  columns = columns or next((n for n in (4, 3, 5, 7) if count > n and count % n == 0), min(count, 7))
   lines = -(-count // columns)
   figure = Figure(figsize=(side * columns + 0.8, (side + 0.35) * lines + 0.3), layout="constrained")
   FigureCanvasAgg(figure)

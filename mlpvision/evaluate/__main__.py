@@ -14,6 +14,12 @@ Classes are matched by name; if another dataset than the run's has only some of 
 are ignored. For an image with several correct classes (ImageNet-ReaL), any of them counts as correct; images without a
 label are left out.
 
+The results of every image of a classifier, for the analysis of its errors:
+
+  ... --csv=FILE     a row for each image with a label: its index in the split, its file in a folder, label, prediction,
+                     the prediction's probability, and loss
+  ... --json=FILE    all that --json prints, and the same rows as "per_image"
+
 Model and preprocessing belong to the weights. --config chooses the dataset (default: the run's own): it is read for
 data.name, data_dir, train_split, eval_split, workers, reads and prefetch, for eval.batch_size, evals, seed and mesh.
 
@@ -35,7 +41,10 @@ _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints
 _EMA = flags.DEFINE_bool("ema", None, "Evaluate the EMA of the parameters.")
 _PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _EVALS = flags.DEFINE_list("evals", ["accuracy"], "accuracy, calibration, fewshot, or names in config.evals.")
-_JSON = flags.DEFINE_bool("json", False, "Print the results as one JSON object.")
+_JSON = commands.define_optional_path(
+  "json", "Print the results as one JSON object, or write them to this file with those of every image."
+)
+_CSV = commands.define_path("csv", None, "Also write the results of every image to this file.")
 
 
 def main(argv: list[str]) -> None:
@@ -46,13 +55,24 @@ def main(argv: list[str]) -> None:
 
   from mlpvision import sharding
   from mlpvision.evaluate import evaluators, run
+  from mlpvision.evaluate.per_image import COLUMNS
+  from mlpvision.reporting import tables
 
   sharding.initialize_processes()
-  results = run.evaluate(_WEIGHTS.value, config, ema=_EMA.value, preprocessing=_PREPROCESSING.value, evals=_EVALS.value)
+  per_image = bool(_CSV.value or _JSON.value)
+  options = dict(ema=_EMA.value, preprocessing=_PREPROCESSING.value, evals=_EVALS.value, per_image=per_image)
+  results = run.evaluate(_WEIGHTS.value, config, **options)
   if jax.process_index():
     return
-  if _JSON.value:
-    print(json.dumps(results))
+  if _JSON.value == "":
+    print(json.dumps({name: value for name, value in results.items() if name != "per_image"}))
+  elif _JSON.value:
+    with tables.Objects(_JSON.value) as file:
+      file.add([results])
+  if _CSV.value:
+    with tables.Table(_CSV.value, COLUMNS) as table:
+      table.add([row[name] for name in COLUMNS] for row in results["per_image"])
+  if _JSON.value == "":
     return
   step = "" if results["step"] is None else f", step {results['step']}"
   count = f": {results['images']:,} images" if "images" in results else ""

@@ -19,6 +19,7 @@ from mlpvision.errors import UserError
 from mlpvision.evaluate.accuracy import Accuracy
 from mlpvision.evaluate.average_precision import AveragePrecision
 from mlpvision.evaluate.calibration import Calibration
+from mlpvision.evaluate.per_image import PerImage
 from mlpvision.fewshot import linear_probe
 from mlpvision.fewshot.linear_probe import FewShot
 
@@ -82,6 +83,7 @@ def make(
   weights: str = "this run",
   opened: Iterable[datasets.Split] = (),
   trained_on: str | None = None,
+  per_image: bool = False,
 ) -> tuple[Any, datasets.Split, str | None]:
   """(evaluator, its split, a note on how classes were matched or None) of an entry of config.evals.
 
@@ -91,6 +93,7 @@ def make(
   opened: splits that are already open.
   trained_on: name of the model's dataset. A split of it that lacks some classes is scored over all of them; another
     dataset is scored over its own.
+  per_image: the accuracy of a classifier is a `PerImage`.
 
   Raises UserError: no such dataset, or it has classes that the model does not have.
   """
@@ -101,6 +104,8 @@ def make(
     return known.get(f"{name}:{split}") or datasets.of(config, split, name)
 
   chosen, split = class_of(entry["type"], config), open_split(entry.get("split") or config.data.eval_split)
+  if per_image and chosen is Accuracy:
+    chosen = PerImage
   if chosen is FewShot:  # fits its own head, so classes need not match
     train_split = open_split(entry.get("train_split") or config.data.train_split)
     return FewShot(model, train_split, split, config, mesh, linear_probe.shots(entry)), split, None

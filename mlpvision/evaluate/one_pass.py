@@ -20,18 +20,31 @@ def over(
   config: ml_collections.ConfigDict,
   mesh: jax.sharding.Mesh,
   function: Callable[[Mapping[str, jax.Array]], Any],
+  *,
+  numbered: bool = False,
 ) -> Iterator[Any]:
   """Yields function(batch), as NumPy arrays, for each batch of the split. Every process must call it.
 
   config: task, data and eval are read.
   function: compiled by `jit`; takes a global batch of `loader.eval_batches`, sharded over the mesh's batch axes, and
     must ignore rows with mask False.
+  numbered: batches also have "index": int32 [b], of the split's images; of classification.
   """
   processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
   batches = loader.eval_batches(split, config, device_count=sharding.batch_parts(mesh), **processes)
+  if numbered:
+    batches = _numbered(batches, **processes)
   for number, batch in enumerate(sharding.put_batches(batches, mesh), 1):
     yield jax.device_get(function(batch))
     heartbeat.beat(f"batch {number} of {split.name}")
+
+
+def _numbered(batches, process_index, process_count):
+  """This host's batches with the places of their rows, as `loader.eval_batches` deals them."""
+  for number, batch in enumerate(batches):
+    size = len(batch["mask"])
+    start = (number * process_count + process_index) * size
+    yield {**batch, "index": np.arange(start, start + size, dtype=np.int32)}
 
 
 def jit(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
@@ -43,6 +56,7 @@ class Sums:
   """Base class of evaluators that add up their `partial(outputs, batch)`: sums over a batch's rows with mask True."""
 
   multi_label = False  # whether images may have several labels
+  numbered = False  # whether batches have "index"
 
   def __init__(
     self,
@@ -66,10 +80,15 @@ class Sums:
   def totals(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The sums over the split, exact for any batch size."""
     total = None
-    for sums in over(self.split, self.config, self.mesh, lambda batch: self._sums(variables, batch)):
+    for sums in self.parts(variables):
       # In float64 or int64, so that the sum over all batches is exact.
       sums = jax.tree.map(
         lambda x: np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64), sums
       )
       total = sums if total is None else jax.tree.map(np.add, total, sums)
     return total
+
+  def parts(self, variables: Mapping[str, Any]) -> Iterator[Any]:
+    """The sums over each batch."""
+    compute = functools.partial(self._sums, variables)
+    yield from over(self.split, self.config, self.mesh, compute, numbered=self.numbered)

@@ -10,6 +10,7 @@ import ml_collections
 from mlpvision import config as config_lib, preprocessing as preprocessing_lib, sharding, tasks, trained as trained_lib
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
+from mlpvision.evaluate.per_image import PerImage
 
 # Fields that --config sets; the others belong to the weights, as do the sizes, mean and std that images are given.
 _FROM_CONFIG = {
@@ -27,6 +28,7 @@ def evaluate(
   ema: bool | None = None,
   preprocessing: preprocessing_lib.Preprocessing | str | None = None,
   evals: Sequence[str] = ("accuracy",),
+  per_image: bool = False,
 ) -> dict[str, Any]:
   """Exact metrics of a run or a weight file.
 
@@ -36,10 +38,14 @@ def evaluate(
   source, ema, preprocessing: see `trained.load`.
   config: names the dataset, split, batch size and mesh; default: the run's own.
   evals: names in config.evals, or types in `evaluators.EVALUATORS`.
+  per_image: of a classifier, also the results of every image.
 
   Returns {"weights", "step", "dataset", "preprocessing", metrics such as "images", "top1", "top5", "loss", "notes"}; of
   segmentation, the metrics are "images", "miou", "aacc" and "macc"; of detection, "images" and those of
   `tasks.detection.metrics`.
+  With per_image, "per_image" is a list of dicts with `per_image.COLUMNS`, of all images with a label, in the split's
+  order. "file" is "" where the dataset is no folder, "label" has "|" between several, and "probability" is that of the
+  prediction.
   Notes are sentences on how classes were matched and on images without a label, which "images" does not include.
 
   Raises UserError: no such checkpoint, dataset or evaluator, a broken image, or classes that the weights do not have.
@@ -47,6 +53,8 @@ def evaluate(
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model) if config else sharding.make_mesh()
   trained = trained_lib.load(source, sharding=NamedSharding(mesh, P()), ema=ema, preprocessing=preprocessing)
   merged = with_dataset(trained, config)
+  if per_image and (trained.task is not tasks.classification or "accuracy" not in evals):
+    raise UserError("results of every image are of classifiers, with the evaluator accuracy")
   found, notes, dataset = {}, [], ""
   own = merged.get("evals", {})
   for name in evals:
@@ -57,9 +65,12 @@ def evaluate(
   for name in evals:
     entry, common = own.get(name, {"type": name}), (trained.model, trained.class_names, merged, mesh)
     trained_on = trained.config.data.name if trained.config else None
-    evaluator, split, note = evaluators.make(entry, *common, weights=str(source), trained_on=trained_on)
+    options = dict(weights=str(source), trained_on=trained_on, per_image=per_image)
+    evaluator, split, note = evaluators.make(entry, *common, **options)
     results = evaluator.run(trained.variables)
     found |= results
+    if isinstance(evaluator, PerImage):
+      found["per_image"] = evaluator.rows
     dataset = dataset or split.name
     notes += [note] if note and note not in notes else []
     if results.get("images", len(split)) < len(split):

@@ -1,9 +1,5 @@
 """Pictures of objects: boxes and translucent masks in their class's color, with names and scores; and their files."""
 
-from collections.abc import Mapping, Sequence
-import csv
-import io
-import json
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -77,18 +73,6 @@ def to_overlay_png(image: np.ndarray, found: Any, min_score: float = 0.0) -> byt
 def write_overlay(file: str, image: np.ndarray, found: Any, min_score: float) -> None:
   """Writes `to_overlay_png`, and makes its directory. Raises UserError if it cannot be written."""
   label_maps.write_all({file: to_overlay_png(image, found, min_score)})
-
-
-def write_results(file: str, results: Sequence[Mapping[str, Any]]) -> None:
-  """Writes entries in COCO's result format, which pycocotools' `loadRes` reads. Raises UserError if it cannot."""
-  label_maps.write_all({file: json.dumps(list(results)).encode()})
-
-
-def write_table(file: str, rows: Sequence[Sequence[Any]]) -> None:
-  """Writes rows as CSV. Raises UserError if it cannot."""
-  buffer = io.StringIO()
-  csv.writer(buffer, lineterminator="\n").writerows(rows)
-  label_maps.write_all({file: buffer.getvalue().encode(errors="surrogateescape")})
 
 
 def _write_names(figure, axes, found, order):

@@ -87,15 +87,17 @@ def scale(height: int, width: int) -> float:
 
 
 def file_names(
-  paths: Sequence[str], directory: str, suffixes: Sequence[str] = (".png", "_overlay.png")
+  names: Mapping[str, str], directory: str, suffixes: Sequence[str] = (".png", "_overlay.png")
 ) -> dict[str, tuple[str, ...]]:
   """{path of an image: files in a directory with its name and the suffixes, those of its map and its overlay}.
 
+  names: {path: name}; a name may have directories.
+
   Raises UserError if two of the files are the same, or one is an image.
   """
-  found, owners, images = {}, {}, set(map(os.path.realpath, paths))
-  for path in dict.fromkeys(paths):
-    stem = os.path.splitext(os.path.basename(path))[0]
+  found, owners, images = {}, {}, set(map(os.path.realpath, names))
+  for path, name in names.items():
+    stem = os.path.splitext(name)[0]
     found[path] = tuple(os.path.join(directory, f"{stem}{suffix}") for suffix in suffixes)
     for file in found[path]:
       if file in owners:

@@ -23,8 +23,8 @@ partial(outputs, batch, loss, classes): sums over the rows with mask True, inclu
 scores(sums): {metric: float} for `metrics`. Detection has an evaluator of its own in place of these two.
 probabilities(outputs, loss): the input of `predictions`; runs on the device.
 row(picture, config): the row of a picture in an evaluation batch, without its target.
-predictions(probabilities, class_names, top, row): the prediction for one image, from its `row`; `as_text` and
-  `as_json` format it.
+predictions(probabilities, class_names, top, row): the prediction for one image, from its `row`; `as_text`, `as_json`
+  and, as rows of COLUMNS, `table` format it.
 caption(target, class_names): one target as text, for a contact sheet.
 """
 

@@ -16,6 +16,7 @@ from mlpvision.errors import UserError, printable
 
 NOUN = "a classifier"
 METRICS = {"top1": "max", "top5": "max", "loss": "min"}
+COLUMNS = ("image", "rank", "class", "words", "probability")  # of `table`
 
 
 # float32 logits [B, K] and targets [B, K] that sum to 1 -> float32 [B]. The sigmoid loss is the binary cross-entropy,
@@ -118,13 +119,21 @@ def partial(
   correct = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
   _, best = jax.lax.top_k(logits, min(5, logits.shape[-1]))
   hits = jnp.take_along_axis(correct, best, -1) & mask[:, None]
-  targets = correct / jnp.maximum(correct.sum(-1, keepdims=True), 1)
   return {
     "top1": hits[:, 0].sum(),
     "top5": hits.any(-1).sum(),
-    "loss": jnp.where(mask, LOSSES[loss_name](logits, targets), 0.0).sum(),
+    "loss": jnp.where(mask, losses(logits, labels, loss_name), 0.0).sum(),
     "images": mask.sum(),
   }
+
+
+def losses(logits: jax.Array, labels: jax.Array, loss_name: str) -> jax.Array:
+  """float32 [b]: the loss of each image, uniform over its labels if it has several; 0 labels give any number.
+
+  logits: float32 [b, K]; labels: int32 [b] or bool [b, K]; loss_name: a key of LOSSES.
+  """
+  correct = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.bool_)
+  return LOSSES[loss_name](logits, correct / jnp.maximum(correct.sum(-1, keepdims=True), 1))
 
 
 def scores(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -164,7 +173,12 @@ def as_json(found: Sequence[Prediction]) -> dict[str, Any]:
   return {"classes": [prediction._asdict() for prediction in found]}
 
 
+def table(found: Sequence[Prediction], path: str) -> list[tuple[Any, ...]]:
+  """A row of COLUMNS for each class of the image at a path; rank 1 is the most probable."""
+  return [(path, rank, x.name, x.words or "", x.probability) for rank, x in enumerate(found, 1)]
+
+
 def caption(target: np.ndarray, class_names: Sequence[str]) -> str:
-  """Up to two classes of a target [K] with their shares; the small shares from label smoothing are left out."""
+  """Up to two classes of a target [K] with their shares, "4: 91%"; the small ones of label smoothing are left out."""
   best = [i for i in np.argsort(-target)[:2] if target[i] > 0.06]
-  return "\n".join(f"{target[i]:.2f} {printable(class_names[i])[:24]}" for i in best)
+  return "\n".join(f"{printable(class_names[i])[:24]}: {target[i]:.0%}" for i in best)

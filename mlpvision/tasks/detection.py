@@ -23,6 +23,7 @@ from mlpvision.tasks import detection_results, whole_image
 NOUN = "a detector"
 
 as_text, as_json = detection_results.as_text, detection_results.as_json
+COLUMNS, table = detection_results.COLUMNS, detection_results.table
 
 # pycocotools' figures, in its order; those of masks have "mask_" in place of "box_".
 FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -170,9 +171,9 @@ def in_image(boxes: np.ndarray, size: Sequence[int], original: Sequence[int]) ->
 
 
 def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
-  """The classes of a target's objects, with how many there are of each, the most frequent first."""
+  """The classes of a target's objects, with how many there are of each, the most frequent first: "cat: 2 objects"."""
   labels = target["labels"][target["labels"] >= 0]
   numbers, times = np.unique(labels, return_counts=True)
   ordered = sorted(zip(-times, numbers, strict=True))[:3]
-  more = ", ..." if len(numbers) > 3 else ""
-  return ", ".join(f"{-n}x {printable(class_names[i])[:16]}" for n, i in ordered) + more
+  lines = [f"{printable(class_names[i])[:16]}: {-n} object{'s' if n < -1 else ''}" for n, i in ordered]
+  return "\n".join(lines + ["..."] * (len(numbers) > 3))

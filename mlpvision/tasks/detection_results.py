@@ -3,7 +3,7 @@
 `found` is a `tasks.detection.Prediction`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 from typing import Any
 
@@ -36,17 +36,17 @@ def category_ids(class_names: Sequence[str]) -> tuple[int, ...]:
   return tuple(range(1, len(class_names) + 1))
 
 
-def image_id(path: str) -> int | str:
-  """The name of a file without its suffix; as a number if it is one, as those of COCO are."""
-  stem = os.path.splitext(os.path.basename(path))[0]
+def image_id(name: str) -> int | str:
+  """The name of an image's file without its suffix; as a number if it is one, as those of COCO are."""
+  stem = os.path.splitext(name)[0]
   return int(stem) if stem.isascii() and stem.isdigit() else stem
 
 
-def image_ids(paths: Sequence[str]) -> dict[str, int | str]:
-  """{path: its `image_id`}. Raises UserError if two images have the same."""
+def image_ids(names: Mapping[str, str]) -> dict[str, int | str]:
+  """{path: its `image_id`}, of {path: name}. Raises UserError if two images have the same."""
   found, owners = {}, {}
-  for path in dict.fromkeys(paths):
-    found[path] = image_id(path)
+  for path, name in names.items():
+    found[path] = image_id(name)
     if (owner := owners.setdefault(found[path], path)) != path:
       raise UserError(f"{owner} and {path} both have the image_id {found[path]}: predict them separately")
   return found

@@ -19,6 +19,7 @@ from mlpvision.tasks import whole_image
 
 NOUN = "a segmenter"
 METRICS = {"miou": "max", "aacc": "max", "macc": "max"}
+COLUMNS = ("image", "class", "pixels", "share")  # of `table`
 IGNORE = 255
 
 # How the cross-entropy of pixels is averaged: over all pixels, of which the ignored ones count as 0, as mmsegmentation
@@ -229,11 +230,16 @@ def as_json(found: Prediction) -> dict[str, Any]:
   return {"height": height, "width": width, "classes": areas}
 
 
+def table(found: Prediction, path: str) -> list[tuple[Any, ...]]:
+  """A row of COLUMNS for each class in the map of the image at a path, the largest first."""
+  return [(path, found.class_names[i], pixels, pixels / found.labels.size) for i, pixels in found.areas()]
+
+
 def caption(target: Mapping[str, np.ndarray], class_names: Sequence[str]) -> str:
-  """The two largest classes of a target, see `augmented`, with their shares of its labeled pixels."""
+  """The two largest classes of a target, see `augmented`, with their shares of its labeled pixels: "sky: 42%"."""
   labels = target["label"][target["label"] != IGNORE]
   found = Prediction(labels, tuple(class_names)).areas()[:2]
-  return "\n".join(f"{count / labels.size:.2f} {printable(class_names[i])[:24]}" for i, count in found)
+  return "\n".join(f"{printable(class_names[i])[:24]}: {count / labels.size:.0%}" for i, count in found)
 
 
 def label_map(target: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -19,7 +19,7 @@ from mlpvision.evaluate import evaluators
 from mlpvision.reporting import curves, overview
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import optim, step as step_lib, warm_start
+from mlpvision.training import memory, optim, step as step_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
@@ -58,7 +58,8 @@ def train_and_evaluate(
     workdir_lib.hold(workdir),
     Checkpoints(workdir, config.checkpoint.keep, **best) as checkpoints,
   ):
-    return _run(config, workdir, checkpoints, stop, watchdog)
+    with memory.readable_errors():
+      return _run(config, workdir, checkpoints, stop, watchdog)
 
 
 def _run(config, workdir, checkpoints, stop, watchdog):
@@ -87,6 +88,7 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   from_weights = saved["from_weights"] if saved else options
   config = setup.config
   meta = dict(config=as_json, class_names=class_names, from_weights=from_weights, images=setup.train_split.identity)
+  memory.check_state(setup)
   # Where the run starts, in this order: 1. at its own newest intact checkpoint,
   state, saved = checkpoints.restore(setup.abstract)
   start_step = 0 if state is None else int(state.step)
@@ -102,7 +104,8 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   is_main = jax.process_index() == 0
   writer = MetricWriter(workdir, start_step) if is_main else None
   lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
-  progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, quiet=not is_main)
+  printing = dict(every=config_lib.to_seconds(config.print_every), quiet=not is_main)
+  progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, **printing)
   common, opened = (setup.model, class_names, config, setup.mesh), (setup.train_split, setup.eval_split)
   of_run = dict(opened=opened, trained_on=config.data.name)
   entries = evaluators.entries(config).items()
@@ -126,6 +129,10 @@ def _run(config, workdir, checkpoints, stop, watchdog):
       progress.say(f"step {step}: skipped {skipped} steps since the last line: loss or gradient not finite")
     if replaced:
       progress.say(f"step {step}: {replaced} broken images since the last line were replaced by others")
+
+  def mean_loss(pending):
+    found = [float(m["loss"]) for m in jax.device_get(pending) if m["finite"]]
+    return float(np.mean(found)) if found else float("nan")
 
   def evaluate(step, state, names):
     results = {}
@@ -152,6 +159,7 @@ def _run(config, workdir, checkpoints, stop, watchdog):
       train_steps[height, width] = train_step
       what = f" for images of {height} x {width}" if len(specs) > 1 else ""
       progress.say(f"compiled{what} in {seconds:.0f} s; {overview.compiled_step(train_step, config.data.batch_size)}")
+      memory.check_step(setup, train_step)
     if kept := overview.kept_programs():
       progress.say(kept)
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
@@ -180,6 +188,8 @@ def _run(config, workdir, checkpoints, stop, watchdog):
         profile.end_step(step, metrics)
         pending.append(metrics)
         health.watch(step, metrics)  # waits for the previous step, so the loop is one step ahead of the device
+        if len(pending) > 1 and progress.is_late():
+          progress.show(step - 1, mean_loss(pending[:-1]))
 
         is_last = step == setup.total_steps
         stopped = stop.is_due(step)

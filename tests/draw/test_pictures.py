@@ -109,3 +109,13 @@ def test_a_long_title_stays_in_the_picture():
   assert box.x0 > 0
   assert box.x1 < figure.bbox.width
   assert figure.axes[0].get_window_extent().y1 < box.y0
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 4), (5, 5), (6, 3), (8, 4)])
+def test_no_cell_of_a_grid_is_empty(count, columns):
+  field = np.ones((8, 8)) / 64
+  figure = figures.receptive_fields({str(i): field for i in range(count)})
+  panels = [axes for axes in figure.axes if axes.get_title()]
+  assert len(panels) == count
+  assert panels[0].get_gridspec().ncols == columns
+  assert all(axes.get_visible() for axes in figure.axes)
