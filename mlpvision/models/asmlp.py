@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, forms, layers, packed_block
+from mlpvision.models import canvas, forms, layers, packed, packed_block
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP_CONV1X1, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
@@ -66,15 +66,11 @@ class ASBlock(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(
-    self, x: jax.Array, train: bool, cells: jax.Array | None = None, kept: layers.Kept | None = None
-  ) -> jax.Array:
-    """kept: of both branches, see `layers.DropPath`. None draws them, and takes the fastest form for the platform."""
+  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
     drop_path = layers.DropPath(self.drop_path)
-    if kept is None:
-      kept = drop_path.kept(x, train), drop_path.kept(x, train)
-      if not self.is_initializing() and packed_block.applies(self, x, train):
-        return self._on_platform(x, train, cells, kept)
+    kept = drop_path.kept(x, train), drop_path.kept(x, train)
+    if not self.is_initializing() and packed.on_tpu() and packed_block.applies(self, x, train):
+      return packed_block.apply(self, self.variables["params"], x, cells, kept)
     mask = canvas.mask(x.shape, cells)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
@@ -84,17 +80,6 @@ class ASBlock(nn.Module):
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
     return x + drop_path.dropped(mlp(y, train), kept[1])
-
-  def _on_platform(self, x, train, cells, kept):
-    own = {name: getattr(self, name) for name in layers.attributes(ASBlock)}
-    plain = ASBlock(**own, parent=None)  # without remat's layers around it
-    return jax.lax.platform_dependent(
-      self.variables["params"],
-      x,
-      kept,
-      tpu=lambda params, x, kept: packed_block.apply(plain, params, x, cells, kept),
-      default=lambda params, x, kept: plain.apply({"params": params}, x, train, cells, kept),
-    )
 
 
 class PatchMerging(nn.Module):
