@@ -220,10 +220,31 @@ def keep_compiled_programs() -> None:
   directory = os.path.join(base, "mlpvision", f"compiled-{_instructions():08x}")
   try:
     os.makedirs(directory, exist_ok=True)
+    _remove_incomplete(directory)
   except OSError:  # a read-only home directory
     return
   os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
   os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
+
+
+def _remove_incomplete(directory):
+  """Removes programs whose writing was interrupted. JAX would neither use nor replace them, nor keep any others."""
+
+  def found():
+    names = set(os.listdir(directory))
+    programs = {name.removesuffix("-cache") for name in names if name.endswith("-cache")}
+    return [name for name in programs if f"{name}-atime" not in names]
+
+  if not found():
+    return
+  import filelock
+
+  with (
+    contextlib.suppress(filelock.Timeout),  # another process writes now
+    filelock.FileLock(os.path.join(directory, ".lockfile"), timeout=0),
+  ):
+    for name in found():
+      os.unlink(os.path.join(directory, f"{name}-cache"))
 
 
 def _instructions():
