@@ -205,26 +205,18 @@ def test_real_is_not_trained_on(prepared, small_config):
     setup.set_up(small_config)
 
 
-def test_the_commands_say_what_was_done(prepared, published, small_config, capsys):
+def test_the_commands_say_what_was_done(prepared, published, small_config, here):
   """A folder with three of ImageNet's classes, and words for WordNet ids."""
-  from absl import flags
-  from absl.testing import flagsaver
-
-  from mlpvision import predict
-
   source, _, _ = published
   root = _by_class(prepared.parent / "own", ["n02099601", "n01443537", "n02123045"])
   small_config.data.update(dict(name=f"folder:{root}", eval_split="train"))
   found = run.evaluate(source, small_config)
   assert ["3 of the weights' 1,000 classes" in note for note in found["notes"]] == [True]
   picture = next(root.rglob("*.jpg"))
-  flags.FLAGS.mark_as_parsed()
-  capsys.readouterr()
-  with flagsaver.flagsaver(weights=source, json=True):
-    predict.main(["", str(picture)])
-  (row,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  command = ("-m", "mlpvision.predict", f"--weights={source}", str(picture))
+  code, output = here(*command, "--json")
+  assert code == 0, output
+  (row,) = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
   assert all(c["name"] in _WNIDS and c["words"] == imagenet.words(c["name"]) for c in row["classes"])
-  with flagsaver.flagsaver(weights=source):
-    predict.main(["", str(picture)])
   best = row["classes"][0]
-  assert f"%  {best['words']} ({best['name']})\n" in capsys.readouterr().out
+  assert f"%  {best['words']} ({best['name']})\n" in here(*command)[1]
