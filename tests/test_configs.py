@@ -57,6 +57,10 @@ _LIKE = {
   "s2mlp_deep": ("s2mlp_wide", ["model.affine_init", "model.name"]),
   "asmlp_small": ("asmlp_base", _SIZE),
   "asmlp_tiny": ("asmlp_base", _SIZE),
+  "quickstart_distillation": (
+    "quickstart",
+    ["distill.teacher", "distill.temperature", "model.hidden_dim", "model.num_blocks"],
+  ),
   "upernet_asmlp_small": ("upernet_asmlp_tiny", _SEGMENTER),
   "upernet_asmlp_base": ("upernet_asmlp_tiny", _SEGMENTER),
   "mask_rcnn_asmlp_small": ("mask_rcnn_asmlp_tiny", _SEGMENTER),
@@ -78,7 +82,9 @@ def _config(name):
 
 
 def test_all_configs_are_covered():
-  assert _NAMES == sorted((*_RECIPES, "quickstart", "quickstart_detection", "quickstart_segmentation"))
+  assert _NAMES == sorted(
+    (*_RECIPES, "quickstart", "quickstart_detection", "quickstart_distillation", "quickstart_segmentation")
+  )
 
 
 @pytest.mark.parametrize("name", _LIKE)

@@ -231,7 +231,7 @@ def detector(scene, monkeypatch):
   task.COLUMNS, task.table = detection_results.COLUMNS, detection_results.table
   monkeypatch.setitem(tasks.TASKS, "detection", task)
   loaded = types.SimpleNamespace(task=task, step=None, config_of_task=None, of_rows=lambda rows, top: [scene[1]])
-  monkeypatch.setattr(trained, "load", lambda weights, ema=None: loaded)
+  monkeypatch.setattr(trained, "load", lambda weights, **_: loaded)
 
 
 def test_predict_prints_draws_and_writes_objects(scene, detector, here, tmp_path):
