@@ -146,7 +146,7 @@ def test_a_run_that_is_not_what_it_says(change, message, detector):
   meta = {"config": config_lib.to_json(detector.config), "class_names": _NAMES}
   meta["config"]["model"].update(change)
   with pytest.raises((UserError, ValueError), match=message):
-    trained._of_run(detector.variables, meta, 0)
+    trained._of_run(detector.variables, meta, 0, "run")
 
 
 @pytest.mark.slow  # compiles another program
