@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pathlib
 import shutil
 import signal
 import sys
@@ -154,9 +153,7 @@ def test_a_killed_preparation_continues(start, fall11, tmp_path):
   assert 0 < len(finished) < len(_WNIDS)
   kill(1, "write_shard", 4)
   assert written("*.data").items() >= finished.items()
-  pieces = {pathlib.Path(name).stem for name in written("*.index")}
-  assert pieces == {pathlib.Path(name).stem for name in written("*.data")}
-  assert len(pieces) >= len(_WNIDS)
+  assert len(written("[0-9].index")) == len(_WNIDS)  # others may be incomplete
   shards = written("shards/*")
   assert len(shards) == 3
 
