@@ -99,9 +99,10 @@ def counted(model: nn.Module, image_size: int) -> dict[str, int]:
     leaf.size * times.get(name, 1) for name, tree in variables["params"].items() for leaf in jax.tree.leaves(tree)
   )
   macs = 0
-  for equation in jaxpr.eqns:  # "Model/block_0/..." is the equation's place in the modules
-    _, name, *_ = *str(equation.source_info.name_stack).split("/"), "", ""
-    macs += cost.macs(cost.products(types.SimpleNamespace(eqns=[equation]))) * times.get(name, 1)
+  for equation in jaxpr.eqns:  # "Model/block_0/..." or "Model/Model.method/block_0/..." is its place in the modules
+    place = str(equation.source_info.name_stack).split("/")
+    repeated = next((times[name] for name in place if name in times), 1)
+    macs += cost.macs(cost.products(types.SimpleNamespace(eqns=[equation]))) * repeated
   return {"parameters": parameters, "macs": macs}
 
 

@@ -29,7 +29,7 @@ def test_the_committed_table_is_current():
   assert _TABLE.read_text() == models_page.text(models_page.count())
 
 
-@pytest.mark.parametrize("name", ["mixer_b16", "swin_tiny", "vip_l7"])
+@pytest.mark.parametrize("name", ["mixer_b16", "swin_tiny", "vip_l7", "poolformer_s12"])
 def test_one_block_of_each_stage_stands_for_all_in_the_table(name):
   depths = dict(num_blocks=3) if name == "mixer_b16" else dict(depths=(1, 2, 1, 3))
   model = models.create(name, **depths)
