@@ -1,5 +1,6 @@
 """Starts a command in the test's own process: a process of its own takes seconds to import everything."""
 
+import os
 import runpy
 import sys
 
@@ -9,8 +10,9 @@ from conftest import REPO
 
 def here(program, arguments):
   """Runs train.py, or a module or a package as `python -m` would, in this process; returns the exit code."""
-  argv, others = sys.argv, _take_flags()
+  argv, end_at_once, others = sys.argv, os._exit, _take_flags()
   sys.argv = [program, *arguments]
+  os._exit = sys.exit  # which commands use where threads are left, as those of an earlier test may be
   try:
     if program.endswith(".py"):
       runpy.run_path(str(REPO / program), run_name="__main__")
@@ -19,7 +21,7 @@ def here(program, arguments):
   except SystemExit as end:
     return end.code or 0
   finally:
-    sys.argv = argv
+    sys.argv, os._exit = argv, end_at_once
     _take_flags()
     for name, flag in others.items():
       flags.FLAGS[name] = flag

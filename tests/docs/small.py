@@ -61,6 +61,8 @@ def small_arguments(command):
       defaults |= {"--config.data.name": "mnist5k", "--config.data.image_size": 32}
     elif command.program != "mlpvision.evaluate" and "goog_in1k" not in text:  # whose weights are for 224 pixels
       defaults |= {"--config.data.image_size": 32}
+    if "finetune.py:small" in text:
+      defaults |= {"--config.accumulation_steps": 1}
     if command.config == "mixer_b16_finetune":
       defaults |= {"--config.model.tokens_mlp_dim": SMALL_MODELS["mixer"]["tokens_mlp_dim"]}
     added |= {name: value for name, value in defaults.items() if f"{name}=" not in text}
