@@ -32,12 +32,13 @@ class Study:
   """A table of a paper.
 
   Attributes:
-    title, source: for the report; the source includes the paper's dataset.
+    title, source: for the report; the source includes the paper's dataset, and is empty without a paper.
     config: name in configs/, the paper's setting.
     laptop: fields of config.model for the laptop, on the quickstart's 28x28 digits.
     rows: the settings.
     order: groups of equivalent rows, from best to worst in the paper.
     caveat: what the laptop's figure must not be taken for; part of its title.
+    budget: "parameters" or "macs", of which all rows get as many as the base model; see `budget.fit`.
   """
 
   title: str
@@ -47,6 +48,7 @@ class Study:
   rows: tuple[Row, ...]
   order: tuple[str, ...] = ()
   caveat: str = ""
+  budget: str = ""
 
 
 _S2_SMALL = dict(name="s2mlp_wide", num_blocks=6, hidden_dim=64, patch_size=4)
@@ -115,6 +117,14 @@ STUDIES = {
     _S2_SMALL,
     (Row("32 pixels", dict(patch_size=32), 81.0, dict(patch_size=7)),
      Row("16 pixels", dict(patch_size=16), 87.1, dict(patch_size=4))),
+  ),
+  "s2mlp_shape": Study(
+    "S²-MLP: depth against width, at equal multiply-accumulates",
+    "",
+    "s2mlp_wide",
+    _S2_SMALL,
+    tuple(Row(f"{n} blocks", dict(num_blocks=n), None) for n in (2, 4, 6, 8, 11, 16, 24)),
+    budget="macs",
   ),
   "asmlp_shift_size": Study(
     "AS-MLP: size of the axial shift",

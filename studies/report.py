@@ -25,6 +25,7 @@ def write(
   images: str,
   made_by: str,
   caveat: str = "",
+  counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> pathlib.Path:
   """Writes FOLDER/NAME.{md,png,json}.
 
@@ -35,6 +36,7 @@ def write(
     images: description of the dataset.
     made_by: the command, hardware and date.
     caveat: what the figure must not be taken for.
+    counts: the models' parameters and multiply-accumulates, of `budget.fit`.
 
   Returns:
     The path of the .md file.
@@ -42,32 +44,51 @@ def write(
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   facts = dict(study=name, images=images, made_by=made_by, paper={row.label: row.paper for row in study.rows})
+  if counts:
+    facts["counts"] = counts
   (folder / f"{name}.json").write_text(json.dumps({**facts, "top1": results}, indent=1) + "\n")
   (folder / f"{name}.png").write_bytes(to_png(_draw(study, results, images, caveat)))
   path = folder / f"{name}.md"
-  path.write_text(markdown(name, study, results, images=images, made_by=made_by))
+  path.write_text(markdown(name, study, results, images=images, made_by=made_by, counts=counts))
   return path
 
 
-def markdown(name: str, study: Study, results: Mapping[str, Sequence[float]], *, images: str, made_by: str) -> str:
-  """The page: table, order and figure."""
+def markdown(
+  name: str,
+  study: Study,
+  results: Mapping[str, Sequence[float]],
+  *,
+  images: str,
+  made_by: str,
+  counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> str:
+  """The page: table, order and figure; see `write`."""
   seeds = len(next(iter(results.values())))
   lines = [
     f"# {study.title}",
     "",
-    f"Top-1 in percent on {images}, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''},",
+    f"Top-1 in percent on {images}, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}.",
   ]
-  lines += [f"compared with the paper's ({study.source}). Images and model sizes", "differ: compare only the order."]
-  lines += ["", made_by, "", "| setting | measured here | paper |", "|---|---|---|"]
+  if study.source:
+    lines += [f"The paper: {study.source}. Images and model sizes differ: compare only the order."]
+  columns = {"measured here": lambda row: _spread(results[row.label])}
+  if counts:
+    columns["parameters"] = lambda row: f"{counts[row.label]['parameters']:,}"
+    columns["multiply-accumulates"] = lambda row: f"{counts[row.label]['macs']:,}"
+  if study.source:
+    columns["paper"] = lambda row: _printed(row.paper)
+  lines += ["", made_by, "", f"| setting | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
   for row in study.rows:
-    lines.append(f"| {row.label} | {_spread(results[row.label])} | {_printed(row.paper)} |")
+    lines.append(f"| {row.label} | {' | '.join(text(row) for text in columns.values())} |")
   if study.order:
     lines += ["", "| equivalent settings, pooled | measured here | paper |", "|---|---|---|"]
     for group in study.order:
       rows = [row for row in study.rows if row.group == group]
       printed = [row.paper for row in rows if row.paper is not None]
       lines.append(f"| {group} | {_spread(_pooled(rows, results))} | {np.mean(printed):.1f} |")
-  lines += ["", "## The order", "", *order(study, results), "", f"![{study.title}]({name}.png)", ""]
+  if study.source:
+    lines += ["", "## The order", "", *order(study, results)]
+  lines += ["", f"![{study.title}]({name}.png)", ""]
   return "\n".join(lines)
 
 
@@ -117,7 +138,8 @@ def _draw(study, results, images, caveat):
   rows = study.rows[::-1]
   figure = Figure(figsize=(10, 1.4 + 0.36 * len(rows)), layout="constrained")
   FigureCanvasAgg(figure)
-  ours, paper = figure.subplots(1, 2, sharey=True)
+  panels = figure.subplots(1, 2 if study.source else 1, sharey=True, squeeze=False)[0]
+  ours, paper = panels[0], panels[-1]
   places = np.arange(len(rows))
   for place, row in zip(places, rows, strict=True):
     values = results[row.label]
@@ -128,9 +150,10 @@ def _draw(study, results, images, caveat):
     if row.paper is not None:
       paper.plot(row.paper, place, "s", color=_ORANGE)
   ours.set_title(f"here: {images}", fontsize=10)
-  paper.set_title(f"the paper: {study.source}", fontsize=10)
+  if study.source:
+    paper.set_title(f"the paper: {study.source}", fontsize=10)
   ours.set_yticks(places, [row.label for row in rows])
-  for axes in (ours, paper):
+  for axes in panels:
     axes.set_xlabel("top-1 (%)")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ _BESIDE = {"benchmarks", "configs", "docs", "studies", "train"}
 _ROOMS = {
   "train": ("", _HEAVY | _TREES),
   "configs": ("", _HEAVY | _TREES | {"numpy"}),
-  "studies": ("config docs errors reporting sharding training configs commands", _HEAVY),
+  "studies": ("config docs errors models reporting sharding training configs commands", _HEAVY),
   "benchmarks": (
     "augment benchmark commands errors models plan tasks weights training.setup",
     {"clu", "orbax", "grain"},
