@@ -47,6 +47,7 @@ _NOT_RUN = {
   ("mlpvision.cost", "--write=docs/models.md"): "tests/models/test_cost.py counts the whole table",
   ("mlpvision.draw", "published"): "counts every model at its full size, as tests/models/test_cost.py",
   ("docs.tools.hosts_page", None): "takes results of the benchmark on a quiet machine",
+  ("benchmarks.plain_jit", None): "compiles full-size models for minutes",
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
