@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, forms, layers, packed, packed_block
+from mlpvision.models import canvas, forms, layers
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP_CONV1X1, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
@@ -68,18 +68,15 @@ class ASBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
     drop_path = layers.DropPath(self.drop_path)
-    kept = drop_path.kept(x, train), drop_path.kept(x, train)
-    if not self.is_initializing() and packed.on_tpu() and packed_block.applies(self, x, train):
-      return packed_block.apply(self, self.variables["params"], x, cells, kept)
     mask = canvas.mask(x.shape, cells)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
-    x = x + drop_path.dropped(shift(y, cells), kept[0])
+    x = x + drop_path(shift(y, cells), train)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x, mask)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path.dropped(mlp(y, train), kept[1])
+    return x + drop_path(mlp(y, train), train)
 
 
 class PatchMerging(nn.Module):

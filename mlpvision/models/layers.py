@@ -168,9 +168,6 @@ def _scale_and_bias(module, channels, init_value=1.0):
   return scale, module.param("bias", _ZEROS, (channels,))
 
 
-Kept = tuple[jax.Array | None, ...]  # of `DropPath.kept`, for each branch of a block
-
-
 class DropPath(nn.Module):
   """Stochastic depth (arXiv 1603.09382): drops the whole branch of an example with probability `rate`.
 
@@ -181,17 +178,9 @@ class DropPath(nn.Module):
   rescale: bool = True
 
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    return self.dropped(x, self.kept(x, train))
-
-  def kept(self, x: jax.Array, train: bool = False) -> jax.Array | None:
-    """Which examples of x [B, ...] keep the branch: bool [B, 1, ...]; None for all."""
-    return self._mask(x) if train and self.rate else None
-
-  def dropped(self, x: jax.Array, kept: jax.Array | None) -> jax.Array:
-    """The result of a call that draws `kept`."""
-    if kept is None:
+    if not train or self.rate == 0.0:
       return x
-    return jnp.where(kept, x / (1.0 - self.rate) if self.rescale else x, jnp.zeros_like(x))
+    return jnp.where(self._mask(x), x / (1.0 - self.rate) if self.rescale else x, jnp.zeros_like(x))
 
   def factor(self, x: jax.Array, train: bool = False) -> jax.Array | float:
     """The factor that a call applies to x [B, ...], float32 [B, 1, ...]; a norm can apply it instead."""

@@ -15,7 +15,6 @@ from mlpvision import config as config_lib, models, sharding, tasks, trained as 
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
-from mlpvision.models import packed
 from mlpvision.training import distill, lr_multipliers, optim, shard_update, step as step_lib, warm_start
 
 
@@ -173,8 +172,7 @@ def lower_step(parts: Parts, shape: int = 0) -> jax.stages.Lowered:
   )
   shardings = jax.tree.map(lambda x: x.sharding, parts.abstract)
   jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-  with packed.traced_for(parts.mesh.devices.flat[0].platform):
-    return jitted.lower(parts.abstract, batch, *([teacher.abstract] if teacher else []))
+  return jitted.lower(parts.abstract, batch, *([teacher.abstract] if teacher else []))
 
 
 def compile_step(parts: Parts, shape: int = 0) -> tuple[jax.stages.Compiled, float]:
