@@ -49,6 +49,8 @@ _NOT_RUN = {
   ("docs.tools.hosts_page", None): "takes results of the benchmark on a quiet machine",
   ("benchmarks.plain_jit", None): "compiles full-size models for minutes",
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
+  ("studies", "asmlp_shift_size"): "as s2mlp_directions, which runs; tests/studies makes the models of its rows",
+  ("studies", "families"): "as s2mlp_directions, which runs; tests/studies makes the models of its rows",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",

@@ -39,7 +39,7 @@ def config(small_config):
   [
     ("s2mlp_wide", ["4 fsdp x 2 model", "accumulation 4"]),
     pytest.param("mixer_b16", ["8 fsdp"], marks=pytest.mark.slow),
-    pytest.param("asmlp_tiny", ["2 data x 4 model"], marks=pytest.mark.slow),
+    pytest.param("asmlp_tiny", ["2 data x 4 model"], marks=[pytest.mark.slow, pytest.mark.soak]),
   ],
 )
 def test_losses_do_not_depend_on_how_the_work_is_split(config, model, splits):

@@ -39,7 +39,7 @@ def random_params(name):
   [
     ("asmlp_base", ".pth", 1000),
     ("mixer_l16", ".npz", 10),
-    ("mixer_l16", ".safetensors", 1000),
+    pytest.param("mixer_l16", ".safetensors", 1000, marks=pytest.mark.soak),
   ],
 )
 def test_time_and_memory(tmp_path, name, suffix, num_classes):
