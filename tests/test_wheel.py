@@ -1,8 +1,10 @@
 """The wheel, in an environment and a directory of its own: nothing of the checkout is within its reach."""
 
+import email
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +108,23 @@ def test_it_loads_predicts_and_evaluates(python, small_config, tmp_path):
   assert (evaluated["step"], evaluated["images"]) == (2, 12)
   assert evaluated["top1"] == result.metrics["val/top1"]
   assert evaluated["loss"] == pytest.approx(result.metrics["val/loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_readme_s_pictures_and_links_have_addresses(python):
+  """A package index shows the README without the files beside it; each address is one of a file of the repository."""
+  (metadata,) = (python.parent.parent / "lib").glob("python*/site-packages/mlpvision-*.dist-info/METADATA")
+  message = email.message_from_string(metadata.read_text())
+  url = dict(line.split(", ") for line in message.get_all("Project-URL"))["Repository"]
+  assert message["Description-Content-Type"] == "text/markdown"
+  links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", message.get_payload())
+  assert sum(is_picture == "!" for is_picture, _ in links) == 5
+  for is_picture, link in links:
+    assert link.startswith("https://"), link
+    if link.startswith(url):
+      kind, path = link.removeprefix(f"{url}/").split("/main/")
+      assert kind == ("raw" if is_picture else "blob")
+      assert (REPO / path).exists(), link
 
 
 @pytest.mark.slow

@@ -45,23 +45,23 @@ from the models themselves.
 Dense is a linear layer over the channels, with the same weights at every position. Drop path is applied at the end of
 each branch, before +.
 
-![Mixer-B/16, its block, token and channel mixing](images/mixer.png)
+![Mixer-B/16, its block, token and channel mixing](images/mixer.svg)
 
-![S²-MLP-wide, its block, the spatial shift](images/s2mlp.png)
+![S²-MLP-wide, its block, the spatial shift](images/s2mlp.svg)
 
-![AS-MLP-T, its block, the axial shift](images/asmlp.png)
+![AS-MLP-T, its block, the axial shift](images/asmlp.svg)
 
-![S²-MLPv2-Small/7, its block, the mixing](images/s2mlpv2.png)
+![S²-MLPv2-Small/7, its block, the mixing](images/s2mlpv2.svg)
 
-![CycleMLP-B1, its block, what its branches see](images/cyclemlp.png)
+![CycleMLP-B1, its block, what its branches see](images/cyclemlp.svg)
 
-![gMLP-S/16, its block, the spatial gating](images/gmlp.png)
+![gMLP-S/16, its block, the spatial gating](images/gmlp.svg)
 
-![ViP-Small/7, its block, what its branches see](images/vip.png)
+![ViP-Small/7, its block, what its branches see](images/vip.svg)
 
-![PoolFormer-S12, its block, the pooling](images/poolformer.png)
+![PoolFormer-S12, its block, the pooling](images/poolformer.svg)
 
-*Drawn by `python -m mlpvision.draw architecture s2mlp --output=docs/images/s2mlp.png`, and likewise for the others.*
+*Drawn by `python -m mlpvision.draw architecture s2mlp --output=docs/images/s2mlp.svg`, and likewise for the others.*
 
 ## Visualize a model
 

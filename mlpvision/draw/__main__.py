@@ -1,4 +1,4 @@
-"""Draws what a model sees and does, as PNG: python -m mlpvision.draw WHAT --output=FILE ...
+"""Draws what a model sees and does, as PNG or SVG: python -m mlpvision.draw WHAT --output=FILE ...
 
 receptive_field --weights=RUN | --config=configs/s2mlp_wide.py   of trained weights, or untrained for each shift set
 shifts [--directions=four] PICTURE                                S²-MLP's shift of each channel group
@@ -24,7 +24,7 @@ _WEIGHTS = commands.define_path("weights", None, "A workdir, WORKDIR/checkpoints
 _PREPROCESSING = flags.DEFINE_string("preprocessing", None, commands.PREPROCESSING)
 _DIRECTIONS = flags.DEFINE_string("directions", "four", "shifts: a name in mlpvision.models.shift.DIRECTIONS.")
 _CSV = commands.define_path("csv", None, "ap: also write the AP of each class as CSV.")
-_OUTPUT = commands.define_path("output", None, "The PNG to write.")
+_OUTPUT = commands.define_path("output", None, "The file to write: .svg is an SVG, everything else a PNG.")
 
 
 def main(argv: list[str]) -> None:
@@ -35,12 +35,13 @@ def main(argv: list[str]) -> None:
   draw, noun = _KINDS[kind]
   if len(arguments) != bool(noun):
     raise app.UsageError(f"{kind} takes {f'one {noun}' if noun else 'no further arguments'}")
-  from mlpvision.reporting.curves import to_png
+  from mlpvision.reporting.curves import to_png, to_svg
 
   figure = draw(*arguments)
+  encode = to_svg if _OUTPUT.value.endswith(".svg") else to_png
   try:
     with open(_OUTPUT.value, "wb") as file:
-      file.write(to_png(figure))
+      file.write(encode(figure))
   except OSError as error:
     raise UserError(f"cannot write {_OUTPUT.value}: {error}") from error
   print(_OUTPUT.value)

@@ -54,6 +54,8 @@ _NOT_RUN = {
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
   ("pytest", None): "CI runs it",
+  ("sphinx", None): "tests/docs/test_site.py builds the site",
+  ("docs.tools.fork", None): "tests/docs/test_repository.py moves the project elsewhere",
   ("train.py", "--config=quickstart"): "tests/test_wheel.py finds it, and the same by its path is run",
   ("train.py", "--config=configs/quickstart_segmentation.py"): "the fixture `segmenter` trains it, and the notebook",
   ("train.py", "--config=configs/quickstart_detection.py"): "tests/test_detection.py overfits with it",
