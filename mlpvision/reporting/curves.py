@@ -93,7 +93,7 @@ def to_png(figure: Figure) -> bytes:
 def to_svg(figure: Figure) -> bytes:
   """The figure as the bytes of an SVG, with letters as outlines: it looks the same without its fonts.
 
-  The same figure has the same bytes.
+  What is drawn again has the same bytes.
   """
   lettering.choose_fonts(figure)
   buffer = io.BytesIO()
