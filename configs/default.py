@@ -262,6 +262,10 @@ def get_config():
 
   # How often to log metrics, in steps or epochs.
   config.log_every = "50 steps"
+  # Where metrics go beside WORKDIR/metrics.jsonl: "tensorboard", and the experiment trackers "wandb" and "mlflow",
+  # which also get the config, sample images, the confusion matrix and the curves; see docs/faq.md.
+  config.reporting = ml_collections.ConfigDict()
+  config.reporting.writers = ("tensorboard",)
   # How often to print a line of progress, in seconds, minutes or hours, for runs whose steps are fast. "": whenever
   # metrics are logged, and every half minute in between.
   config.print_every = ""
