@@ -347,7 +347,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _is_path(name):
-  return str(name).startswith(("folder:", "coco:", "/", ".", "~"))
+  return str(name).startswith(("folder:", "coco:", "hf:/", "hf:.", "hf:~", "/", ".", "~"))
 
 
 def _flatten(tree, prefix=""):

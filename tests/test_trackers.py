@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def _records(path):
 def _of_wandb(workdir):
   """[(id, config, {step: {name: value}}, exit code or None, whether preempted) of each file] in order."""
   found = []
-  for path in sorted(workdir.glob("wandb/*/*.wandb")):
+  for path in sorted(workdir.glob("wandb/offline-run-*/*.wandb")):
     run_id, config, rows, code, preempted = None, {}, {}, None, False
     for record in _records(path):
       kind = record.WhichOneof("record_type")
@@ -92,7 +93,7 @@ def test_a_run_is_tracked(tmp_path, store, small_config):
   assert config == config_lib.to_json(small_config)
   assert {name: {step: row[name] for step, row in rows.items() if name in row} for name in expected} == expected
   assert {name for row in rows.values() for name in row} - expected.keys() == pictures
-  assert len(list(workdir.glob("wandb/*/files/media/images/*.png"))) == 3
+  assert len(list(workdir.glob("wandb/offline-run-*/files/media/images/*.png"))) == 3
 
   run, histories = _of_mlflow(store)
   assert (run.info.status, run.info.run_name) == ("FINISHED", "my_run")
@@ -173,7 +174,7 @@ def test_a_new_run_that_cannot_start_is_refused(tmp_path, store, monkeypatch):
 def test_a_missing_library_is_named_before_anything_else(tmp_path, small_config, monkeypatch, name):
   from mlpvision.training import loop
 
-  monkeypatch.setattr("importlib.util.find_spec", lambda library: None)
+  monkeypatch.setitem(sys.modules, name, None)
   small_config.reporting.writers = (name,)
   with pytest.raises(UserError, match=rf"pip install 'mlpvision\[{name}\]'"):
     loop.train_and_evaluate(small_config, tmp_path / "run")

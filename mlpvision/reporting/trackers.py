@@ -32,7 +32,7 @@ def chosen(writers: Sequence[str]) -> list[str]:
 def check_installed(writers: Sequence[str]) -> None:
   """Raises UserError if the library of a tracker is missing; imports none."""
   for name in chosen(writers):
-    missing = [library for library in _TRACKERS[name][2] if importlib.util.find_spec(library) is None]
+    missing = [library for library in _TRACKERS[name][2] if not _is_installed(library)]
     if missing:
       raise UserError(
         f"reporting.writers: {name} needs {', '.join(missing)}, which is not installed: pip install 'mlpvision[{name}]'"
@@ -95,6 +95,13 @@ class Guarded:
       if not self._has_warned:
         logging.warning("%s FAILS, and training goes on; metrics.jsonl has everything: %s", self._name, _line(error))
       self._has_warned = True
+
+
+def _is_installed(library):
+  try:
+    return importlib.util.find_spec(library) is not None
+  except ValueError:  # it is barred: sys.modules has None
+    return False
 
 
 def _read(path):
