@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tars import encode, photographs
 
-from mlpvision.data import datasets, hf_datasets, loader
+from mlpvision.data import datasets, hf_datasets
 from mlpvision.errors import UserError
 from mlpvision.prepare import preparation
 
@@ -79,7 +79,7 @@ def test_slices_share_out_every_class(root, pictures):
     assert example["label"] == _LABELS[pictures.index(example["image"])]
 
 
-def test_it_is_prepared_once_and_travels_to_workers_by_name(root, offline, small_config):
+def test_it_is_prepared_once_and_travels_to_workers_by_name(root, offline):
   assert preparation.prepare(f"hf:{root}") == f"--config.data.name=hf:{root}"
   files = {path: path.stat().st_mtime_ns for path in offline.rglob("*.arrow")}
   hf_datasets._opened.cache_clear()
@@ -88,12 +88,6 @@ def test_it_is_prepared_once_and_travels_to_workers_by_name(root, offline, small
   packed = pickle.dumps(opened.source)
   assert len(packed) < 10_000 < sum(len(opened.source[i]["image"]) for i in range(40))
   assert pickle.loads(packed)[3] == opened.source[3]
-  small_config.data.update(batch_size=8, workers=0)
-  whole = [next(batches) for batches in [loader.train_batches(opened, small_config, start_step=0)] for _ in range(8)]
-  small_config.data.workers = 1
-  resumed = loader.train_batches(opened, small_config, start_step=7)
-  jax.tree.map(np.testing.assert_array_equal, next(resumed), whole[7])
-  resumed.close()
 
 
 def test_identity_is_that_of_the_images(root, pictures, tmp_path):
@@ -105,17 +99,19 @@ def test_identity_is_that_of_the_images(root, pictures, tmp_path):
     assert datasets.open_split(f"hf:{tmp_path}/{name}", "train").identity != opened.identity
 
 
-def test_a_run_resumes_and_evaluates(root, small_config, tmp_path):
+@pytest.mark.parametrize("root", ["parquet"], indirect=True)
+def test_a_run_resumes_in_other_processes_and_evaluates(root, small_config, tmp_path):
   from mlpvision.evaluate import run as run_lib
   from mlpvision.training import loop
 
-  small_config.data.update(name=f"hf:{root}", train_split="train", eval_split="validation", batch_size=8)
+  small_config.data.update(name=f"hf:{root}", train_split="train", eval_split="validation", batch_size=8, workers=0)
   small_config.optim.schedule.warmup = "1 step"
   small_config.update(duration="4 steps", log_every="1 step")
   small_config.checkpoint.every = "2 steps"
   whole = loop.train_and_evaluate(small_config, tmp_path / "run")
   for path in (tmp_path / "run" / "checkpoints").glob("4*"):
     path.rename(tmp_path / path.name)
+  small_config.data.workers = 1
   again = loop.train_and_evaluate(small_config, tmp_path / "run")
   jax.tree.map(np.testing.assert_array_equal, again.state.params, whole.state.params)
   found = run_lib.evaluate(tmp_path / "run")
@@ -137,6 +133,11 @@ def _empty(path, whole):
   os.makedirs(path)
 
 
+def _no_rows(path, whole):
+  os.makedirs(path)
+  whole.select([]).to_parquet(path / "train.parquet")
+
+
 def _script(path, whole):
   os.makedirs(path)
   (path / "data.py").write_text("raise SystemExit")
@@ -147,7 +148,10 @@ def _script(path, whole):
   ("make", "message"),
   [
     (_empty, r"no dataset_dict\.json or state\.json .* folder:"),
-    (lambda path, whole: whole.remove_columns("image").save_to_disk(path), r"has no image; .* label \(ClassLabel\)"),
+    (
+      lambda path, whole: whole.remove_columns(["image", "other"]).save_to_disk(path),
+      r"has no image; .* label \(ClassLabel\)",
+    ),
     (
       lambda path, whole: whole.cast_column("label", hf.Value("int64")).save_to_disk(path),
       r"(?s)has no class label; .*label \(int64\).*class_encode_column",
@@ -157,7 +161,7 @@ def _script(path, whole):
       r"(?s)has 2 columns of type Image, left, right; .*select_columns",
     ),
     (lambda path, whole: hf.DatasetDict(a=whole).save_to_disk(path), r"no split 'train', only a.*eval_split"),
-    (lambda path, whole: whole.select([]).save_to_disk(path), r"contains no images"),
+    (_no_rows, "split 'train' of .* contains no images"),
     (_script, r"(?s)the library datasets cannot open it by index: .*save_to_disk"),
   ],
 )
