@@ -50,6 +50,7 @@ _NOT_RUN = {
   ("benchmarks.roi_align_forms", None): "takes libtpu and a quarter of an hour",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
+  ("mlpvision.prepare", "hf:ILSVRC/imagenet-1k"): "downloads; tests/input/test_hf_datasets.py prepares a directory",
   ("pytest", None): "CI runs it",
   ("train.py", "--config=quickstart"): "tests/test_wheel.py finds it, and the same by its path is run",
   ("train.py", "--config=configs/quickstart_segmentation.py"): "the fixture `segmenter` trains it, and the notebook",
