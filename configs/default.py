@@ -54,9 +54,10 @@ def get_config():
   config.data = ml_collections.ConfigDict()
   # A tfds name ("imagenet2012", "cifar10:3.*.*"), prepared as array_record by mlpvision.prepare ("mnist5k" and
   # "digit_scenes" prepare themselves); or a folder of images, "folder:/path", that contains SPLIT/CLASS/*.jpg or
-  # CLASS/*.jpg. Segmentation: a dataset with label maps; or a folder with SPLIT/images/*.jpg and SPLIT/labels/*.png, or
-  # images/*.jpg and labels/*.png. Detection: a dataset with boxes; or "coco:IMAGES_DIR,ANNOTATIONS.json", of which both
-  # parts may contain {split}.
+  # CLASS/*.jpg; or a dataset of Hugging Face, "hf:OWNER/NAME" or "hf:/path" (docs/imagenet.md).
+  # Segmentation: a dataset with label maps; or a folder with SPLIT/images/*.jpg and SPLIT/labels/*.png, or images/*.jpg
+  # and labels/*.png. Detection: a dataset with boxes; or "coco:IMAGES_DIR,ANNOTATIONS.json", of which both parts may
+  # contain {split}.
   config.data.name = "mnist5k"
   # Directory of the prepared tfds datasets. None: $TFDS_DATA_DIR or, if that is unset, ~/tensorflow_datasets.
   config.data.data_dir = ml_collections.config_dict.placeholder(str)
@@ -262,6 +263,10 @@ def get_config():
 
   # How often to log metrics, in steps or epochs.
   config.log_every = "50 steps"
+  # Where metrics go beside WORKDIR/metrics.jsonl: "tensorboard", and the experiment trackers "wandb" and "mlflow",
+  # which also get the config, sample images, the confusion matrix and the curves; see docs/faq.md.
+  config.reporting = ml_collections.ConfigDict()
+  config.reporting.writers = ("tensorboard",)
   # How often to print a line of progress, in seconds, minutes or hours, for runs whose steps are fast. "": whenever
   # metrics are logged, and every half minute in between.
   config.print_every = ""

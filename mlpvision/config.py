@@ -79,6 +79,7 @@ _LARGEST = 3e38  # of float32; NaN and infinity are not within
 _MAX_STEPS = 2**31 - 1  # the state counts steps in int32
 _EXAMPLES = {"step": "10000 steps", "epoch": "20 epochs", "second": "10 seconds", "minute": "30 minutes"}
 _EXAMPLES["hour"] = "1 hour"
+_WRITERS = ("tensorboard", "wandb", "mlflow")
 _STEPS, _TIMES = ("step", "epoch"), ("minute", "hour")
 
 _TEXT = (lambda x: isinstance(x, str), "a string")
@@ -225,6 +226,10 @@ _FIELDS = {
     'write "FIRST:LAST", two steps of the run, such as "100:110"',
   ),
   "log_every": _duration(_STEPS),
+  "reporting.writers": (
+    lambda x: isinstance(x, tuple | list) and all(name in _WRITERS for name in x) and len(set(x)) == len(x),
+    f'must be a tuple of {", ".join(map(repr, _WRITERS))}, such as ("tensorboard",)',
+  ),
   "print_every": _duration(("second", *_TIMES), ""),
   **_EVALUATION,
   **_SEGMENTATION,
@@ -248,6 +253,7 @@ _FREE = (
   "model.remat",
   "print_every",
   "profile",
+  "reporting",
 )
 
 
@@ -341,7 +347,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _is_path(name):
-  return str(name).startswith(("folder:", "coco:", "/", ".", "~"))
+  return str(name).startswith(("folder:", "coco:", "hf:/", "hf:.", "hf:~", "/", ".", "~"))
 
 
 def _flatten(tree, prefix=""):

@@ -334,6 +334,7 @@ _WRONG = {
   "hang_timeout": (*_NO_NAME, "30", "0 minutes", "-1 minutes", "10 steps", "a while"),
   "profile": (*_NO_TEXT, "20:10", "0:10", "10", "a:b", "-1:3"),
   "log_every": _NO_INTERVAL,
+  "reporting.writers": (True, None, 1, "tensorboard", ("tensorflow",), ("wandb", "wandb"), (1,), {}),
   "print_every": (*_NO_TEXT, "30", "0 seconds", "-1 seconds", "10 steps", "a while"),
 }
 for _name, _field in (("val", ""), ("calibration", ""), ("fewshot", "train_split")):

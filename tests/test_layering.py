@@ -73,7 +73,8 @@ _ROOMS = {
   ),
   # What is done with a trained model.
   "evaluate": (
-    "augment config fewshot heartbeat preprocessing reporting.tables tasks trained " + " ".join(_PARTS),
+    "augment config fewshot heartbeat preprocessing reporting.confusion reporting.tables tasks trained "
+    + " ".join(_PARTS),
     _HEAVY,
   ),
   "fewshot": ("augment evaluate tasks trained " + " ".join(_PARTS), _HEAVY),
@@ -82,7 +83,7 @@ _ROOMS = {
   "predict": ("data predict reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.
-  "preview": ("config reporting tasks training.setup training.step " + " ".join(_PARTS), _HEAVY),
+  "preview": ("config training.pictures " + " ".join(_PARTS), _HEAVY),
   "cost": ("config models tasks training.setup", _HEAVY),
   "plan": ("config models.cost prepare.archives tasks training.setup data errors", _HEAVY | {"optax", "libtpu"}),
   "benchmark": (

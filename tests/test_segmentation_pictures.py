@@ -14,7 +14,7 @@ from configs import quickstart
 import mlpvision
 from mlpvision import augment, models, preprocessing, weights
 from mlpvision.data import datasets, transforms
-from mlpvision.draw import figures, maps
+from mlpvision.draw import maps
 from mlpvision.errors import UserError
 from mlpvision.evaluate import confusion, evaluators, run as run_lib
 from mlpvision.export import formats
@@ -154,7 +154,7 @@ def test_confusion_counts_the_pixels(trained, split):
     (found,) = trained.predict(split.source[i]["image"])
     np.add.at(expected, (label, found.labels), 1)
   np.testing.assert_array_equal(counts, expected)
-  figure = figures.confusion(counts, trained.class_names, "title", pixels=True)
+  figure = confusion.draw(counts, split)
   shown = {text.get_text() for text in figure.axes[0].texts}
   assert f"{counts.max(1).max() / counts.sum(1)[counts.max(1).argmax()]:.0%}" in shown
 

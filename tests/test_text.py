@@ -12,7 +12,7 @@ from PIL import Image
 import pytest
 
 from mlpvision.draw import figures
-from mlpvision.reporting import contact_sheet, curves, lettering
+from mlpvision.reporting import confusion, contact_sheet, curves, lettering
 from mlpvision.tasks import classification
 
 _NAMES = (
@@ -35,7 +35,7 @@ def test_figures_take_any_name(tmp_path):
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     counts = np.eye(len(_NAMES), dtype=int)
-    curves.to_png(figures.confusion(counts, _NAMES, "of " + " ".join(_NAMES)))
+    curves.to_png(confusion.figure(counts, _NAMES, "of " + " ".join(_NAMES)))
     curves.to_png(figures.saliency(np.zeros((4, 4, 3)), np.ones((4, 4)), _NAMES[0]))
     captions = [classification.caption(np.eye(len(_NAMES))[i], _NAMES) for i in range(len(_NAMES))]
     contact_sheet.draw(tmp_path / "sheet.png", np.zeros((len(_NAMES), 4, 4, 3)), captions, title=_NAMES[1])

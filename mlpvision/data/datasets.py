@@ -1,6 +1,7 @@
-"""Opens datasets by name, from tfds or from a folder of images.
+"""Opens datasets by name, from tfds, from a folder of images or from Hugging Face's library.
 
-Nothing here accesses the network, and TensorFlow is imported only to prepare one of our own datasets on first use.
+Nothing here accesses the network but that library, for names on its Hub. TensorFlow is imported only to prepare one of
+our own datasets on first use.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from mlpvision.data import (
   detection_records,
   directories,
   folder,
+  hf_datasets,
   imagenet,
   objects,
   records,
@@ -78,12 +80,15 @@ def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
 
 def is_remote(data: ml_collections.ConfigDict) -> bool:
   """Whether the examples of config.data are read over a network by address: gs://, s3://, http://, ..."""
-  local = data.name.startswith((directories.PREFIX, coco_folder.PREFIX, "/"))
+  local = data.name.startswith((directories.PREFIX, coco_folder.PREFIX, hf_datasets.PREFIX, "/"))
   return "://" in (data.name if local or "://" in data.name else os.fspath(resolve_data_dir(data.data_dir)))
 
 
 def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classification", classes: str = "") -> None:
   """Raises UserError, within milliseconds, if the dataset is not available: not prepared, not a folder, not our own."""
+  if name.startswith(hf_datasets.PREFIX):
+    hf_datasets.check(name, task)
+    return
   if task == "detection":
     rle.check_installed()
   if name.startswith(coco_folder.PREFIX) or (name.startswith(directories.PREFIX) and task == "detection"):
@@ -166,10 +171,10 @@ def open_split(
   """Opens a split, in tfds's notation ("train[:90%]"); prepares our own datasets on first use.
 
   name: a tfds name ("imagenet2012", "imagenet_v2/topimages", "cifar10:3.*.*"), one of our own, the path of a prepared
-    dataset, "folder:/path" (see `folder` and `segmentation_folder`), or "coco:IMAGES_DIR,ANNOTATIONS.json" (see
-    `coco_folder`); data_dir: of tfds's datasets, default: tfds's own; task: what an example must have: a label, a label
-    map for "segmentation", or boxes for "detection". Of segmentation alone: classes, a text file with the names of the
-    classes; reduce_zero_label: whether a map's 0 is not a class.
+    dataset, "folder:/path" (see `folder` and `segmentation_folder`), "coco:IMAGES_DIR,ANNOTATIONS.json" (see
+    `coco_folder`), or "hf:OWNER/NAME" (see `hf_datasets`); data_dir: of tfds's datasets, default: tfds's own; task:
+    what an example must have: a label, a label map for "segmentation", or boxes for "detection". Of segmentation
+    alone: classes, a text file with the names of the classes; reduce_zero_label: whether a map's 0 is not a class.
 
   Raises UserError: not prepared, not as array_record, no images or labels, or no such split; for label maps, see
     `segmentation_folder.open_pairs` and `segmentation_records`; for boxes, `coco_folder.open_images` and
@@ -185,6 +190,10 @@ def open_split(
     check(name, data_dir, task=task)
     images, split = coco_folder.open_images(name, split)
     return Split(images, f"{name}:{split}", images.class_names, identity=images.digest(), task=task)
+  if name.startswith(hf_datasets.PREFIX):
+    check(name, data_dir, task=task)
+    images, split = hf_datasets.open_images(name, split)
+    return Split(images, f"{name}:{split}", images.class_names, identity=images.digest())
   builder = open_builder(name, data_dir)
   if task == "detection":
     rle.check_installed()

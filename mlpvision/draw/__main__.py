@@ -130,9 +130,7 @@ def _shown(trained, image):
 
 
 def _confusion():
-  from mlpvision import tasks
   from mlpvision.data import datasets
-  from mlpvision.draw import figures
   from mlpvision.evaluate import confusion
 
   trained = _trained()
@@ -140,11 +138,7 @@ def _confusion():
     raise UserError(f"{_WEIGHTS.value} is a weight file, which has no evaluation split; confusion needs a run")
   split = datasets.of(trained.config, trained.config.data.eval_split)
   counts = confusion.count(trained, split)
-  if trained.task is tasks.segmentation:
-    title = f"{split.name}: mIoU {trained.task.scores({'confusion': counts})['miou']:.2%} of {len(split):,} images"
-    return figures.confusion(counts, trained.class_names, title, pixels=True)
-  title = f"{split.name}: top-1 {counts.trace() / counts.sum():.2%} of {counts.sum():,} images"
-  return figures.confusion(counts, trained.class_names, title)
+  return confusion.draw(counts, datasets.with_classes(split, trained.class_names, "the run")[0])
 
 
 def _ap():

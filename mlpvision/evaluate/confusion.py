@@ -1,14 +1,30 @@
 """The confusion matrix of a classifier or of a segmenter."""
 
+from collections.abc import Mapping
+
 import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
 import numpy as np
 
-from mlpvision import augment, sharding, tasks
+from mlpvision import sharding, tasks
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import one_pass
 from mlpvision.evaluate.accuracy import Accuracy
+from mlpvision.reporting import confusion
 from mlpvision.trained import Trained
+
+
+class Confusion(one_pass.Sums):
+  """Counts images of a split with one label each by their true and predicted class."""
+
+  def partial(self, outputs: jax.Array, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """{"confusion": int32 [K, K]} of a batch."""
+    size = outputs.shape[-1]
+    cells = batch["label"] * size + outputs.argmax(-1)
+    counts = jnp.zeros(size**2, jnp.int32).at[cells].add(batch["mask"].astype(jnp.int32))
+    return {"confusion": counts.reshape(size, size)}
 
 
 def count(trained: Trained, split: datasets.Split) -> np.ndarray:
@@ -24,17 +40,16 @@ def count(trained: Trained, split: datasets.Split) -> np.ndarray:
   if split.multi_label:
     raise UserError(f"{split.name}: a confusion matrix needs one label per image")
   split, _ = datasets.with_classes(split, trained.class_names, "the run")
+  counter = Accuracy if trained.task is tasks.segmentation else Confusion
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  if trained.task is tasks.segmentation:
-    return Accuracy(trained.model, split, trained.config, mesh).totals(trained.variables)["confusion"]
-  preprocessing, size = trained.preprocessing, len(trained.class_names)
+  return counter(trained.model, split, trained.config, mesh).totals(trained.variables)["confusion"]
 
-  @jax.jit
-  def pairs(batch):
-    images = augment.normalize(batch["image"], preprocessing.mean, preprocessing.std)
-    return batch["label"], trained.model.apply({"params": trained.params}, images).argmax(-1), batch["mask"]
 
-  counts = np.zeros((size, size), np.int64)
-  for labels, found, mask in one_pass.over(split, trained.config, mesh, pairs):
-    np.add.at(counts, (labels[mask], found[mask]), 1)
-  return counts
+def draw(counts: np.ndarray, split: datasets.Split) -> Figure:
+  """The matrix, with the headline that it gives in the title; counts: as `count` returns them, of the whole split."""
+  if split.task == "segmentation":
+    score = tasks.segmentation.scores({"confusion": counts})["miou"]
+    title = f"{split.name}: mIoU {score:.2%} of {len(split):,} images"
+  else:
+    title = f"{split.name}: top-1 {counts.trace() / counts.sum():.2%} of {counts.sum():,} images"
+  return confusion.figure(counts, split.class_names, title, pixels=split.task == "segmentation")

@@ -8,7 +8,7 @@ import urllib.parse
 
 from etils import epath
 
-from mlpvision.data import coco_folder, datasets, directories, folder
+from mlpvision.data import coco_folder, datasets, directories, folder, hf_datasets
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives, tars
 
@@ -45,6 +45,9 @@ def prepare(
   if name.startswith(coco_folder.PREFIX):
     coco_folder.check(name)
     print("data in COCO's format needs no preparation", flush=True)
+    return f"--config.data.name={name}"
+  if name.startswith(hf_datasets.PREFIX):
+    print(f"{name} is in the cache of the library datasets, with {', '.join(hf_datasets.prepare(name))}", flush=True)
     return f"--config.data.name={name}"
   if name.startswith(directories.PREFIX):
     folder.check(name)

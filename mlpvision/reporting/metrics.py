@@ -1,18 +1,18 @@
-"""Writes metrics to WORKDIR/metrics.jsonl, one JSON object per line, and to TensorBoard."""
+"""Writes metrics to WORKDIR/metrics.jsonl, one JSON object per line, to TensorBoard and to experiment trackers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
 import re
-from typing import Any
+from typing import Any, Self
 
 from absl import logging
 from etils import epath
 
 from mlpvision import workdir as workdir_lib
 from mlpvision.errors import UserError
-from mlpvision.reporting import events
+from mlpvision.reporting import events, trackers
 
 FILE = "metrics.jsonl"
 DAMAGED = f"{FILE}.damaged"
@@ -20,28 +20,47 @@ _LONGEST = 2**20  # bytes of a line; what is longer is no row
 
 
 class MetricWriter:
-  """Writes the scalars of a run. Only process 0 should have one."""
+  """Writes the scalars of a run. Only process 0 should have one. As a context, it tells trackers of an exception."""
 
-  def __init__(self, workdir: epath.PathLike, start_step: int) -> None:
+  def __init__(
+    self,
+    workdir: epath.PathLike,
+    start_step: int,
+    writers: Sequence[str] = ("tensorboard",),
+    config: Mapping[str, Any] | None = None,
+  ) -> None:
     """Appends to existing metrics; those after `start_step` are dropped, because a resumed run repeats these steps.
 
     Damaged lines are named and moved to WORKDIR/metrics.jsonl.damaged. The file is replaced as a whole, and only if a
-    line must leave it. Raises UserError if it cannot be read or written.
+    line must leave it. Raises UserError if it cannot be read or written, or a tracker cannot start.
+
+    writers: names in config.reporting.writers; config: hyperparameters for trackers, as from `config.to_json`.
     """
     self._path, self._damaged = _path(workdir), epath.Path(workdir) / DAMAGED
     with workdir_lib.readable_errors(self._path):
-      self._keep_until(start_step)
+      last_step = self._keep_until(start_step)
       # Object stores cannot append: the whole file is written each time.
       self._rows = [row for _, _, row in _lines(self._path)] if workdir_lib.is_remote(workdir) else None
       self._append()
+    self._trackers = trackers.open_chosen(writers, workdir, config or {}, last_step)
     with self._readable_events():
-      self._tensorboard = events.writer(workdir)
+      self._tensorboard = events.writer(workdir) if "tensorboard" in writers else None
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is not None:
+      self._close_trackers("failed" if issubclass(kind, Exception) else "stopped")
 
   def _keep_until(self, start_step):
-    damaged, is_to_change = {}, False
+    """Drops the rows after start_step, and damaged lines; returns the last step that there was."""
+    damaged, is_to_change, last_step = {}, False, 0
     for number, line, row in _lines(self._path):
       if row is None:
         damaged[number] = line
+      else:
+        last_step = max(last_step, row["step"])
       is_to_change |= row is None or row["step"] > start_step or not line.endswith(b"\n")
     if damaged:
       with workdir_lib.readable_errors(self._damaged), self._damaged.open("ab") as file:
@@ -51,16 +70,25 @@ class MetricWriter:
     if is_to_change:
       kept = (line for _, line, row in _lines(self._path) if row is not None and row["step"] <= start_step)
       workdir_lib.replace(self._path, (line.rstrip(b"\n") + b"\n" for line in kept))
+    return last_step
 
   def write(self, step: int, **scalars: float) -> None:
-    """Appends the line {"step": step, ...}; TensorBoard groups names with a slash, such as "val/top1".
+    """Appends the line {"step": step, ...}; TensorBoard and trackers group names with a slash, such as "val/top1".
 
     Raises UserError if it cannot be written, for example because the disk is full.
     """
     with workdir_lib.readable_errors(self._path):
       self._append({"step": step, **scalars})
-    with self._readable_events():
-      self._tensorboard.write_scalars(step, scalars)
+    if self._tensorboard:
+      with self._readable_events():
+        self._tensorboard.write_scalars(step, scalars)
+    for tracker in self._trackers:
+      tracker.write_scalars(step, scalars)
+
+  def write_picture(self, step: int, name: str, path: epath.PathLike) -> None:
+    """Hands a PNG to the trackers."""
+    for tracker in self._trackers:
+      tracker.write_picture(step, name, path)
 
   def _append(self, *rows):
     if self._rows is not None:
@@ -78,10 +106,20 @@ class MetricWriter:
         file.truncate(size)  # no part of a line remains where the disk is full
         raise
 
-  def close(self) -> None:
-    """Flushes the TensorBoard events. Raises UserError if they cannot be written."""
-    with self._readable_events():
-      self._tensorboard.close()
+  def close(self, *, finished: bool = True) -> None:
+    """Flushes the TensorBoard events, and ends the trackers' runs. Raises UserError if events cannot be written.
+
+    finished: False if the run was stopped and can be resumed.
+    """
+    if self._tensorboard:
+      with self._readable_events():
+        self._tensorboard.close()
+    self._close_trackers("finished" if finished else "stopped")
+
+  def _close_trackers(self, outcome):
+    for tracker in self._trackers:
+      tracker.close(outcome)
+    self._trackers = []
 
   @contextlib.contextmanager
   def _readable_events(self):

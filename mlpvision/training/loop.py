@@ -16,10 +16,10 @@ from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError, printable
 from mlpvision.evaluate import evaluators
-from mlpvision.reporting import curves, overview
+from mlpvision.reporting import curves, overview, trackers
 from mlpvision.reporting.metrics import MetricWriter
 from mlpvision.reporting.progress import Progress
-from mlpvision.training import memory, optim, step as step_lib, warm_start
+from mlpvision.training import memory, optim, pictures, step as step_lib, warm_start
 from mlpvision.training.health import Health
 from mlpvision.training.profiling import Profile
 from mlpvision.training.setup import compile_step, set_up
@@ -51,18 +51,20 @@ def train_and_evaluate(
   checkpoint cannot be saved.
   """
   config_lib.check(config)
+  trackers.check_installed(config.reporting.writers)
   _make_writable(workdir)
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   with (
     Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog,
     workdir_lib.hold(workdir),
     Checkpoints(workdir, config.checkpoint.keep, **best) as checkpoints,
+    contextlib.ExitStack() as opened,
   ):
     with memory.readable_errors():
-      return _run(config, workdir, checkpoints, stop, watchdog)
+      return _run(config, workdir, checkpoints, stop, watchdog, opened.enter_context)
 
 
-def _run(config, workdir, checkpoints, stop, watchdog):
+def _run(config, workdir, checkpoints, stop, watchdog, entered):
   # Cheap checks come first: the config of an existing run, then data, devices and durations, and finally the source of
   # a warm start, which may be a download.
   saved = checkpoints.read_meta()
@@ -102,7 +104,9 @@ def _run(config, workdir, checkpoints, stop, watchdog):
     state = step_lib.create_state(setup.init, setup.abstract, config.seed, loaded)  # 3. or from random ones
 
   is_main = jax.process_index() == 0
-  writer = MetricWriter(workdir, start_step) if is_main else None
+  writers = config.reporting.writers
+  writer = entered(MetricWriter(workdir, start_step, writers, as_json)) if is_main else None
+  has_pictures = bool(trackers.chosen(writers)) and start_step < setup.total_steps
   lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
   printing = dict(every=config_lib.to_seconds(config.print_every), quiet=not is_main)
   progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, **printing)
@@ -114,6 +118,10 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   def write(step, scalars):
     if writer and step > start_step:  # earlier metrics are on disk
       writer.write(step, epoch=step / setup.steps_per_epoch, **scalars)
+
+  def write_picture(step, name):
+    if writer:
+      writer.write_picture(step, name, epath.Path(workdir) / f"{name}.png")
 
   def log(step, pending):
     skipped = sum(not m["finite"] for m in pending)
@@ -162,6 +170,10 @@ def _run(config, workdir, checkpoints, stop, watchdog):
       memory.check_step(setup, train_step)
     if kept := overview.kept_programs():
       progress.say(kept)
+    if has_pictures and is_main and not start_step:
+      with workdir_lib.readable_errors(path := epath.Path(workdir) / "samples.png"):
+        pictures.samples(setup.train_split, config, path)
+      write_picture(0, "samples")
     processes = dict(process_index=jax.process_index(), process_count=jax.process_count())
     host_batches = loader.train_batches(setup.train_split, config, start_step=start_step, **processes)
     batches = sharding.put_batches(host_batches, setup.mesh)
@@ -220,13 +232,20 @@ def _run(config, workdir, checkpoints, stop, watchdog):
   if config.checkpoint.best and (best := checkpoints.best_step()):
     progress.say(f"best checkpoint: {workdir}/checkpoints/{best[0]} with {config.checkpoint.best} {best[1]:.4f}")
   checkpoints.close()
+  finished = step == setup.total_steps
+  if has_pictures and finished:
+    variables = {"params": optim.evaluation_params(state.opt_state, state.params), **state.stats}
+    if pictures.confusion(setup, variables, epath.Path(workdir) / "confusion.png"):
+      write_picture(step, "confusion")
   if writer:
-    writer.close()
     curves.draw(workdir)
+    if has_pictures and finished:
+      write_picture(step, "curves")
+    writer.close(finished=finished)
   # In the order of the evaluators, of which some may have run more recently than others.
   ordered = sorted(results.items(), key=lambda item: list(evaluations).index(item[0].partition("/")[0]))
   summary = evaluators.summary(dict(ordered))
-  return Result(step, step == setup.total_steps, state, results, summary, is_main)
+  return Result(step, finished, state, results, summary, is_main)
 
 
 def _say_overview(setup, origin, workdir, progress):

@@ -12,6 +12,7 @@ _PLACEHOLDERS = {
   "init_from=gs://BUCKET/mixer_b16_in21k": "init_from=mixer_b16.goog_in21k",
   "imagenet_v2/matched-frequency": "folder:pictures",
   "imagenet21k/winter21_256": "folder:pictures",
+  "hf:ILSVRC/imagenet-1k": "folder:pictures",
   "weights=runs/s2mlp_wide": "weights=runs/pictures",
   "folder:IMAGENET100": "folder:pictures",
   "folder:PATH": "folder:pictures",

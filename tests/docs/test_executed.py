@@ -53,6 +53,7 @@ _NOT_RUN = {
   ("studies", "families"): "as s2mlp_directions, which runs; tests/studies makes the models of its rows",
   ("mlpvision.plan", "--all"): "takes libtpu and hours",
   ("mlpvision.prepare", "cifar10"): "downloads",
+  ("mlpvision.prepare", "hf:ILSVRC/imagenet-1k"): "downloads; tests/input/test_hf_datasets.py prepares a directory",
   ("pytest", None): "CI runs it",
   ("sphinx", None): "tests/docs/test_site.py builds the site",
   ("docs.tools.fork", None): "tests/docs/test_repository.py moves the project elsewhere",

@@ -12,6 +12,7 @@ from mlpvision import models, preprocessing, tasks, trained as trained_lib
 from mlpvision.data import datasets
 from mlpvision.draw import figures, maps
 from mlpvision.evaluate import confusion
+from mlpvision.reporting import confusion as confusion_figure
 from mlpvision.reporting.curves import to_png, to_svg
 
 
@@ -104,7 +105,7 @@ def test_a_missing_picture_is_said(here, tmp_path):
 
 def test_a_long_title_stays_in_the_picture():
   title = f"folder:/home/somebody/{'pictures/' * 6}:train[90%:]: top-1 91.25% of 1,234 images"
-  figure = figures.confusion(np.eye(2, dtype=np.int64), ("cat", "cup"), title)
+  figure = confusion_figure.figure(np.eye(2, dtype=np.int64), ("cat", "cup"), title)
   figure.canvas.draw()
   found = next(text for text in figure.findobj(lambda part: getattr(part, "get_text", str)().startswith("folder:")))
   box = found.get_window_extent()
