@@ -81,6 +81,7 @@ _ROOMS = {
   "export": ("augment data.imagenet models preprocessing reporting.metrics tasks trained weights", _HEAVY),
   "average": ("export preprocessing trained weights.loading", _HEAVY | {"optax"}),
   "predict": ("data predict reporting tasks trained", _HEAVY),
+  "demo": ("augment data draw reporting tasks trained", _HEAVY),
   "draw": ("evaluate tasks trained training.setup reporting " + " ".join(_PARTS), _HEAVY),
   # What is known or measured of a run.
   "preview": ("config training.pictures " + " ".join(_PARTS), _HEAVY),

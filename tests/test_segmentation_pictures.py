@@ -233,6 +233,12 @@ def test_weights_round_trip(trained, tmp_path):
   assert b"decode_head.fpn_bottleneck.conv.weight" in names  # mmsegmentation's
 
 
+def test_onnx_is_for_classifiers(trained, tmp_path):
+  with pytest.raises(UserError, match="is a segmenter, and --format=onnx is for classifiers: use --format=stablehlo"):
+    formats.FORMATS["onnx"](trained, tmp_path / "model.onnx")
+  assert not list(tmp_path.iterdir())
+
+
 def test_stablehlo_takes_any_size(trained, tmp_path):
   formats.to_stablehlo(trained, tmp_path / "model")
   call = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call

@@ -1,6 +1,6 @@
 """Receptive fields, saliency and feature maps: arrays over the image, from gradients and activations."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -74,15 +74,37 @@ def saliency(model: nn.Module, params: Mapping[str, Any], image: jax.Array | np.
   Returns:
     float [H, W], the largest absolute value over the channels.
   """
-  noise = 0.15 * (image.max() - image.min()) * jax.random.normal(jax.random.key(0), (16, *image.shape))
-  logit = lambda images: model.apply({"params": params}, images)[:, label].sum()  # noqa: E731
-  return np.asarray(jnp.abs(jax.jit(jax.grad(logit))(image[None] + noise)).mean(0).max(-1))
+  return np.asarray(compiled_saliency(model)(params, image, label))
+
+
+def compiled_saliency(model: nn.Module) -> Callable[..., jax.Array]:
+  """`saliency` as a function of (params, image, label) that is compiled once, for many images of one size."""
+
+  def logit(images, params, label):
+    return model.apply({"params": params}, images)[:, label].sum()
+
+  @jax.jit
+  def heat(params, image, label):
+    noise = 0.15 * (image.max() - image.min()) * jax.random.normal(jax.random.key(0), (16, *image.shape))
+    return jnp.abs(jax.grad(logit)(image[None] + noise, params, label)).mean(0).max(-1)
+
+  return heat
 
 
 def feature_colors(model: nn.Module, params: Mapping[str, Any], image: np.ndarray) -> list[np.ndarray]:
-  """The first three principal components of each stage's feature map, as colors: float [h, w, 3] in [0, 1]."""
+  """The `colors` of each stage's feature map for one image."""
+  return colors(compiled_features(model)(params, image))
+
+
+def compiled_features(model: nn.Module) -> Callable[..., tuple[jax.Array, ...]]:
+  """The feature maps [1, h, w, C] of an image as a function of (params, image) that is compiled once."""
+  return jax.jit(lambda params, image: model.apply({"params": params}, image[None], method="features"))
+
+
+def colors(maps: Sequence[jax.Array]) -> list[np.ndarray]:
+  """The first three principal components of each feature map [1, h, w, C]: float [h, w, 3] in [0, 1]."""
   pictures = []
-  for features in jax.jit(lambda x: model.apply({"params": params}, x, method="features"))(image[None]):
+  for features in maps:
     rows = np.asarray(features[0], np.float64).reshape(-1, features.shape[-1])
     rows = rows - rows.mean(0)
     left, values, _ = np.linalg.svd(rows, full_matrices=False)

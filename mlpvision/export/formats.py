@@ -1,6 +1,5 @@
-"""Exports trained models: as StableHLO, or weights alone as safetensors."""
+"""Exports trained models: as StableHLO or ONNX, or weights alone as safetensors."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision import augment, tasks, weights
+from mlpvision.export import about as about_lib, onnx
 from mlpvision.trained import Trained
 
 
@@ -31,7 +31,7 @@ def to_stablehlo(trained: Trained, path: str | os.PathLike) -> None:
   function, inputs = _detector(trained) if is_detector else _logits(trained)
   exported = jax.export.export(jax.jit(function), platforms=("cpu", "cuda", "tpu"))(*inputs)
   pathlib.Path(path).write_bytes(exported.serialize())
-  about = {**dataclasses.asdict(trained.preprocessing), "class_names": trained.class_names, "loss": trained.loss}
+  about = about_lib.of(trained)
   if is_detector:
     about["canvas"] = inputs[0].shape[1:3]
   pathlib.Path(f"{path}.json").write_text(json.dumps(about, indent=1))
@@ -71,4 +71,4 @@ def to_safetensors(trained: Trained, path: str | os.PathLike) -> None:
   weights.save(path, trained.model, trained.params, trained.preprocessing, trained.class_names, stats)
 
 
-FORMATS = {"stablehlo": to_stablehlo, "safetensors": to_safetensors}
+FORMATS = {"stablehlo": to_stablehlo, "onnx": onnx.to_onnx, "safetensors": to_safetensors}

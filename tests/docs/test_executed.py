@@ -42,6 +42,7 @@ _ELSEWHERE = {
 # Run by no test, and why. Their flags are parsed all the same.
 _NOT_RUN = {
   ("mlpvision.export", "--push=OWNER/NAME"): "tests/test_hub.py pushes to a server of the Hub's protocol",
+  ("mlpvision.demo", None): "serves until Ctrl-C; tests/test_demo.py opens its page",
   ("mlpvision.predict", "--weights=hf://OWNER/NAME"): "tests/test_hub.py has its cache",
   ("mlpvision.average", None): "tests/test_average.py averages a run's checkpoints",
   ("mlpvision.cost", "--write=docs/models.md"): "tests/models/test_cost.py counts the whole table",
@@ -76,6 +77,7 @@ _FIRST = [
   next(c for c in commands() if c.page == "index.md" and "--config.data.name=folder:PATH" in c.arguments),
 ]
 _needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+_needs_jax2onnx = pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="needs the extra `onnx`")
 _WITH_PYTHON = [page for page in PAGES if python_blocks(page) and not files(page)]
 
 
@@ -94,11 +96,14 @@ def _distinct():
     if _is_in(_ELSEWHERE | _NOT_RUN, command) is None and "--help" not in command.arguments:
       what = [part for part in small_arguments(command) if not part.startswith(_PLACES)]
       found.setdefault((command.program, *what), command)
-  return [
-    pytest.param(command, marks=_needs_libtpu if command.program == "mlpvision.plan" else ())
-    for command in found.values()
-    if command not in _FIRST
-  ]
+  return [pytest.param(command, marks=_needs(command)) for command in found.values() if command not in _FIRST]
+
+
+def _needs(command):
+  """The mark of a command that needs an extra."""
+  if command.program == "mlpvision.plan":
+    return _needs_libtpu
+  return _needs_jax2onnx if "--format=onnx" in command.arguments else ()
 
 
 def _run(command, *more):
@@ -214,6 +219,10 @@ def test_python(page, place):
   """All blocks of a page, one after the other."""
   names = {}
   for code in python_blocks(page):
+    if "onnxruntime" in code:
+      if importlib.util.find_spec("jax2onnx") is None:
+        continue
+      _run(next(c for c in commands() if "--format=onnx" in c.arguments))
     exec(compile(code, str(page), "exec"), names)
 
 
