@@ -22,6 +22,7 @@ def store(tmp_path, monkeypatch):
   pytest.importorskip("alembic")
   monkeypatch.setenv("WANDB_MODE", "offline")
   monkeypatch.setenv("WANDB_SILENT", "true")
+  monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
   monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
   monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path / 'mlruns'}")
   return mlflow.MlflowClient()

@@ -41,7 +41,9 @@ class MlflowRun:
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Starts sending. Raises what the last sending raised."""
     now, done = time.time_ns() // 10**6, self._sending
-    self._pending += [Metric(k, float(v), now, step) for k, v in scalars.items() if step > self._last.get(k, -1)]
+    new = {key: float(value) for key, value in scalars.items() if step > self._last.get(key, -1)}
+    self._last |= dict.fromkeys(new, step)
+    self._pending += [Metric(key, value, now, step) for key, value in new.items()]
     if done is None or done.done():
       self._sending = self._pool.submit(self._send)
       if done is not None:
