@@ -73,6 +73,7 @@ def _of_mlflow(store):
   return run, {name: sorted((m.step, m.value) for m in history) for name, history in histories.items()}
 
 
+@pytest.mark.slow
 def test_a_run_is_tracked(tmp_path, store, small_config):
   from mlpvision.training import loop
 

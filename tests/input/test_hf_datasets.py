@@ -99,6 +99,7 @@ def test_identity_is_that_of_the_images(root, pictures, tmp_path):
     assert datasets.open_split(f"hf:{tmp_path}/{name}", "train").identity != opened.identity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
 def test_a_run_resumes_in_other_processes_and_evaluates(root, small_config, tmp_path):
   from mlpvision.evaluate import run as run_lib
