@@ -11,7 +11,8 @@ from mlpvision.trained import Trained
 
 # Names of fonts that every system has; others would come from the network.
 _FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-_CSS = ".gradio-container {max-width: 1240px !important; margin: 0 auto}"
+# The second rule keeps the captions off the pictures.
+_CSS = ".gradio-container {max-width: 1240px !important; margin: 0 auto} .drawn {padding-top: 32px !important}"
 
 
 def library() -> types.ModuleType:
@@ -38,7 +39,9 @@ def make(trained: Trained) -> Any:
       else:
         found = gradio.Label(label=answers.title, num_top_classes=answers_lib.TOP)
     drawn = [
-      gradio.Image(label=caption, format="png", interactive=False, buttons=["download", "fullscreen"])
+      gradio.Image(
+        label=caption, format="png", interactive=False, buttons=["download", "fullscreen"], elem_classes="drawn"
+      )
       for caption in answers.captions
     ]
     outputs = [found, *drawn]
