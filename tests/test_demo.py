@@ -129,7 +129,7 @@ def test_in_a_browser(start, folder):
     for caption in ("Saliency", "Feature maps"):
       page.locator(f".block:has-text('{caption}') img[src]").wait_for(timeout=300_000)
     shown = page.locator("[data-testid=label-output-value], .label").first.inner_text()
-    lines = page.locator(".block:has-text('Classes')").first.inner_text()
+    lines = page.locator("body").inner_text()
     browser.close()
   (expected,) = mlpvision.load(weights_file).predict(picture, top=5)
   assert expected[0].name in shown
