@@ -59,6 +59,7 @@ def test_another_file_is_not_compared(here, tmp_path, content):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_all_is_measured_and_compared(command, tmp_path):
   old, new = tmp_path / "old.json", tmp_path / "new.json"
   name = "training quickstart, images/s: loaded / on the device"

@@ -16,6 +16,7 @@ _BENCHMARK = ("-m", "mlpvision.benchmark", "data", "--config=configs/s2mlp_wide.
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_all_loaders_are_measured(command, tmp_path):
   path = tmp_path / "result.json"
   small = ("--config.data.batch_size=16", "--config.data.image_size=64", "--config.data.workers=0")
