@@ -60,6 +60,7 @@ def test_what_peers_need_is_said(command):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_training_is_measured(command, tmp_path):
   path = tmp_path / "result.json"
   short = ("--batch_size=4", "--rounds=1", "--seconds=0.1", f"--json={path}")
