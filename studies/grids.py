@@ -160,7 +160,7 @@ STUDIES = {
   ),
   "families": Study(
     "The families, at about the same number of parameters",
-    "each its own: ImageNet-1K",
+    "each model's own, on ImageNet-1K",
     "s2mlp_wide",
     dict(),
     (_family("mixer_b16", num_blocks=6, hidden_dim=64, patch_size=4, tokens_mlp_dim=32, channels_mlp_dim=256),

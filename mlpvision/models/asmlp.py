@@ -39,7 +39,9 @@ class AxialShift(nn.Module):
 
     def shifted(y, axis, name):
       def product(y, kernel, *_, **__):
-        return shifted_product(y, kernel, self.shift_size, axis, self.padding, self.dilation)
+        options = dict(padding=self.padding, dilation=self.dilation)
+        # Of the large maps of dense tasks, which have cells, a chip has one or two.
+        return shifted_product(y, kernel, self.shift_size, axis, **options, few_images=cells is not None)
 
       return forms.gelu(_dense(channels, channels, self.dtype, name, dot_general=product)(canvas.masked(y, cells)))
 

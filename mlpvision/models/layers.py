@@ -82,36 +82,6 @@ class Mlp(nn.Module):
     return Dropout(self.dropout)(out, train)
 
 
-class Attention(nn.Module):
-  """Multi-head self-attention (arXiv 1706.03762, Sec. 3.2) over the tokens; [..., N, C] -> [..., N, C].
-
-  The layer `qkv` computes queries, keys and values; its columns are ordered (query|key|value, head, channel).
-  bias: added to the scaled products before the softmax; broadcasts to [..., num_heads, N, N].
-  """
-
-  num_heads: int
-  dropout: float = 0.0
-  kernel_init: Any = nn.linear.default_kernel_init
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False, bias: jax.Array | None = None) -> jax.Array:
-    channels = x.shape[-1]
-    if channels % self.num_heads:
-      raise ValueError(f"{channels} channels cannot be divided into {self.num_heads} heads")
-    dense = dict(kernel_init=self.kernel_init, dtype=self.dtype)
-    head_dim = channels // self.num_heads
-    qkv = Dense(3 * channels, **dense, name="qkv")(x).reshape(*x.shape[:-1], 3, self.num_heads, head_dim)
-    query, key, value = (qkv[..., i, :, :] for i in range(3))
-    # The softmax is always float32: rounded weights would not sum to one. The products are in `dtype`, as all others:
-    # they are the largest arrays of a block, and their rounding is not seen in the logits (docs/performance.md).
-    scores = jnp.einsum("...qhd,...khd->...hqk", query * head_dim**-0.5, key).astype(jnp.float32)
-    weights = nn.softmax(scores if bias is None else scores + bias).astype(self.dtype)
-    out = jnp.einsum("...hqk,...khd->...qhd", weights, value).reshape(x.shape)
-    out = Dense(channels, **dense, name="proj")(out)
-    return Dropout(self.dropout)(out, train)
-
-
 class LayerNorm(nn.Module):
   """Layer normalization (arXiv 1607.06450) over the last axis; [..., C] -> [..., C] in `dtype`.
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import base, canvas, layers
+from mlpvision.models.attention import Attention
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
 
@@ -57,7 +58,7 @@ class SwinBlock(nn.Module):
       bias = bias + _region_mask(padded_size, window, shift, cells)
       x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
     x = canvas.padded(x, window)
-    attention = layers.Attention(self.num_heads, self.dropout, _INIT, self.dtype, name="attention")
+    attention = Attention(self.num_heads, self.dropout, _INIT, self.dtype, name="attention")
     x = _from_windows(attention(_to_windows(x, window), train, bias), window, padded_size)
     if before:
       return jnp.roll(x, shift, (1, 2))[:, : map_size[0], : map_size[1]]

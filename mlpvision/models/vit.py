@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mlpvision.models import base, layers
+from mlpvision.models.attention import Attention
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
 
@@ -28,7 +29,7 @@ class ViTBlock(nn.Module):
     dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
     drop_path = layers.DropPath(self.drop_path)
     y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
-    x = x + drop_path(layers.Attention(self.num_heads, **dense, name="attention")(y, train), train)
+    x = x + drop_path(Attention(self.num_heads, **dense, name="attention")(y, train), train)
     y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)

@@ -41,22 +41,25 @@ def test_both_forms_equal_the_product_after_the_shift(channels, size, axis, dila
       np.testing.assert_allclose(result, right, rtol=1e-12, atol=1e-12)
 
 
-def _lowered_for(platform, channels, padding="zero"):
+@pytest.mark.parametrize(
+  ("platform", "channels", "options", "convolutions"),
+  [
+    ("tpu", 96, {}, 2),
+    ("tpu", 768, {}, 0),
+    ("tpu", 96, dict(padding="circular"), 0),
+    ("tpu", 96, dict(few_images=True), 0),
+    ("cpu", 96, {}, 0),
+  ],
+)
+def test_narrow_maps_become_convolutions_on_tpu_alone(platform, channels, options, convolutions):
   x = jax.ShapeDtypeStruct((2, 8, 8, channels), jnp.bfloat16)
   kernel = jax.ShapeDtypeStruct((channels, channels), jnp.bfloat16)
 
   def step(x, kernel):
-    function = lambda x, kernel: shifted_product.shifted_product(x, kernel, 5, 1, padding)  # noqa: E731
-    return _value_and_gradients(function, x, kernel, x)
+    return _value_and_gradients(
+      lambda *operands: shifted_product.shifted_product(*operands, 5, 1, **options), x, kernel, x
+    )
 
-  return jax.jit(step).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-
-
-@pytest.mark.parametrize(
-  ("platform", "channels", "padding", "convolutions"),
-  [("tpu", 96, "zero", 2), ("tpu", 768, "zero", 0), ("tpu", 96, "circular", 0), ("cpu", 96, "zero", 0)],
-)
-def test_narrow_maps_become_convolutions_on_tpu_alone(platform, channels, padding, convolutions):
-  text = _lowered_for(platform, channels, padding)
+  text = jax.jit(step).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
   assert text.count("stablehlo.convolution") == convolutions  # the value and the map's gradient
   assert text.count("stablehlo.dot_general") == 3 - convolutions
