@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, forms, layers
+from mlpvision.models import base, canvas, forms, layers
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP_CONV1X1, NORM, Table
 from mlpvision.models.shifted_product import shifted_product
@@ -120,7 +120,7 @@ class _Reduction(nn.Module):
     return jnp.einsum("bhrwqc,qrcd->bhwd", x, kernel)
 
 
-class ASMLP(layers.Backbone):
+class ASMLP(base.Backbone):
   """AS-MLP, a pyramid of four stages; logits are for image sides divisible by 32, `features` for any size.
 
   Attributes, in addition to those of every `Backbone`:
@@ -153,7 +153,7 @@ class ASMLP(layers.Backbone):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if self.connection not in ("parallel", "serial"):
       raise ValueError(f"unknown connection {self.connection!r}; 'parallel' or 'serial'")
@@ -162,7 +162,7 @@ class ASMLP(layers.Backbone):
       raise ValueError(f"images of {height}x{width}: AS-MLP needs image sides divisible by {self.size_divisor}")
     if sizes is not None and self.padding != "zero":
       raise ValueError(f"shifts with {self.padding!r} padding cannot end at an image's size: set padding='zero'")
-    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
+    x = base.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
     cells = canvas.cells(sizes, self.patch_size)
     x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x, canvas.mask(x.shape, cells))
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
@@ -177,7 +177,7 @@ class ASMLP(layers.Backbone):
     if return_features:
       return tuple(maps)
     x = layers.GroupNorm1(dtype=self.dtype, name="norm")(x)
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=nn.initializers.normal(0.02))
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=nn.initializers.normal(0.02))
 
 
 VARIANTS = {

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import canvas, layers
+from mlpvision.models import base, canvas, layers
 from mlpvision.models.family import Family, wide_stages
 from mlpvision.models.naming import CONV, CONV1X1, DENSE, MLP, NORM, Table
 from mlpvision.models.overlapping import OverlappingPyramid
@@ -69,13 +69,13 @@ class CycleMLP(OverlappingPyramid):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     maps = self.stages(CycleBlock, images, train, sizes)
     if return_features:
       return maps
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(maps[-1])
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
 _WIDE_FIRST = (8.0, 8.0, 4.0, 4.0)

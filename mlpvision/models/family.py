@@ -31,7 +31,7 @@ class Family:
   """One model family.
 
   Attributes:
-    module: the network, a `layers.Backbone`.
+    module: the network, a `base.Backbone`.
     variants: {name for `models.create`: attributes of the module}.
     arguments: maps the shapes of parameters to the module's attributes that they determine, with None for an ambiguous
       one; usually `isotropic` or `pyramid`. Raises KeyError, IndexError or ValueError for other parameters.

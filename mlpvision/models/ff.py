@@ -9,7 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import base, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
 
@@ -41,7 +41,7 @@ class FFBlock(nn.Module):
     return x + drop_path(mlp(y, "token_mixing").swapaxes(1, 2), train)
 
 
-class FF(layers.Backbone):
+class FF(base.Backbone):
   """FF. The token MLPs fix the number of patches, so parameters are for one image size. Uses a class token.
 
   Attributes, in addition to those of every `Backbone`:
@@ -59,9 +59,9 @@ class FF(layers.Backbone):
   mlp_ratio: float = 4.0
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
+    x = base.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape
     self.check_patches(_patches, rows, columns)
     x = x + self.param("pos_embedding", _INIT, (1, rows, columns, channels)).astype(self.dtype)
@@ -74,7 +74,7 @@ class FF(layers.Backbone):
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
-    return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
+    return base.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
 
 
 VARIANTS = {

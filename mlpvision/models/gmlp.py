@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import forms, layers
+from mlpvision.models import base, forms, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Table
 
@@ -63,7 +63,7 @@ class GMLPBlock(nn.Module):
     return x + layers.DropPath(self.drop_path)(y, train)
 
 
-class GMLP(layers.Backbone):
+class GMLP(base.Backbone):
   """gMLP. The gates' layers fix the number of patches, so parameters are for one image size.
 
   Attributes, in addition to those of every `Backbone`:
@@ -79,12 +79,12 @@ class GMLP(layers.Backbone):
   mlp_ratio: float = 6.0
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     if int(self.hidden_dim * self.mlp_ratio) % 2:
       raise ValueError(f"mlp_ratio {self.mlp_ratio} of {self.hidden_dim} channels is odd: the gate needs two halves")
     stem = dict(kernel_init=nn.initializers.lecun_normal(), bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
+    x = base.patch_embed(images, self.patch_size, self.hidden_dim, **stem)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
@@ -93,7 +93,7 @@ class GMLP(layers.Backbone):
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
-    return layers.classify(x.mean(1), self.num_classes, kernel_init=nn.initializers.zeros_init())
+    return base.classify(x.mean(1), self.num_classes, kernel_init=nn.initializers.zeros_init())
 
 
 VARIANTS = {

@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import layers
+from mlpvision.models import base, layers
 from mlpvision.models.family import Family, count, stem
 from mlpvision.models.naming import CONV, DENSE, KERNEL, MLP, NORM, SCALE, Leaf, Table, squeeze
 
@@ -32,7 +32,7 @@ class MixerBlock(nn.Module):
     return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
 
 
-class MlpMixer(layers.Backbone):
+class MlpMixer(base.Backbone):
   """MLP-Mixer. The token MLPs fix the number of patches, so parameters are for one image size.
 
   Attributes, in addition to those of every `Backbone`:
@@ -52,10 +52,10 @@ class MlpMixer(layers.Backbone):
   head_bias_init: float = 0.0
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     init = dict(kernel_init=nn.linear.default_kernel_init, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, **init)
+    x = base.patch_embed(images, self.patch_size, self.hidden_dim, **init)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
@@ -65,7 +65,7 @@ class MlpMixer(layers.Backbone):
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
     head = dict(kernel_init=nn.initializers.zeros_init(), bias_init=nn.initializers.constant(self.head_bias_init))
-    return layers.classify(x.mean(1), self.num_classes, **head)
+    return base.classify(x.mean(1), self.num_classes, **head)
 
 
 def _size(patch_size, num_blocks, hidden_dim):

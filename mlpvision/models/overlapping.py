@@ -5,10 +5,10 @@ from typing import ClassVar
 from flax import linen as nn
 import jax
 
-from mlpvision.models import canvas, layers
+from mlpvision.models import base, canvas, layers
 
 
-class OverlappingPyramid(layers.Backbone):
+class OverlappingPyramid(base.Backbone):
   """The stages of a pyramid for any image size; a subclass chooses the block, and has the head.
 
   Attributes, in addition to those of every `Backbone`:
@@ -37,7 +37,7 @@ class OverlappingPyramid(layers.Backbone):
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps = []
     for stage, (depth, channels, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
-      x = layers.strided(canvas.masked(x, cells), stride, channels, name, overlapping=True, dtype=self.dtype)
+      x = base.strided(canvas.masked(x, cells), stride, channels, name, overlapping=True, dtype=self.dtype)
       cells = canvas.cells(cells, stride)
       for i in range(depth):
         options = dict(mlp_ratio=ratio, drop_path=next(rates))

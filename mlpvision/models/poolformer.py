@@ -10,7 +10,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, layers
+from mlpvision.models import base, canvas, layers
 from mlpvision.models.family import Family, wide_stages
 from mlpvision.models.naming import CONV, DENSE, MLP_CONV1X1, NORM, Leaf, Table
 from mlpvision.models.overlapping import OverlappingPyramid
@@ -82,13 +82,13 @@ class PoolFormer(OverlappingPyramid):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     maps = self.stages(PoolFormerBlock, images, train, sizes)
     if return_features:
       return maps
     x = layers.GroupNorm1(dtype=self.dtype, name="norm")(maps[-1])
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
 _M = (96, 192, 384, 768)

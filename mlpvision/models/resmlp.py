@@ -5,7 +5,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from mlpvision.models import layers
+from mlpvision.models import base, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.naming import AFFINE, AFFINE_3D, CONV, DENSE, MLP, Leaf, Table
 
@@ -43,7 +43,7 @@ class ResMLPBlock(nn.Module):
     return x + drop_path(scaled(y, "layer_scale2"), train)
 
 
-class ResMLP(layers.Backbone):
+class ResMLP(base.Backbone):
   """ResMLP. The token layers fix the number of patches, so parameters are for one image size.
 
   Attributes, in addition to those of every `Backbone`:
@@ -60,9 +60,9 @@ class ResMLP(layers.Backbone):
   layer_scale_init: float = 0.1
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
+    x = base.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
@@ -71,7 +71,7 @@ class ResMLP(layers.Backbone):
     x = layers.Affine(dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)
-    return layers.classify(x.mean(1), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean(1), self.num_classes, kernel_init=_INIT)
 
 
 VARIANTS = {

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from flax import linen as nn
 import jax
 
-from mlpvision.models import canvas, forms, layers
+from mlpvision.models import base, canvas, forms, layers
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.shift import spatial_shift
 
@@ -65,7 +65,7 @@ class S2Block(nn.Module):
     return x + branch(x, channel, "channel_norm")
 
 
-class S2MLP(layers.Backbone):
+class S2MLP(base.Backbone):
   """S2-MLP, for any image size that patch_size divides.
 
   Attributes, in addition to those of every `Backbone`:
@@ -103,19 +103,19 @@ class S2MLP(layers.Backbone):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if self.norm_position not in ("post", "pre"):
       raise ValueError(f"unknown norm_position {self.norm_position!r}; 'post' or 'pre'")
     stem = dict(kernel_init=_INIT, bias_init=nn.initializers.zeros_init(), dtype=self.dtype)
-    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, **stem)
+    x = base.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
     cells = canvas.cells(sizes, self.patch_size)
     for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
       x = self.block(S2Block, f"block_{i}", drop_path=rate)(x, train, cells)
     if return_features:
       return (x,)
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
 VARIANTS = {

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from flax import linen as nn
 import jax
 
-from mlpvision.models import canvas, layers
+from mlpvision.models import base, canvas, layers
 from mlpvision.models.family import Family, wide_stages
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Table
 from mlpvision.models.shift import DOWN, LEFT, RIGHT, UP, spatial_shift
@@ -65,7 +65,7 @@ class S2v2Block(nn.Module):
     return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
 
 
-class S2MLPv2(layers.Backbone):
+class S2MLPv2(base.Backbone):
   """S2-MLPv2, a pyramid of two stages, for image sides that its last stride divides; `features` takes any size.
 
   Attributes, in addition to those of every `Backbone`:
@@ -95,7 +95,7 @@ class S2MLPv2(layers.Backbone):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     self.check_stages()
     height, width = images.shape[1:3]
@@ -106,7 +106,7 @@ class S2MLPv2(layers.Backbone):
     maps = []
     for stage, (depth, channels, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
       x = canvas.padded(canvas.masked(x, cells), stride)
-      x = layers.strided(x, stride, channels, name, overlapping=False, dtype=self.dtype)
+      x = base.strided(x, stride, channels, name, overlapping=False, dtype=self.dtype)
       cells = canvas.cells(cells, stride)
       for i in range(depth):
         options = dict(mlp_ratio=ratio, drop_path=next(rates))
@@ -117,7 +117,7 @@ class S2MLPv2(layers.Backbone):
       return tuple(maps)
     if self.final_norm:
       x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
 VARIANTS = {

@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, layers
+from mlpvision.models import base, canvas, layers
 from mlpvision.models.attention import Attention
 from mlpvision.models.family import Family, pyramid
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
@@ -130,7 +130,7 @@ class PatchMerging(nn.Module):
     return layers.Dense(2 * channels, **dense, name="reduction")(x)
 
 
-class Swin(layers.Backbone):
+class Swin(base.Backbone):
   """Swin Transformer, a pyramid of four stages; logits are for image sides that patch_size divides.
 
   Attributes, in addition to those of every `Backbone`:
@@ -172,7 +172,7 @@ class Swin(layers.Backbone):
     train: bool = False,
     return_features: bool = False,
     sizes: jax.Array | None = None,
-  ) -> layers.Outputs:
+  ) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]. sizes: only for `features`."""
     if len(self.num_heads) != len(self.depths):
       raise ValueError(f"num_heads {self.num_heads} and depths {self.depths} must have one entry per stage")
@@ -180,7 +180,7 @@ class Swin(layers.Backbone):
       raise ValueError(f"unknown window_padding {self.window_padding!r}; one of {', '.join(WINDOW_PADDINGS)}")
     if sizes is not None and self.window_padding != "before_shift":
       raise ValueError("Swin's features with sizes require window_padding='before_shift'")
-    x = layers.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
+    x = base.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
     x = layers.Dropout(self.dropout)(x, train)
     cells = canvas.cells(sizes, self.patch_size)
@@ -197,7 +197,7 @@ class Swin(layers.Backbone):
     if return_features:
       return tuple(maps)
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
 
 _TINY = dict(hidden_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))

@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import base, layers
 from mlpvision.models.family import Family, ratio, stages
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Table
 from mlpvision.models.split_attention import SplitAttention
@@ -64,7 +64,7 @@ class PermutatorBlock(nn.Module):
     return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
 
 
-class ViP(layers.Backbone):
+class ViP(base.Backbone):
   """ViP, for one image size: `segments` patches in each direction.
 
   Attributes, in addition to those of every `Backbone`:
@@ -90,15 +90,15 @@ class ViP(layers.Backbone):
     return tuple(self.patch_size * 2**number for number in halvings)
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     self._check(*images.shape[1:3])
-    x = layers.strided(images, self.patch_size, self.hidden_dim[0], "stem", overlapping=False, dtype=self.dtype)
+    x = base.strided(images, self.patch_size, self.hidden_dim[0], "stem", overlapping=False, dtype=self.dtype)
     rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
     maps, part = [], 0  # stages and transitions are numbered in one sequence, as in the published weights
     for stage, (depth, width, expansion) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
       if stage in self.transitions:
-        x = layers.strided(x, 2, width, f"merge_{part}", overlapping=False, dtype=self.dtype)
+        x = base.strided(x, 2, width, f"merge_{part}", overlapping=False, dtype=self.dtype)
         part += 1
       for i in range(depth):
         options = dict(mlp_ratio=expansion, drop_path=next(rates))
@@ -108,7 +108,7 @@ class ViP(layers.Backbone):
     if return_features:
       return tuple(maps)
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
-    return layers.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
+    return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)
 
   def _check(self, height, width):
     self.check_stages()

@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import layers
+from mlpvision.models import base, layers
 from mlpvision.models.attention import Attention
 from mlpvision.models.family import Family, isotropic
 from mlpvision.models.naming import CONV, DENSE, MLP, NORM, Leaf, Table
@@ -35,7 +35,7 @@ class ViTBlock(nn.Module):
     return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
 
 
-class ViT(layers.Backbone):
+class ViT(base.Backbone):
   """ViT with a class token. `init` gives `pos_embedding` the number of patches of its images.
 
   One module is therefore ViT-B/16 for both 224 and 384 pixels; only `pos_embedding` differs.
@@ -53,9 +53,9 @@ class ViT(layers.Backbone):
   mlp_ratio: float = 4.0
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> layers.Outputs:
+  def __call__(self, images: jax.Array, *, train: bool = False, return_features: bool = False) -> base.Outputs:
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
-    x = layers.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
+    x = base.patch_embed(images, self.patch_size, self.hidden_dim, dtype=self.dtype)
     batch, rows, columns, channels = x.shape
     self.check_patches(_patches, rows, columns)
     cls = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, channels)).astype(self.dtype)
@@ -68,7 +68,7 @@ class ViT(layers.Backbone):
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)
-    return layers.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
+    return base.classify(x[:, 0], self.num_classes, kernel_init=_INIT)
 
 
 VARIANTS = {

@@ -10,7 +10,7 @@ import optax
 import pytest
 from running import prepare, run
 
-from mlpvision import tasks
+from mlpvision import sharding, tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
 from mlpvision.training import setup as setup_lib, step as step_lib
@@ -50,6 +50,20 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
   memory, flops = cost(1, "none")
   assert cost(4, "none")[0] < 0.5 * memory
   assert 1.2 < cost(1, "block")[1] / flops < 1.4
+
+
+def test_shapes_and_values_of_a_state_come_from_one_trace():
+  """A deep model is traced for seconds."""
+  traced = []
+
+  def init(key, loaded=None):
+    traced.append(loaded)
+    return step_lib.TrainState(jnp.zeros((), jnp.int32), {"kernel": jax.random.normal(key, (3, 5))}, None, ())
+
+  abstract = step_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
+  params = step_lib.create_state(init, abstract, 7).params
+  assert len(traced) == 1
+  np.testing.assert_allclose(params["kernel"], jax.random.normal(jax.random.key(7), (3, 5)), rtol=1e-6)
 
 
 class _Toy(nn.Module):

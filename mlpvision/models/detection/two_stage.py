@@ -11,7 +11,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, layers, pyramid
+from mlpvision.models import base, canvas, layers, pyramid
 from mlpvision.models.detection import box_head, boxes as boxes_lib, mask_head, nms, rpn
 from mlpvision.models.detection.roi_align import multilevel_roi_align
 from mlpvision.models.heads.fpn import FPN
@@ -81,7 +81,7 @@ class TwoStage(nn.Module):
   IS_CASCADE: ClassVar[bool]
   any_size: ClassVar[bool] = True
 
-  backbone: layers.Backbone
+  backbone: base.Backbone
   num_classes: int
   masks: bool = True
   channels: int = 256

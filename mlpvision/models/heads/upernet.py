@@ -6,7 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, layers, pyramid
+from mlpvision.models import base, canvas, layers, pyramid
 from mlpvision.models.batch_norm import BatchNorm
 from mlpvision.models.heads import interpolation
 from mlpvision.models.naming import CONV, CONV1X1, NORM, Leaf, Table
@@ -146,7 +146,7 @@ class UperNet(nn.Module):
     dtype: of the computation; parameters, statistics and logits are float32.
   """
 
-  backbone: layers.Backbone
+  backbone: base.Backbone
   num_classes: int
   channels: int = 512
   auxiliary_channels: int = 256
