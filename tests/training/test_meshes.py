@@ -10,11 +10,11 @@ from mlpvision.errors import UserError
 from mlpvision.training import setup as setup_lib
 
 _MODELS = {
-  "s2mlp_wide": dict(num_blocks=1, hidden_dim=128, patch_size=8),
+  "s2mlp_wide": dict(num_blocks=2, hidden_dim=128, patch_size=8),
   "mixer_b16": dict(num_blocks=2, hidden_dim=128, patch_size=8, tokens_mlp_dim=64, channels_mlp_dim=512, remat="block"),
   "asmlp_tiny": dict(hidden_dim=64, depths=(1, 1), patch_size=2),
 }
-_LAST_BLOCK = {"s2mlp_wide": "block_0", "mixer_b16": "MixerBlock_1", "asmlp_tiny": "stage_1_block_0"}
+_LAST_BLOCK = {"s2mlp_wide": "block_1", "mixer_b16": "MixerBlock_1", "asmlp_tiny": "stage_1_block_0"}
 _STEPS = 3
 _SPLITS = {
   "8 fsdp": dict(data=1, fsdp=8),
