@@ -62,7 +62,9 @@ def test_shell_scripts_are_without_faults():
   assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("ends", "code"), [("exit 75", 75), ("exit 0", 0), ("echo started; while :; do sleep 0.1; done", 143)])
+@pytest.mark.parametrize(
+  ("ends", "code"), [("exit 75", 75), ("exit 0", 0), ("echo started; while :; do sleep 0.1; done", 143)]
+)
 def test_a_pod_that_is_told_to_stop_has_not_succeeded(tmp_path, ends, code):
   """`python` is a shell here; it exits with 0 on SIGTERM, as train.py does."""
   (tmp_path / "python").write_text(f"#!/bin/bash\ntrap 'echo \"saved $*\"; exit 0' TERM\n{ends}\n")
