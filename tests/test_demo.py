@@ -9,15 +9,19 @@ import socket
 import sys
 import zlib
 
+import detectors
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
 
 import mlpvision
-from mlpvision import models, tasks, weights
+from mlpvision import config as config_lib, models, tasks, weights
+from mlpvision.checkpoints import Checkpoints
 from mlpvision.demo import answers
 from mlpvision.reporting import detections, label_maps
+from mlpvision.training.step import TrainState
 
 _VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0, interpolation="bilinear", image_size=28)
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -79,14 +83,22 @@ def test_the_answer_is_that_of_predict(client, folder):
 
 
 @pytest.fixture(scope="module")
-def dense(segmenter, detection_run):
-  """{task: a tiny model that finds something}."""
-  found = {"segmentation": mlpvision.load(segmenter), "detection": mlpvision.load(detection_run[1])}
+def dense(segmenter, tmp_path_factory):
+  """{task: a tiny model with random parameters, which finds something}."""
+  workdir, config, rng = tmp_path_factory.mktemp("detector"), detectors.config("none"), np.random.default_rng(0)
+  model = tasks.make_model(config, 2)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))["params"]
+  params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), jnp.float32), shapes)
+  params["bbox_head"]["fc_cls"]["bias"] = jnp.asarray([0, 3, 0], jnp.float32)  # the last one is the background's
+  checkpoints = Checkpoints(workdir, keep=1)
+  state = TrainState(jnp.zeros((), jnp.int32), params, None, {"count": jnp.zeros(())})
+  checkpoints.save(0, state, {"config": config_lib.to_json(config), "class_names": ["green", "orange"]})
+  checkpoints.close()
+
+  found = {"segmentation": mlpvision.load(segmenter), "detection": mlpvision.load(workdir)}
   head = found["segmentation"].params["decode_head"]
-  kernel = np.random.default_rng(0).normal(size=head["conv_seg"]["kernel"].shape).astype(np.float32)
+  kernel = rng.normal(size=head["conv_seg"]["kernel"].shape).astype(np.float32)
   head["conv_seg"] = head["conv_seg"] | {"kernel": kernel}
-  head = found["detection"].params["bbox_head"]
-  head["fc_cls"] = head["fc_cls"] | {"bias": np.array([0, 3, 0], np.float32)}  # the last one is the background's
   return found
 
 
