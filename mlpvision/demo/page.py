@@ -13,7 +13,7 @@ from mlpvision.trained import Trained
 _FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 # The captions and buttons of the pictures are above these, and a small image is shown as large as others.
 _CSS = """
-.gradio-container {max-width: 1240px !important; margin: 0 auto}
+.gradio-container {width: 100% !important; max-width: 1240px !important; margin: 0 auto}
 .drawn {padding-top: 32px !important}
 .drawn .top-panel {top: -31px !important}
 .given img {object-fit: contain !important}
