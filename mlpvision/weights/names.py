@@ -21,7 +21,14 @@ def near(name: str) -> list[str]:
   found = [
     one.name for one in known.KNOWN.values() if wanted == one.model or re.match(rf"{re.escape(wanted)}[._]", one.name)
   ]
-  return found[:_SHOWN] or difflib.get_close_matches(wanted, known.KNOWN, n=3)
+  if found:
+    return found[:_SHOWN]
+  if found := difflib.get_close_matches(wanted, known.KNOWN, n=3):
+    return found
+  if wanted in models.MODELS:
+    return []
+  meant = difflib.get_close_matches(wanted, {one.model for one in known.KNOWN.values()}, n=1, cutoff=0.8)
+  return near(meant[0]) if meant else []
 
 
 def _beside(path):
