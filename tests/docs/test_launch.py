@@ -153,7 +153,7 @@ def test_the_manifest_is_of_a_whole_slice():
   rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
   assert spec["parallelism"] == spec["completions"] == rows * columns / chips
   assert (REPO / container["args"][0].removeprefix("--config=")).exists()
-  assert (REPO / container["command"][0]).exists()
+  assert (REPO / container["command"][0].removeprefix("/mlpvision/")).exists()
 
 
 def test_the_container_installs_what_pyproject_names():
