@@ -210,10 +210,11 @@ def test_help_on_a_config(here):
 
 _BAD_FLAGS = {
   "train": "--config is missing",
-  "train --config=quikstart": "'quikstart'. Did you mean --config=quickstart?",
+  "train --config=quikstart": "there is no file 'quikstart'. Did you mean --config=quickstart?",
   "train --config=mask_rcnn_asmlp_tiny:9x": "the argument is '9x'",
   "train --config=quickstart --config.data.batch_size=x": "--config.data.batch_size=x",
-  "train --foo": "'foo'",
+  "train --foo": "there is no flag --foo. --help lists the flags",
+  "train --wordkir=x": "there is no flag --wordkir. Did you mean --workdir?",
   "predict --top=x": "--top=x",
   "predict --weights=x": "name at least one image",
 }
