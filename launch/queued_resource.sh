@@ -4,11 +4,12 @@
 #
 #   ZONE=us-west4-a ./launch/queued_resource.sh NAME gs://BUCKET --config=configs/s2mlp_wide.py
 #
-# ACCELERATOR (v5litepod-16), RUNTIME (v2-alpha-tpuv5-lite) and SPOT (--spot; empty for on demand) can be set.
+# ACCELERATOR (v5litepod-16), RUNTIME (v2-alpha-tpuv5-lite) and SPOT (--spot; empty for on demand) can be set. The flags
+# were checked against the pages of 2025 of Google's reference of gcloud.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
-  sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 name=$1 bucket=$2
@@ -32,12 +33,20 @@ if [ -z "$(state)" ]; then
   gcloud compute tpus queued-resources create "$name" --node-id="$name" --zone="$ZONE" \
     --accelerator-type="$accelerator" --runtime-version="$runtime" ${spot:+"$spot"}
 fi
-until [ "$(state)" = ACTIVE ]; do
-  echo "waiting for $name: $(state)"
+while now=$(state) && [ "$now" != ACTIVE ]; do
+  case $now in
+    SUSPENDED | FAILED) # refused, or preempted before it was used
+      echo "error: $name is $now; run this again to request it anew" >&2
+      exit 1
+      ;;
+  esac
+  echo "waiting for $name: $now"
   sleep 30
 done
 
 gcloud compute tpus tpu-vm scp --recurse . "$name:mlpvision" --zone="$ZONE" --worker=all
-on_all_hosts "cd mlpvision && python3 -m venv .venv && .venv/bin/pip install -q -e '.[tpu]'"
+# The hosts' own Python can be older than what mlpvision needs.
+on_all_hosts "cd mlpvision && PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install -q --user uv \
+  && python3 -m uv venv -q --allow-existing --python=3.13 .venv && python3 -m uv pip install -q --python=.venv -e '.[tpu]'"
 on_all_hosts "cd mlpvision && .venv/bin/python train.py --workdir=$bucket/runs/$name \
   --config.data.data_dir=$bucket/tfds $(printf '%q ' "$@")"

@@ -127,6 +127,7 @@ def of_repository(name: str, what: str) -> types.ModuleType:
 def _missing_config(error):
   """The message for a config that does not exist or imports what does not exist."""
   problem = str(error).splitlines()[-1].strip()  # the line that names the file
+  problem = problem.replace(f"[Errno {errno.ENOENT}] {os.strerror(errno.ENOENT)}:", "there is no file")
   value = getattr(error, "filename", None) or (re.findall(r"'([^']*)'", problem) or [""])[-1]
   stem = os.path.basename(value).removesuffix(".py")
   near = difflib.get_close_matches(stem, named_configs.names(), 1)
@@ -190,6 +191,9 @@ def _bad_flag(error):
   text = str(error)
   if missing := re.search(r"Flag --(\w+) must have a value other than None", text):
     return f"--{missing[1]} is missing. --help lists the flags"
+  if unknown := re.search(r"Unknown command line flag '([^']*)'(?:.*Did you mean: (\w+))?", text):
+    hint = f"Did you mean --{unknown[2]}?" if unknown[2] else "--help lists the flags"
+    return f"there is no flag --{unknown[1]}. {hint}"
   if "Traceback" in text:  # of a config's own exception
     return f"{text.partition(': ')[0]}: {text.strip().splitlines()[-1]}"
   return f"{' '.join(text.split())}. --help lists the flags"

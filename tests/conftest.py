@@ -1,6 +1,7 @@
 """Fixtures: eight virtual devices, no network, the digits prepared once, commands run as their users run them."""
 
 import contextlib
+import gc
 import os
 import pathlib
 import signal
@@ -39,6 +40,20 @@ SMALL = (
 )
 
 
+def pytest_collection_finish():
+  """Looks for garbage seldom, and not in what is imported by now: otherwise it takes an eighth of the time."""
+  gc.collect()
+  gc.freeze()
+  gc.set_threshold(50_000, 10, 10)
+
+
+# Files that share a long fixture, which every worker makes for itself: the runs of a segmenter and of a detector.
+_TOGETHER = {
+  "tests/test_segmentation_pictures.py": "tests/test_segmentation.py",
+  "tests/test_detection.py": "tests/docs/test_executed.py",
+}
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
   """With --dist loadfile, files that share a long fixture run on one worker too, and the run survives a crash."""
@@ -48,7 +63,8 @@ def pytest_xdist_make_scheduler(config, log):
 
   class Scheduling(LoadFileScheduling):
     def _split_scope(self, nodeid):
-      return super()._split_scope(nodeid).replace("test_segmentation_pictures", "test_segmentation")
+      path = super()._split_scope(nodeid)
+      return _TOGETHER.get(path, path)
 
     def remove_node(self, node):
       # xdist 3.8 would hand out the crashed worker's finished files again, and wait for them forever.

@@ -36,7 +36,7 @@ def _mixes(mixup, cutmix, draws=4000, size=16):
   return np.asarray(out[:, 0, :, :, 0]), np.asarray(targets[:, 0, 0])
 
 
-@pytest.mark.parametrize("alpha", [0.2, 0.8, 2.0])
+@pytest.mark.parametrize("alpha", [0.2, 2.0])
 def test_mixup_draws_one_share_from_beta(alpha):
   images, shares = _mixes(alpha, 0.0)
   np.testing.assert_array_equal(images, np.broadcast_to(shares[:, None, None], images.shape))

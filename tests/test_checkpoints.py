@@ -47,9 +47,13 @@ def _state(config, offset=0):
   setup, key = _setup(config), (config.to_json(), offset)
   if key not in _MADE:
     state = _state(config)[0] if offset else step_lib.create_state(setup.init, setup.abstract, config.seed)
-    moved = jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
+    moved = _MADE.setdefault("add", jax.jit(_add))(state, offset)
     _MADE[key] = jax.device_put(moved, jax.tree.map(lambda x: x.sharding, setup.abstract))
   return _MADE[key], setup.abstract
+
+
+def _add(state, offset):
+  return jax.tree.map(lambda x: x + jnp.asarray(offset, x.dtype), state)
 
 
 def _save(workdir, config, steps=(3, 6)):
@@ -66,6 +70,12 @@ def _save(workdir, config, steps=(3, 6)):
   _MADE[key] = tempfile.TemporaryDirectory()
   shutil.copytree(workdir, _MADE[key].name, dirs_exist_ok=True)
   return states
+
+
+def _numbers(step):
+  """A state of a few numbers, for what does not depend on the state."""
+  params = {"a": jnp.full((4, 3), step, jnp.float32), "b": jnp.arange(3.0) + step}
+  return step_lib.TrainState(jnp.asarray(step, jnp.int32), params, None, ({"m": jnp.ones(3) * step},))
 
 
 def _equal(a, b):
@@ -106,9 +116,8 @@ def test_saved_on_any_number_of_devices_restored_on_any_other(run):
 
 
 @pytest.mark.parametrize(("metric", "direction", "best"), [("val/top1", "max", 4), ("calibration/ece", "min", 2)])
-def test_the_best_checkpoint_stays_beside_the_newest(run, metric, direction, best):
-  config, workdir = run
-  state, _ = _state(config)
+def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, metric, direction, best):
+  workdir, state = tmp_path, _numbers(0)
   scores = {2: 0.1, 4: 0.9, 6: 0.5, 8: None, 10: 0.7, 11: None}
   for steps in ((2, 4, 6), (8, 10, 11)):  # in two sittings
     checkpoints = Checkpoints(workdir, 1, metric, direction)
@@ -156,10 +165,12 @@ def test_weights_load_without_the_optimizer(run):
     _equal(load_weights(source, ema=True)[0], states[step].ema)
 
 
-def test_only_the_newest_stay(run):
-  config, workdir = run
-  _save(workdir, config, steps=(1, 2, 3, 4, 5))
-  assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [3, 4, 5]
+def test_only_the_newest_stay(tmp_path):
+  checkpoints = Checkpoints(tmp_path, keep=3)
+  for step in (1, 2, 3, 4, 5):
+    checkpoints.save(step, _numbers(step), _META)
+  checkpoints.close()
+  assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [3, 4, 5]
 
 
 def _files(checkpoint):
@@ -248,11 +259,7 @@ def test_nothing_there(run, tmp_path):
 @pytest.fixture
 def tiny(tmp_path):
   """(workdir with checkpoints 3 and 6 of a state of a few numbers, what `restore` needs to read it)."""
-
-  def state(step):
-    params = {"a": jnp.full((4, 3), step, jnp.float32), "b": jnp.arange(3.0) + step}
-    return step_lib.TrainState(jnp.asarray(step, jnp.int32), params, None, ({"m": jnp.ones(3) * step},))
-
+  state = _numbers
   if "tiny" not in _MADE:
     _MADE["tiny"] = tempfile.TemporaryDirectory()
     checkpoints = Checkpoints(_MADE["tiny"].name, 3, "val/top1")

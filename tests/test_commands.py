@@ -157,10 +157,10 @@ def test_the_smallest_runs(command, tmp_path, flags):
   assert "done: top-1 " in output
 
 
-def test_batch_that_the_devices_do_not_divide(command, tmp_path):
-  code, output = command(*_train(tmp_path), devices=3)
+def test_batch_that_the_devices_do_not_divide(here, tmp_path):
+  code, output = here(*_train(tmp_path, "--config.data.batch_size=20"))
   assert code == 2
-  assert "cannot be split evenly over 3 devices: use a multiple of 3" in output
+  assert "cannot be split evenly over 8 devices: use a multiple of 8" in output
 
 
 @pytest.mark.slow
@@ -210,10 +210,11 @@ def test_help_on_a_config(here):
 
 _BAD_FLAGS = {
   "train": "--config is missing",
-  "train --config=quikstart": "'quikstart'. Did you mean --config=quickstart?",
+  "train --config=quikstart": "there is no file 'quikstart'. Did you mean --config=quickstart?",
   "train --config=mask_rcnn_asmlp_tiny:9x": "the argument is '9x'",
   "train --config=quickstart --config.data.batch_size=x": "--config.data.batch_size=x",
-  "train --foo": "'foo'",
+  "train --foo": "there is no flag --foo. --help lists the flags",
+  "train --wordkir=x": "there is no flag --wordkir. Did you mean --workdir?",
   "predict --top=x": "--top=x",
   "predict --weights=x": "name at least one image",
 }
@@ -254,9 +255,9 @@ def test_imagenet_is_missed_at_once(here, tmp_path, monkeypatch):
     assert text in output
 
 
-def test_evaluate(command, finished):
-  flags = (f"--weights={finished}", "--config.eval.batch_size=7", "--json")
-  code, output = command("-m", "mlpvision.evaluate", "--config=configs/quickstart.py", *flags)
+def test_evaluate(here, finished):
+  flags = (f"--weights={finished}", "--config.eval.batch_size=24", "--json")  # which does not divide 1,000
+  code, output = here("-m", "mlpvision.evaluate", "--config=configs/quickstart.py", *flags)
   assert code == 0, output
   found = json.loads(output.splitlines()[-1])
   rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

@@ -67,7 +67,8 @@ _LIKE = {
   "cascade_mask_rcnn_asmlp_small": ("cascade_mask_rcnn_asmlp_tiny", _SEGMENTER),
   "cascade_mask_rcnn_asmlp_base": ("cascade_mask_rcnn_asmlp_tiny", [*_SEGMENTER, "model.drop_path"]),
 }
-# One of each kind is trained, of the others the step is traced.
+# One of each kind is trained, of the others the step is traced. Of quickstarts, the notebooks are, and many tests.
+_QUICKSTARTS = [name for name in _NAMES if name.startswith("quickstart")]
 _TRAINED = "s2mlp_wide", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mixer_b16_finetune", "resmlp_s12"))
 # One of each family, small; plain stacks with patches of 16 pixels.
 SMALL_MODELS = {name: dict(next(iter(row.small.values()))) for name, row in FAMILIES.items()}
@@ -82,9 +83,8 @@ def _config(name):
 
 
 def test_all_configs_are_covered():
-  assert _NAMES == sorted(
-    (*_RECIPES, "quickstart", "quickstart_detection", "quickstart_distillation", "quickstart_segmentation")
-  )
+  assert _QUICKSTARTS == ["quickstart", *(f"quickstart_{x}" for x in ("detection", "distillation", "segmentation"))]
+  assert _NAMES == sorted((*_RECIPES, *_QUICKSTARTS))
 
 
 @pytest.mark.parametrize("name", _LIKE)
@@ -106,11 +106,9 @@ def _small(name):
       config.model.update(depths=(1, 1, 1, 1), hidden_dim=8, channels=8, head_dim=16, roi_samples=16)
       config.data.update(name="digit_scenes", canvas=(64, 64), scale=(64, 64), max_objects=8, workers=0)
       config.augment.short_sides = (64,)
-    elif name != "quickstart":
+    else:
       config.model.update(SMALL_MODELS[config.model.name.split("_")[0]])
       config.data.update(name="mnist5k", eval_split="test[:16]", image_size=32, workers=0)
-    else:
-      config.model.num_blocks = 2
     config.init_from = ""
     config.data.update(batch_size=16, eval_split="test[:16]" if config.task == "classification" else "test")
     config.duration = "2 steps"
@@ -119,7 +117,7 @@ def _small(name):
   return config
 
 
-@pytest.mark.parametrize("name", [name for name in _NAMES if name not in (*_LIKE, "s2mlp_wide")])
+@pytest.mark.parametrize("name", [name for name in _RECIPES if name not in (*_LIKE, "s2mlp_wide")])
 def test_a_step_can_be_built(name, scenes):
   setup = setup_lib.set_up(_small(name))
   spec = tasks.batch_specs(setup.config)[0]

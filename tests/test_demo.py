@@ -1,5 +1,7 @@
 """The page to try a model: it answers as predict does, says what is wrong with an image, and needs no network."""
 
+import contextlib
+import io
 import re
 import shutil
 import signal
@@ -7,13 +9,19 @@ import socket
 import sys
 import zlib
 
+import detectors
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 import pytest
 
 import mlpvision
-from mlpvision import models, weights
+from mlpvision import config as config_lib, models, tasks, weights
+from mlpvision.checkpoints import Checkpoints
+from mlpvision.demo import answers
+from mlpvision.reporting import detections, label_maps
+from mlpvision.training.step import TrainState
 
 _VIEW = weights.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop_ratio=1.0, interpolation="bilinear", image_size=28)
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -33,17 +41,23 @@ def folder(tmp_path_factory):
   return path
 
 
-@pytest.fixture(scope="module")
-def client(folder):
-  """Of Gradio, for the page of the model."""
+@contextlib.contextmanager
+def _served(trained, folder):
+  """A client of Gradio for the page of a model."""
   pytest.importorskip("gradio")
   import gradio_client
 
   from mlpvision.demo import page
 
-  shown = page.make(mlpvision.load(folder / "model.safetensors"))
+  shown = page.make(trained)
   yield gradio_client.Client(page.serve(shown, "127.0.0.1", None), verbose=False, download_files=folder / "received")
   shown.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+  with _served(mlpvision.load(folder / "model.safetensors"), folder) as found:
+    yield found
 
 
 def _answers(client, path):
@@ -66,6 +80,61 @@ def test_the_answer_is_that_of_predict(client, folder):
     with Image.open(picture) as opened:
       assert min(opened.size) > 200
       assert np.asarray(opened.convert("L")).std() > 10
+
+
+@pytest.fixture(scope="module")
+def dense(segmenter, tmp_path_factory):
+  """{task: a tiny model with random parameters, which finds something}."""
+  workdir, config, rng = tmp_path_factory.mktemp("detector"), detectors.config("none"), np.random.default_rng(0)
+  model = tasks.make_model(config, 2)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))["params"]
+  params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.2, x.shape), jnp.float32), shapes)
+  params["bbox_head"]["fc_cls"]["bias"] = jnp.asarray([0, 3, 0], jnp.float32)  # the last one is the background's
+  checkpoints = Checkpoints(workdir, keep=1)
+  state = TrainState(jnp.zeros((), jnp.int32), params, None, {"count": jnp.zeros(())})
+  checkpoints.save(0, state, {"config": config_lib.to_json(config), "class_names": ["green", "orange"]})
+  checkpoints.close()
+
+  found = {"segmentation": mlpvision.load(segmenter), "detection": mlpvision.load(workdir)}
+  head = found["segmentation"].params["decode_head"]
+  kernel = rng.normal(size=head["conv_seg"]["kernel"].shape).astype(np.float32)
+  head["conv_seg"] = head["conv_seg"] | {"kernel": kernel}
+  return found
+
+
+def _overlay(trained, path):
+  """(rows or shares, picture uint8 [H, W, 3]) as predict has them."""
+  (found,), image = trained.predict(path), np.asarray(Image.open(path))
+  if trained.task is tasks.segmentation:
+    areas = [(i, found.class_names[i], count / found.labels.size) for i, count in found.areas()]
+    return {name: share for _, name, share in areas}, label_maps.to_overlay_png(image, found.labels, areas)
+  sure = found.scores >= 0.3
+  rows = [
+    [round(float(x), 3), found.class_names[i]] for x, i in zip(found.scores[sure], found.labels[sure], strict=True)
+  ]
+  return rows, detections.to_overlay_png(image, found, 0.3)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_dense_tasks_have_overlays(dense, folder, task):
+  path = folder / "photo.png"
+  ((said, picture),) = answers.make(dense[task]).of(path)
+  expected, png = _overlay(dense[task], path)
+  assert len(said) == len(expected) > 0
+  assert said == expected if task == "segmentation" else [row[:2] for row in said] == expected
+  np.testing.assert_array_equal(picture, Image.open(io.BytesIO(png)))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_the_page_shows_the_overlay(dense, folder, task):
+  with _served(dense[task], folder) as client:
+    ((said, picture),) = _answers(client, folder / "photo.png")
+  ((expected, drawn),) = answers.make(dense[task]).of(folder / "photo.png")
+  if task == "segmentation":
+    assert [(x["label"], x["confidence"]) for x in said["confidences"]] == list(expected.items())[: answers.TOP]
+  else:
+    assert (said["headers"], said["data"]) == (list(answers.COLUMNS), expected)
+  np.testing.assert_array_equal(Image.open(picture).convert("RGB"), drawn.convert("RGB"))
 
 
 def _huge_png():

@@ -78,10 +78,8 @@ def _losses(parts=1, **mesh):
 @pytest.mark.slow
 def test_losses_do_not_depend_on_the_mesh_or_on_accumulation():
   """All are sums over the batch, divided by numbers of anchors and RoIs in it."""
-  expected = _losses()
-  for options in (dict(data=4, fsdp=2), dict(parts=4)):
-    for a, b in zip(expected, _losses(**options), strict=True):
-      assert b == pytest.approx(a, rel=2e-4)
+  for a, b in zip(_losses(), _losses(data=2, fsdp=2, parts=2), strict=True):
+    assert b == pytest.approx(a, rel=2e-4)
 
 
 @pytest.mark.parametrize(

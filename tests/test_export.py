@@ -28,17 +28,18 @@ _VIEW = weights.Preprocessing(
 _IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
 
 
-def _trained(name, folder, options=None):
+def _trained(name, folder, options=None, view=_VIEW):
   """A model with random parameters, from a file; drawn by NumPy, because compiling `init` takes longer."""
   model, rng = models.create(name, num_classes=6, **(options or _SMALL[name])), np.random.default_rng(0)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))["params"]
+  image = np.zeros((1, view.image_size, view.image_size, 3), np.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
   params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
-  weights.save(folder / "weights.safetensors", model, params, _VIEW)
+  weights.save(folder / "weights.safetensors", model, params, view)
   return mlpvision.load(folder / "weights.safetensors")
 
 
-def _logits(trained):
-  images = augment.normalize(_IMAGES, _VIEW.mean, _VIEW.std)
+def _logits(trained, images=_IMAGES):
+  images = augment.normalize(images, _VIEW.mean, _VIEW.std)
   return np.asarray(jax.jit(trained.model.apply)({"params": trained.params}, images))
 
 
@@ -73,6 +74,19 @@ def test_onnx(name, tmp_path):
     np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-5 * np.abs(expected).max())
   noted = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
   assert noted == json.loads(json.dumps(dataclasses.asdict(_VIEW) | {"class_names": list("012345"), "loss": "softmax"}))
+
+
+@pytest.mark.slow
+def test_onnx_normalizes_whole_maps(tmp_path):
+  """onnxruntime would add the 301,056 terms of a group norm one after another, and lose two digits."""
+  onnxruntime = pytest.importorskip("onnxruntime")
+  view = dataclasses.replace(_VIEW, image_size=224)
+  trained = _trained("asmlp_tiny", tmp_path, dict(depths=(1, 1)), view)
+  formats.FORMATS["onnx"](trained, tmp_path / "model.onnx")
+  images = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+  (logits,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(["logits"], {"images": images})
+  expected = _logits(trained, images)
+  np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 def test_onnx_without_its_library(here, tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ from configs import quickstart_detection
 from mlpvision.prepare.builders import digit_scenes
 digit_scenes._SCENES = {"train": 16, "test": 8}
 STEPS, BATCH_SIZE, WORKDIR = 2, 8, "{tmp}/run"
-MODEL = dict(hidden_dim=16, channels=8, head_dim=16, test_proposals=12, detections=4)
+MODEL = dict(hidden_dim=16, channels=8, head_dim=16, pre_nms=(20, 20), train_proposals=12, test_proposals=12)
+MODEL |= dict(detections=4, rpn_samples=16, roi_samples=16)
 config = quickstart_detection.get_config()
 del config.model.depths
 config.model.update(backbone="s2mlp_wide", num_blocks=1, patch_size=16)  # compiled faster than AS-MLP
@@ -41,7 +42,13 @@ params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["para
 weights.save("{tmp}/small.safetensors", model, params, view)
 WEIGHTS, PICTURE = "{tmp}/small.safetensors", ""
 """,
-  "quickstart": 'EPOCHS, WORKDIR = 0.2, "{tmp}/run"',
+  "quickstart": """
+from configs import quickstart
+config = quickstart.get_config()
+config.model.update(num_blocks=1, hidden_dim=16)
+quickstart.get_config = lambda: config
+EPOCHS, WORKDIR = 0.2, "{tmp}/run"
+""",
   "segmentation": """
 from configs import quickstart_segmentation
 from mlpvision.prepare.builders import digit_scenes

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 
 from conftest import SMALL
 import numpy as np
@@ -37,11 +38,16 @@ def _port():
     return probe.getsockname()[1]
 
 
-def _start_two(start, workdir, steps, *flags, launcher=_explicit, devices=4):
+# Instead of train.py; `python` is found on the path, as in the image.
+_POD = ("-c", "import os, sys; os.execv('launch/pod.sh', ['pod.sh', *sys.argv[1:]])")
+_PATH = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+
+def _start_two(start, workdir, steps, *flags, launcher=_explicit, devices=4, program=("train.py",)):
   _port.cache_clear()
   flags = (*SMALL, f"--config.duration={steps} steps", "--config.log_every=2 steps", *flags)
-  flags = ("train.py", *flags, "--config.eval.every=1000 steps", f"--workdir={workdir}")
-  return [start(*flags, devices=devices, **launcher(i)) for i in range(2)]
+  flags = (*program, *flags, "--config.eval.every=1000 steps", f"--workdir={workdir}")
+  return [start(*flags, devices=devices, PATH=_PATH, **launcher(i)) for i in range(2)]
 
 
 def _losses(workdir):
@@ -50,7 +56,10 @@ def _losses(workdir):
 
 
 def test_one_process_then_two_then_one_train_as_one(start, small_config, tmp_path):
-  """SIGTERM to one of the two stops both; the single process is this one, on its eight devices."""
+  """SIGTERM to one of the two stops both; the single process is this one, on its eight devices.
+
+  The two are pods, by launch/pod.sh: the one that is preempted has failed, so that Kubernetes starts both again.
+  """
   whole, parts = tmp_path / "whole", tmp_path / "parts"
   small_config.update(duration="60 steps", log_every="2 steps")
   small_config.eval.every = "1000 steps"
@@ -62,14 +71,14 @@ def test_one_process_then_two_then_one_train_as_one(start, small_config, tmp_pat
       shutil.rmtree(path)
 
   checkpoints = ("--config.checkpoint.every=10 steps", "--config.checkpoint.keep=6")
-  processes, output = _start_two(start, parts, 60, *checkpoints), ""
+  processes, output = _start_two(start, parts, 60, *checkpoints, program=_POD), ""
   for line in processes[0].stdout:
     output += line
     if "step 24/60" in line:
       break
   processes[1].send_signal(signal.SIGTERM)  # to the one that does not report
   outputs = [process.communicate(timeout=120)[0] for process in processes]
-  assert [process.returncode for process in processes] == [0, 0], output + outputs[0]
+  assert [process.returncode for process in processes] == [0, 128 + signal.SIGTERM], output + outputs[0]
   stopped = int(re.search(r"stopped after step (\d+); to resume", outputs[0])[1])
   assert "resuming from step 10\n" in output
   assert "8 x cpu in 2 processes, mesh data=8" in output

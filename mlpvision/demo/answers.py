@@ -40,7 +40,7 @@ class Answers:
 def make(trained: Trained) -> Answers:
   """The answers of a model; its programs are compiled for the first image, and used for all others of that size."""
   if trained.task is tasks.classification:
-    captions = ("Saliency: the pixels that matter for the first class", "Feature maps")
+    captions = ("Saliency for the first class", "Feature maps")
     return Answers("Classes", captions, _classifier(trained))
   if trained.task is tasks.segmentation:
     return Answers("Share of the pixels", ("Label map",), lambda path: _segments(trained, path))

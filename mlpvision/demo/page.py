@@ -11,8 +11,13 @@ from mlpvision.trained import Trained
 
 # Names of fonts that every system has; others would come from the network.
 _FONTS = dict(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-# The second rule keeps the captions off the pictures.
-_CSS = ".gradio-container {max-width: 1240px !important; margin: 0 auto} .drawn {padding-top: 32px !important}"
+# The captions and buttons of the pictures are above these, and a small image is shown as large as others.
+_CSS = """
+.gradio-container {width: 100% !important; max-width: 1240px !important; margin: 0 auto}
+.drawn {padding-top: 32px !important}
+.drawn .top-panel {top: -31px !important}
+.given img {object-fit: contain !important}
+"""
 
 
 def library() -> types.ModuleType:
@@ -32,7 +37,13 @@ def make(trained: Trained) -> Any:
     gradio.Markdown(_heading(trained))
     with gradio.Row():
       picture = gradio.Image(
-        label="Image", sources=["upload", "clipboard"], type="filepath", image_mode=None, height=320, buttons=[]
+        label="Image",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        image_mode=None,
+        height=320,
+        buttons=[],
+        elem_classes="given",
       )
       if answers.title == "Objects":
         found = gradio.Dataframe(headers=list(answers_lib.COLUMNS), label=answers.title, interactive=False, buttons=[])

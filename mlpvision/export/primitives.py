@@ -1,4 +1,8 @@
-"""A traced function in plain primitives: no choices of a platform, no custom derivatives, no negative padding."""
+"""A traced function in plain primitives: no choices of a platform, no custom derivatives, no negative padding.
+
+Sums over several axes become one sum for each axis. A runtime may add all terms one after another, which loses digits:
+onnxruntime 1.32 does for group normalization, whose sums have 300,000 terms in AS-MLP-T.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +19,8 @@ _PLATFORM = "cpu"
 def plain(traced: core.ClosedJaxpr, *inputs: jax.Array) -> list[jax.Array]:
   """The outputs of a function for its inputs, to be traced again: `jax.make_jaxpr(partial(plain, traced))(*inputs)`.
 
-  Of `lax.platform_dependent`, what is for CPUs is taken; `pad` becomes slices and concatenations.
+  Of `lax.platform_dependent`, what is for CPUs is taken; `pad` becomes slices and concatenations; each sum is over one
+  axis.
 
   traced: of `jax.make_jaxpr`, also with symbolic shapes.
   """
@@ -45,6 +50,11 @@ def _of_equation(equation, inputs):
     return plain(inner, *inputs) if isinstance(inner, core.ClosedJaxpr) else _outputs(inner, (), inputs)
   if name == "pad" and not any(interior for _, _, interior in params["padding_config"]):
     return [_padded(*inputs, params["padding_config"])]
+  if name == "reduce_sum" and len(params["axes"]) > 1:
+    (x,) = inputs
+    for axis in sorted(params["axes"], reverse=True):
+      x = equation.primitive.bind(x, **params | {"axes": (axis,)})
+    return [x]
   found = equation.primitive.bind(*inputs, **params)
   return found if equation.primitive.multiple_results else [found]
 

@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def head_products(x: jax.Array, y: jax.Array, heads: int) -> jax.Array:
-  """Products of two tokens' channels of one head: x, y [..., N, C] -> [..., heads, N, N], where [h, i, j] is x_i y_j."""
+  """Products of two tokens' channels of one head: x, y [..., N, C] -> [..., heads, N, N]; [h, i, j] is x_i y_j."""
   return _lowered(
     heads,
     x,

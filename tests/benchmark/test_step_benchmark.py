@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 
 from conftest import SMALL
 import jax
@@ -17,11 +16,10 @@ from mlpvision.models import cost
 _TORCH = importlib.util.find_spec("torch") is not None
 
 
-def test_step_is_measured(command, tmp_path):
+def test_step_is_measured(here, tmp_path):
   path = tmp_path / "result.json"
   options = ("--batch_size=4", "--rounds=1", f"--json={path}")
-  # Level 0 compiles faster.
-  code, output = command("-m", "mlpvision.benchmark", "step", *SMALL, *options, XLA_FLAGS=os.environ["XLA_FLAGS"])
+  code, output = here("-m", "mlpvision.benchmark", "step", *SMALL, *options)
   assert code == 0, output
   ours = json.loads(path.read_text())["ours"]
   names = {"forward", "forward products", "train", "train products", "own"}
@@ -53,8 +51,8 @@ def test_plain_is_a_copy():
 
 
 @pytest.mark.skipif(_TORCH, reason="PyTorch is installed")
-def test_what_peers_need_is_said(command):
-  code, output = command("-m", "mlpvision.benchmark", "step", *SMALL, "--peers")
+def test_what_peers_need_is_said(here):
+  code, output = here("-m", "mlpvision.benchmark", "step", *SMALL, "--peers")
   assert code == 2
   assert "mlpvision[torch]" in output
 

@@ -1,4 +1,4 @@
-"""The project's address: one line has it, and all links agree."""
+"""The project's address, which one line has and all links agree with; and the versions that were tested."""
 
 import re
 import subprocess
@@ -6,6 +6,8 @@ import tomllib
 
 from documented import REPO
 import nbformat
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from docs.tools import repository
 
@@ -44,3 +46,38 @@ def test_notebooks_open_in_colab():
     first, second = nbformat.read(path, as_version=4).cells[:2]
     assert f"[Open in Colab]({repository.colab(path.stem)})" in first.source
     assert f"git clone -q {repository.url()} mlpvision\n" in second.source
+
+
+def _pinned(path):
+  """{name: version} of a file of constraints, and of those that it includes."""
+  pins = {}
+  for line in path.read_text().splitlines():
+    if line.startswith("-c "):
+      found = _pinned(REPO / line.removeprefix("-c "))
+    elif line and not line.startswith("#"):
+      name, version = line.split("==")
+      found = {canonicalize_name(name): version}
+    else:
+      continue
+    assert not found.keys() & pins.keys()
+    pins |= found
+  return pins
+
+
+def _needed(project, texts):
+  """The requirements, with those of the project's own extras in place of these."""
+  for requirement in map(Requirement, texts):
+    if requirement.name == project["name"]:
+      for extra in requirement.extras:
+        yield from _needed(project, project["optional-dependencies"][extra])
+    else:
+      yield requirement
+
+
+def test_the_versions_that_were_tested_are_allowed():
+  project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+  pins = _pinned(REPO / "constraints.txt")
+  needed = list(_needed(project, project["dependencies"] + project["optional-dependencies"]["test"]))
+  assert len(needed) > 30
+  for requirement in needed:
+    assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

@@ -55,7 +55,7 @@ def test_copies_are_never_mixed_with_each_other(batch_size, repeats):
 @pytest.mark.parametrize(("num_images", "batch_size", "repeats"), [(20, 6, 3), (7, 4, 2), (3, 4, 2), (2, 6, 3)])
 def test_repeats_take_the_first_images_of_each_epoch_s_permutation(num_images, batch_size, repeats):
   """At least one image, however few there are; within its batch an image may stand anywhere."""
-  epochs = np.reshape(_stream(30 * num_images, num_images, batch_size=1), (30, num_images))
+  epochs = np.reshape(_stream(10 * num_images, num_images, batch_size=1), (10, num_images))
   expected = epochs[:, : max(1, num_images // repeats)].ravel().repeat(repeats)
   expected = expected[: len(expected) // batch_size * batch_size]
   stream = _stream(len(expected), num_images, batch_size=batch_size, repeats=repeats)

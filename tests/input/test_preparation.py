@@ -54,9 +54,9 @@ def test_imagenet2012_from_end_to_end(command, manual_dir, tmp_path, capsys):
   assert "already" in capsys.readouterr().out
 
 
-def test_missing_archives_are_named(command, manual_dir, tmp_path):
+def test_missing_archives_are_named(here, manual_dir, tmp_path):
   shutil.copy(manual_dir / "ILSVRC2012_img_val.tar", tmp_path)
-  code, output = _prepare(command, "imagenet2012", tmp_path, tmp_path / "data")
+  code, output = _prepare(here, "imagenet2012", tmp_path, tmp_path / "data")
   assert code == 2
   assert output.startswith(f"error: imagenet2012: ILSVRC2012_img_train.tar not in {tmp_path}.\n")
   assert "https://image-net.org/download-images" in output
@@ -139,8 +139,8 @@ def test_a_copy_as_tfrecord_is_refused_with_the_command_that_converts_it(tmp_pat
     datasets.open_split("digits", "train", str(tmp_path))
 
 
-def test_no_name(command):
-  code, output = command("-m", "mlpvision.prepare")
+def test_no_name(here):
+  code, output = here("-m", "mlpvision.prepare")
   assert code == 2
   assert "name one dataset" in output
 

@@ -41,12 +41,12 @@ def test_gpus_are_counted_by_host():
   assert chip.hbm == pytest.approx(0.75 * 141, rel=0.01)
 
 
-def test_mistakes_are_told_before_anything_is_compiled(command):
-  code, output = command("-m", "mlpvision.plan", "--config=configs/s2mlp_wide.py", "--topology=v5e-16")
+def test_mistakes_are_told_before_anything_is_compiled(here):
+  code, output = here("-m", "mlpvision.plan", "--config=configs/s2mlp_wide.py", "--topology=v5e-16")
   assert code == 2
   assert "error: --topology='v5e-16'" in output
   assert "v5e:4x4" in output
-  code, output = command("-m", "mlpvision.plan", "--topology=v5e:4x4")
+  code, output = here("-m", "mlpvision.plan", "--topology=v5e:4x4")
   assert code == 2
   assert "--config=FILE or --all" in output
 

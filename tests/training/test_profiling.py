@@ -8,10 +8,12 @@ from mlpvision.training import loop
 
 
 def _events(workdir):
-  """Names of all events of the trace."""
+  """Names of all events of the trace, and the numbers of its steps."""
   (path,) = (workdir / "profile").rglob("*.xplane.pb")
   planes = jax.profiler.ProfileData.from_file(str(path)).planes
-  return [(event.name, dict(event.stats)) for plane in planes for line in plane.lines for event in line.events]
+  events = [event for plane in planes for line in plane.lines for event in line.events]
+  stats = [dict(event.stats) for event in events if event.name == "train"]
+  return {event.name for event in events}, {int(found["step_num"]) for found in stats if "step_num" in found}
 
 
 def test_a_trace_has_the_steps_and_the_parts_of_the_loop(small_config, tmp_path):
@@ -19,10 +21,9 @@ def test_a_trace_has_the_steps_and_the_parts_of_the_loop(small_config, tmp_path)
   small_config.data.eval_split = "test[:40]"
   small_config.eval.every = "4 steps"
   loop.train_and_evaluate(small_config, tmp_path)
-  events = _events(tmp_path)
-  steps = {stats["step_num"] for name, stats in events if name == "train" and "step_num" in stats}
-  assert {int(step) for step in steps} == {3, 4, 5}
-  assert {"wait for data", "log", "evaluate"} <= {name for name, _ in events}
+  names, steps = _events(tmp_path)
+  assert steps == {3, 4, 5}
+  assert {"wait for data", "log", "evaluate"} <= names
 
 
 def test_implicit_transfers_are_refused_around_the_step(small_config, tmp_path, monkeypatch):

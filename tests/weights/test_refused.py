@@ -61,6 +61,11 @@ def test_typo_in_a_name_of_known_weights():
   refused("mixer_b16.goog_in1", "Did you mean mixer_b16.goog_in1k")
 
 
+def test_typo_in_the_name_of_a_file(tmp_path):
+  (tmp_path / "mixer.safetensors").touch()
+  refused(tmp_path / "mixre.safetensors", f"Did you mean {tmp_path / 'mixer.safetensors'}?")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_not_finite(tmp_path, params, bad):
   name = "MixerBlock_1/token_mixing/Dense_0/kernel"

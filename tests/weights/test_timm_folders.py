@@ -177,6 +177,8 @@ def test_what_fits_is_different_and_first_of_the_same_model():
       "Did you mean mixer_b16.goog_in1k or mixer_b16.goog_in21k or mixer_b16.goog_sam_in1k or mixer_b16_224",
     ),
     ("Mixer-B16", "Did you mean mixer_b16.goog_in1k"),
+    ("mixer_b61", "Did you mean mixer_b16.goog_in1k or mixer_b16.goog_in21k"),
+    ("mixer_s16", "mixer_s16 is a model without published weights"),
     ("deit_small", "Did you mean deit_small_patch16_224.fb_in1k?"),
     ("swin_tiny", "Did you mean swin_tiny_patch4_window7_224.ms_in1k or swin_tiny.official?"),
     ("s2mlp_wide", "s2mlp_wide is a model without published weights"),
