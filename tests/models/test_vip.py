@@ -1,5 +1,6 @@
 """ViP's permuted products, and its segments, which its weights do not tell."""
 
+from flax.traverse_util import flatten_dict
 import goldens
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ _NORM = layers.LayerNorm
 
 def _flat(model, size):
   shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
-  return layers.flatten_dict(shapes, sep="/")
+  return flatten_dict(shapes, sep="/")
 
 
 def test_the_originals_mixing():
