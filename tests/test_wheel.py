@@ -118,7 +118,7 @@ def test_the_readme_s_pictures_and_links_have_addresses(python):
   url = dict(line.split(", ") for line in message.get_all("Project-URL"))["Repository"]
   assert message["Description-Content-Type"] == "text/markdown"
   links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", message.get_payload())
-  assert sum(is_picture == "!" for is_picture, _ in links) == 5
+  assert sum(is_picture == "!" for is_picture, _ in links) == (REPO / "README.md").read_text().count("![") > 0
   for is_picture, link in links:
     assert link.startswith("https://"), link
     if link.startswith(url):
