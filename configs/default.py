@@ -89,7 +89,7 @@ def get_config():
   # does not scale to many cores. -1 starts one per core, and none on up to four cores.
   config.data.workers = -1
   # Reads in flight per host, for storage that answers slowly. Up to one per core that decodes, what decodes an image
-  # also reads it; for more, threads read ahead of decoding. -1 is one per core, or 16 per core if the dataset is at
+  # also reads it; for more, threads read ahead of decoding. -1 is one per core, or 32 per core if the dataset is at
   # gs://, s3://, http:// or https://. Set it for a bucket or a file server that is mounted as a directory.
   config.data.reads = -1
   # Number of batches to load ahead.

@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from mlpvision import commands, config as config_lib
 from mlpvision.errors import UserError
 
+_NO_RECIPES = ("default", "recipes", "finetune", "upernet_finetune")  # the last two are for a user's own images
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="A file of configs/.", lock_config=True)
 _ALL = flags.DEFINE_bool("all", False, "Instead of --config: every recipe of configs/.")
 _TOPOLOGY = flags.DEFINE_list("topology", None, "Slices such as v5e:4x4 or h100:8, separated by commas.", required=True)
@@ -79,7 +80,7 @@ def _configs():
     raise UserError("choose what to plan: --config=FILE or --all")
   if _ALL.value:
     names = sorted(path.stem for path in pathlib.Path("configs").glob("*.py"))
-    names = [name for name in names if name not in ("default", "recipes", "quickstart")]
+    names = [name for name in names if name not in _NO_RECIPES and not name.startswith("quickstart")]
     if not names:
       raise UserError("--all needs the directory configs/: run the command in the repository's root")
     configs = [(name, importlib.import_module(f"configs.{name}").get_config()) for name in names]

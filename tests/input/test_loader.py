@@ -92,9 +92,9 @@ def test_workers_by_the_number_of_cores(small_config, monkeypatch, given, cores,
   [
     (-1, 2, dict(data_dir="/data"), 2),
     (-1, 0, dict(data_dir="/data"), 3),
-    (-1, 112, dict(data_dir="gs://bucket/tfds"), 1792),
+    (-1, 112, dict(data_dir="gs://bucket/tfds"), 3584),
     (-1, 2, dict(data_dir="gs://bucket/tfds", name="folder:/data"), 2),
-    (-1, 2, dict(name="s3://bucket/tfds/set/1.0.0"), 32),
+    (-1, 2, dict(name="s3://bucket/tfds/set/1.0.0"), 64),
     (5, 2, dict(data_dir="gs://bucket/tfds"), 5),
   ],
 )
