@@ -12,7 +12,7 @@ import signal
 from absl import flags
 from ml_collections import config_flags
 
-from mlpvision import commands, config as config_lib
+from mlpvision import commands, config as config_lib, durations
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The recipe, see configs/.", lock_config=True)
 _WORKDIR = commands.define_path("workdir", None, "The run's directory; default: runs/NAME_OF_THE_CONFIG.")
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem}"
   command = commands.as_typed()
   with stopping.StopRequest(command) as stop:
-    stop.is_alone = not sharding.initialize_processes(config_lib.to_seconds(config.hang_timeout))
+    stop.is_alone = not sharding.initialize_processes(durations.to_seconds(config.hang_timeout))
     result = loop.train_and_evaluate(config, workdir, stop)
   if not result.is_main:
     return

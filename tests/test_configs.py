@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mlpvision import config as config_lib, tasks, weights
+from mlpvision import config as config_lib, durations, tasks, weights
 from mlpvision.errors import UserError
 from mlpvision.training import loop, setup as setup_lib
 from mlpvision.training.step import make_train_step
@@ -431,7 +431,7 @@ def test_finetune_has_two_recipes_for_two_sizes():
   for name, optimizer, rate in (("small", "sgd", 0.003), ("small_adamw", "adamw", 1e-4)):
     config = finetune.get_config(name)
     assert (config.optim.name, config.optim.learning_rate) == (optimizer, rate)
-    lengths = [config_lib.to_steps(config[field], field=field, batch_size=config.data.batch_size, num_images=315)
+    lengths = [durations.to_steps(config[field], field=field, batch_size=config.data.batch_size, num_images=315)
                for field in ("duration", "log_every")]  # fmt: skip
     assert lengths == [197, 5]
     assert config.data.batch_size / config.accumulation_steps == 4  # at a time, as a laptop has memory for

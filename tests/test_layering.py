@@ -37,7 +37,10 @@ _ROOMS = {
   "named_configs": ("", _HEAVY | _TREES),
   "streams": ("", _HEAVY | _TREES),
   "zips": ("", _HEAVY | _TREES),
-  "config": ("data errors evaluate tasks", {"jax", "flax", "optax", "orbax"}),
+  "durations": ("errors", _HEAVY | _TREES),
+  "config_values": ("durations", _HEAVY | _TREES),
+  "config_fields": ("config_values data durations", {"jax", "flax", "optax", "orbax"}),
+  "config": ("config_fields data errors", {"jax", "flax", "optax", "orbax"}),
   "preprocessing": ("", _HEAVY | _TREES),
   # What a run is made of, from the bottom up.
   "augment": ("", _HEAVY | {"flax", "optax"}),
@@ -56,18 +59,18 @@ _ROOMS = {
   ),
   "reporting": ("reporting models.cost workdir", {"tensorflow", "tensorflow_datasets", "orbax", "grain"}),
   # Training.
-  "mlpvision.train": ("config sharding training", _HEAVY | _TREES),
+  "mlpvision.train": ("config durations sharding training", _HEAVY | _TREES),
   "training.optim": ("errors", _HEAVY),
   "training.lr_multipliers": ("errors models training.optim", _HEAVY),
   "training.sam": ("training.lr_multipliers", _HEAVY),
   "training.step": ("augment models sharding tasks training.sam", _HEAVY),
   "training.distill": ("preprocessing tasks trained training.step " + " ".join(_PARTS), _HEAVY),
   "training.setup": (
-    "config evaluate tasks trained training " + " ".join(_PARTS),
+    "durations evaluate tasks trained training " + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax"},
   ),
   "training": (
-    "augment checkpoints config evaluate fewshot heartbeat reporting tasks trained training weights workdir "
+    "augment checkpoints config durations evaluate fewshot heartbeat reporting tasks trained training weights workdir "
     + " ".join(_PARTS),
     {"tensorflow", "tensorflow_datasets", "clu", "orbax", "grain"},
   ),

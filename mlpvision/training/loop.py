@@ -11,7 +11,7 @@ from jax.profiler import TraceAnnotation
 import ml_collections
 import numpy as np
 
-from mlpvision import config as config_lib, heartbeat, sharding, tasks, workdir as workdir_lib
+from mlpvision import config as config_lib, durations, heartbeat, sharding, tasks, workdir as workdir_lib
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.data import loader
 from mlpvision.errors import UserError, printable
@@ -55,7 +55,7 @@ def train_and_evaluate(
   _make_writable(workdir)
   best = dict(best=config.checkpoint.best, direction=evaluators.direction(config))
   with (
-    Watchdog(config_lib.to_seconds(config.hang_timeout)) as watchdog,
+    Watchdog(durations.to_seconds(config.hang_timeout)) as watchdog,
     workdir_lib.hold(workdir),
     Checkpoints(workdir, config.checkpoint.keep, **best) as checkpoints,
     contextlib.ExitStack() as opened,
@@ -108,7 +108,7 @@ def _run(config, workdir, checkpoints, stop, watchdog, entered):
   writer = entered(MetricWriter(workdir, start_step, writers, as_json)) if is_main else None
   has_pictures = bool(trackers.chosen(writers)) and start_step < setup.total_steps
   lengths = dict(total_steps=setup.total_steps, steps_per_epoch=setup.steps_per_epoch)
-  printing = dict(every=config_lib.to_seconds(config.print_every), quiet=not is_main)
+  printing = dict(every=durations.to_seconds(config.print_every), quiet=not is_main)
   progress = Progress(start_step=start_step, **lengths, batch_size=config.data.batch_size, **printing)
   common, opened = (setup.model, class_names, config, setup.mesh), (setup.train_split, setup.eval_split)
   of_run = dict(opened=opened, trained_on=config.data.name)
@@ -185,7 +185,7 @@ def _run(config, workdir, checkpoints, stop, watchdog, entered):
       is_main=is_main,
     )
     save_clock = SaveClock(setup.save_seconds)
-    profile = Profile(config_lib.profiled_steps(config.profile), workdir)
+    profile = Profile(durations.profiled_steps(config.profile), workdir)
     progress.restart()
 
     # The order matters: a step's metrics must be on disk before its checkpoint.

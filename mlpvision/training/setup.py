@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 import ml_collections
 import optax
 
-from mlpvision import config as config_lib, models, sharding, tasks, trained as trained_lib
+from mlpvision import durations, models, sharding, tasks, trained as trained_lib
 from mlpvision.data import datasets
 from mlpvision.errors import UserError
 from mlpvision.evaluate import evaluators
@@ -91,7 +91,7 @@ def _basis(config, num_images, devices=None):
   _check_batch(config, sharding.batch_parts(mesh))
   batch_size = config.data.batch_size
   counts = dict(batch_size=batch_size, num_images=num_images)
-  total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
+  total_steps = durations.to_steps(config.duration, field="duration", **counts)
   if not total_steps:
     raise UserError(
       f"duration={config.duration!r} is less than one step: the training split has {num_images:,} images, and"
@@ -101,10 +101,10 @@ def _basis(config, num_images, devices=None):
   for name, entry in evaluators.entries(config).items():
     own = entry.get("every")
     intervals.append((name, f"evals.{name}.every" if own else "eval.every", own or config.eval.every))
-  save_seconds = config_lib.to_seconds(config.checkpoint.every)
+  save_seconds = durations.to_seconds(config.checkpoint.every)
   if save_seconds is None:
     intervals.append(("checkpoint", "checkpoint.every", config.checkpoint.every))
-  every = {name: max(1, config_lib.to_steps(value, field=field, **counts)) for name, field, value in intervals}
+  every = {name: max(1, durations.to_steps(value, field=field, **counts)) for name, field, value in intervals}
   optimizer, schedule = make_optimizer(config.optim, total_steps, counts)
   return dict(
     mesh=mesh, optimizer=optimizer, schedule=schedule, total_steps=total_steps, every=every, save_seconds=save_seconds,
@@ -132,14 +132,14 @@ def _with_model(config, basis, num_classes, class_names=()):
 def make_optimizer(
   config: ml_collections.ConfigDict, total_steps: int, counts: Mapping[str, int]
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-  """(optimizer, schedule) that config.optim describes. counts: batch_size and num_images for `config_lib.to_steps`."""
+  """(optimizer, schedule) that config.optim describes. counts: batch_size and num_images for `durations.to_steps`."""
   steps = {
-    f"{name}_steps": config_lib.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
+    f"{name}_steps": durations.to_steps(config.schedule[name], field=f"optim.schedule.{name}", **counts)
     for name in ("warmup", "every", "delay")
   }
   ends = {name: config.schedule[name] for name in ("start", "end", "clock", "factor")}
   steps["milestone_steps"] = [
-    config_lib.to_steps(value, field="optim.schedule.milestones", **counts) for value in config.schedule.milestones
+    durations.to_steps(value, field="optim.schedule.milestones", **counts) for value in config.schedule.milestones
   ]
   lengths = dict(total_steps=total_steps, **steps)
   schedule = optim.make_schedule(config.schedule.name, peak=config.learning_rate, **lengths, **ends)

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from configs import default, mask_rcnn_asmlp_tiny, recipes, upernet_asmlp_tiny
-from mlpvision import config as config_lib, models, sharding
+from mlpvision import durations, models, sharding
 from mlpvision.checkpoints import Checkpoints
 from mlpvision.errors import UserError
 from mlpvision.training import optim, setup as setup_lib, step as step_lib
@@ -89,7 +89,7 @@ def _recipe_schedule(recipe, steps_per_epoch=1251):
   config = default.get_config()
   recipe(config)
   counts = dict(batch_size=config.data.batch_size, num_images=steps_per_epoch * config.data.batch_size)
-  total_steps = config_lib.to_steps(config.duration, field="duration", **counts)
+  total_steps = durations.to_steps(config.duration, field="duration", **counts)
   return setup_lib.make_optimizer(config.optim, total_steps, counts)[1]
 
 
