@@ -1,12 +1,4 @@
-"""Saving and restoring checkpoints; the only file that uses orbax.
-
-WORKDIR/checkpoints/STEP contains separate items: params, ema, stats and ema_stats (of models with batch normalization),
-train (step and optimizer state) and meta (JSON: the config, the class names, the metric that decides which checkpoint
-is the best). Weights can therefore be read alone, on
-any devices, without knowing the optimizer. meta also contains a checksum per item and one of itself: a checkpoint that
-differs from the saved one in any bit is rejected as damaged. What is not read back is not needed: orbax's file of
-metrics, its times and its shardings.
-"""
+"""Saving and restoring checkpoints, with orbax; `checkpoint_items` says what they contain."""
 
 from collections.abc import Mapping
 import contextlib
@@ -21,14 +13,10 @@ from absl import logging
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
-from mlpvision import checkpoint_meta as meta_lib, workdir as workdir_lib
+from mlpvision import checkpoint_items as items_lib, checkpoint_meta as meta_lib, workdir as workdir_lib
 from mlpvision.errors import UserError
-
-_FOLDER = "checkpoints"
 
 
 class Checkpoints:
@@ -39,8 +27,8 @@ class Checkpoints:
 
     best: a metric, such as "val/top1", whose best checkpoint is also kept; direction: "max" or "min" is better.
     """
-    self._directory, self._best = _absolute(workdir) / _FOLDER, best
-    self._damaged = self._directory.parent / f"{_FOLDER}-damaged"
+    self._directory, self._best = items_lib.absolute(workdir) / items_lib.FOLDER, best
+    self._damaged = self._directory.parent / f"{items_lib.FOLDER}-damaged"
     self._sign = -1 if direction == "min" else 1
     # One error of a failed write is reported readably. These are its traceback, and errors that follow from it.
     logging.get_absl_logger().addFilter(_is_not_orbax_traceback)
@@ -51,7 +39,7 @@ class Checkpoints:
       preservation_policy=_Preserve(keep, self._best_of),
       best_fn=(lambda metrics: metrics[best]) if best else None,  # makes orbax write its file of metrics
       cleanup_tmp_directories=True,
-      step_name_format=_StepFolders(),
+      step_name_format=items_lib.StepFolders(),
       lightweight_initialize=True,  # otherwise a damaged file of one step would keep all others from being read
       enable_async_checkpointing=True,
     )
@@ -62,7 +50,7 @@ class Checkpoints:
   def _open(self):
     try:
       self._directory.mkdir(parents=True, exist_ok=True)
-      return _Manager(self._directory, options=self._options, item_handlers=_handlers())
+      return _Manager(self._directory, options=self._options, item_handlers=items_lib.handlers())
     except OSError as error:
       raise UserError(f"cannot use {self._directory}: {workdir_lib.reason(error)}") from error
 
@@ -88,14 +76,14 @@ class Checkpoints:
 
     meta: a dict of JSON values.
     metrics: of this state if it was evaluated; they determine the best checkpoint.
-    evaluated: the parameters to evaluate, of an optimizer that trains others; `load_weights` reads these.
+    evaluated: the parameters to evaluate, of an optimizer that trains others; `load_variables` reads these.
 
     Raises UserError if this save or the previous one failed, for example because the disk is full.
     """
     if step in self._manager.all_steps():
       return
-    items = _items(state) | ({"evaluated": evaluated} if evaluated is not None else {})
-    checksums = {name: int(value) for name, value in jax.device_get(_checksums(items)).items()}
+    items = items_lib.of_state(state) | ({"evaluated": evaluated} if evaluated is not None else {})
+    checksums = {name: int(value) for name, value in jax.device_get(items_lib.checksums(items)).items()}
     args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     metrics = {self._best: float(metrics[self._best])} if self._best and self._best in (metrics or {}) else None
     args["meta"] = ocp.args.JsonSave(meta_lib.seal({**meta, "step": step, "metrics": metrics or {}}, checksums))
@@ -111,12 +99,12 @@ class Checkpoints:
     Damaged ones are reported and moved to WORKDIR/checkpoints-damaged. Raises UserError if all are damaged.
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
-    _report_others(self._directory, steps)
+    items_lib.report_others(self._directory, steps)
     for step in steps:
-      result = _attempt(self._restore_step, step, abstract)
+      result = items_lib.attempt(self._restore_step, step, abstract)
       if not isinstance(result, Exception):
         return result
-      _report_damage(self._directory / str(step), result)
+      items_lib.report_damage(self._directory / str(step), result)
       self._move_aside(step)
     if steps:
       raise UserError(
@@ -125,7 +113,7 @@ class Checkpoints:
     return None, None
 
   def _restore_step(self, step, abstract):
-    items, meta = _read(self._manager, step, _items(abstract))
+    items, meta = items_lib.read(self._manager, step, items_lib.of_state(abstract))
     train = items.pop("train")
     return abstract.replace(**items, **train), meta
 
@@ -185,7 +173,7 @@ class Checkpoints:
     except jax.errors.JaxRuntimeError:
       raise  # a failure of a device or of another process, not of the disk
     except (ValueError, OSError, RuntimeError) as error:
-      intact = _steps(self._directory)
+      intact = items_lib.steps(self._directory)
       kept = f"The newest complete checkpoint is of step {max(intact)}" if intact else "No checkpoint is complete"
       raise UserError(
         f"a checkpoint could not be written to {self._directory}: {workdir_lib.reason(error)}\n"
@@ -207,14 +195,6 @@ class Checkpoints:
     self._manager.close()
 
 
-def load_weights(
-  source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
-) -> tuple[dict[str, Any], dict[str, Any], int]:
-  """(params, meta, step), see `load_variables`."""
-  variables, meta, step = load_variables(source, sharding, ema)
-  return variables["params"], meta, step
-
-
 def load_variables(
   source: epath.PathLike, sharding: jax.sharding.Sharding | None = None, ema: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
@@ -227,53 +207,33 @@ def load_variables(
 
   Raises UserError: no checkpoint, only damaged ones, or no EMA.
   """
-  source = _absolute(source)
-  if source.parent.name == _FOLDER and source.name in map(str, _steps(source.parent)):
+  source = items_lib.absolute(source)
+  if source.parent.name == items_lib.FOLDER and source.name in map(str, items_lib.steps(source.parent)):
     directory, steps = source.parent, [int(source.name)]
   else:
-    directory = source if source.name == _FOLDER else source / _FOLDER
-    steps = sorted(_steps(directory), reverse=True)
-    _report_others(directory, steps)
+    directory = source if source.name == items_lib.FOLDER else source / items_lib.FOLDER
+    steps = sorted(items_lib.steps(directory), reverse=True)
+    items_lib.report_others(directory, steps)
   if not steps:
-    raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{_FOLDER}/STEP")
+    raise UserError(f"no checkpoint in {source}: give a run's workdir or WORKDIR/{items_lib.FOLDER}/STEP")
   sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  options = dict(create=False, step_name_format=_StepFolders(), lightweight_initialize=True)
+  options = dict(create=False, step_name_format=items_lib.StepFolders(), lightweight_initialize=True)
   options = ocp.CheckpointManagerOptions(**options)
-  with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
+  with ocp.CheckpointManager(directory, options=options, item_handlers=items_lib.handlers()) as manager:
     for step in steps:
-      result = _attempt(_load_variables, manager, step, ema, sharding)
+      result = items_lib.attempt(_load_variables, manager, step, ema, sharding)
       if not isinstance(result, Exception):
         return (*result, step)
       if isinstance(result, UserError):
         raise result
-      _report_damage(directory / str(step), result)
+      items_lib.report_damage(directory / str(step), result)
   raise UserError(f"{source}: no intact checkpoint")
-
-
-def _absolute(path):
-  return epath.Path(path if workdir_lib.is_remote(path) else os.path.abspath(path))  # orbax rejects relative paths
 
 
 class _Manager(ocp.CheckpointManager):
   def reached_preemption(self, step):
     """The loop asks JAX itself. Orbax would only measure times, which a lightweight start does not know, and fail."""
     return False
-
-
-class _StepFolders(ocp.path.step.NameFormat):
-  """What orbax and this file take for a checkpoint: a complete directory, no link to one, named as `save` names it."""
-
-  _all = ocp.path.step.standard_name_format()
-
-  def build_name(self, step):
-    return str(step)
-
-  def find_all(self, base_path):
-    found = self._all.find_all(base_path)
-    return (step for step in found if step.path.name == str(step.step) and not os.path.islink(step.path))
-
-  def find_step(self, base_path, step):
-    return self._all.find_step(base_path, step)
 
 
 class _Preserve:
@@ -287,10 +247,6 @@ class _Preserve:
     steps = [checkpoint.step for checkpoint in checkpoints]
     kept = {*sorted(steps)[-self._keep :], self._best_of(steps)}
     return [step in kept for step in steps]
-
-
-def _steps(directory):
-  return [found.step for found in _StepFolders().find_all(directory)]
 
 
 def _attempt_locally(read, *arguments):
@@ -310,45 +266,11 @@ def _load_variables(manager, step, ema, sharding):
 
   def abstract(item):
     # Not the manager's metadata, which are read from files of all items and of the metrics.
-    tree = _handlers()[item].metadata(manager.directory / str(step) / item)
+    tree = items_lib.handlers()[item].metadata(manager.directory / str(step) / item)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
-  items, meta = _read(manager, step, {item: abstract(item) for item in (params, stats) if item in saved})
+  items, meta = items_lib.read(manager, step, {item: abstract(item) for item in (params, stats) if item in saved})
   return {"params": items[params], **items.get(stats, {})}, meta
-
-
-def _read(manager, step, targets):
-  """({item: arrays}, meta) of a checkpoint. Raises some error if it is not what was saved."""
-  meta = meta_lib.read(manager.directory, step)
-  args = {name: ocp.args.StandardRestore(item) for name, item in targets.items()}
-  restored = manager.restore(step, args=ocp.args.Composite(**args))
-  items, saved = {name: restored[name] for name in targets}, meta["checksums"]
-  for name, value in jax.device_get(_checksums(items)).items():
-    if int(value) != saved[name]:
-      raise OSError(f"{name} has the checksum {int(value)}, but {saved[name]} when it was saved")
-  return items, meta
-
-
-def _handlers():
-  arrays = {name: ocp.StandardCheckpointHandler() for name in meta_lib.ARRAYS}
-  return {**arrays, "meta": ocp.JsonCheckpointHandler()}
-
-
-def _items(state):
-  items = {"params": state.params, "train": {"step": state.step, "opt_state": state.opt_state}}
-  others = {name: getattr(state, name) for name in ("ema", "stats", "ema_stats")}
-  return items | {name: item for name, item in others.items() if item}
-
-
-def _report_damage(path, error):
-  logging.error("CHECKPOINT %s IS DAMAGED and is not used: %s: %s", path, type(error).__name__, _first_line(error))
-
-
-def _report_others(directory, steps):
-  """Names what looks like a checkpoint but is none: a file, or a link."""
-  names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-  for name in sorted(name for name in names - set(map(str, steps)) if name.isascii() and name.isdecimal()):
-    logging.error("%s IS NO CHECKPOINT and is not used: it is a file, a link or incomplete", directory / name)
 
 
 def _is_not_orbax_traceback(record):
@@ -364,37 +286,3 @@ def _report_unraisable(report, unraisable):
   """sys.unraisablehook, except for arrays that are written after the write of another failed and closed their loop."""
   if not isinstance(unraisable.exc_value, RuntimeError) or str(unraisable.exc_value) != "Event loop is closed":
     report(unraisable)
-
-
-def _first_line(error):
-  return (str(error).splitlines() or [""])[0][:200]
-
-
-def _attempt(restore, *arguments):
-  """What restore(*arguments) returns or raises; it is an exception on all processes if it is one on any of them."""
-  try:
-    result = restore(*arguments)
-  except Exception as error:
-    result = error
-  if jax.process_count() > 1:
-    failed = multihost_utils.process_allgather(np.array(isinstance(result, Exception)))
-    if failed.any() and not isinstance(result, Exception):
-      return OSError(f"process {int(failed.argmax())} could not read the checkpoint")
-  return result
-
-
-@jax.jit
-def _checksums(items):
-  """A uint32 per item, from the bits of its leaves: independent of the mesh, and different if any bit flips."""
-
-  def leaf(x):
-    if x.dtype == bool:
-      return x.sum(dtype=jnp.uint32)
-    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-    return bits.astype(jnp.uint32).sum(dtype=jnp.uint32)
-
-  def item(tree):
-    # A different odd factor for each leaf, so that swapping two leaves changes the sum.
-    return sum((2 * i + 1) * leaf(x) for i, x in enumerate(jax.tree.leaves(tree)))
-
-  return {name: item(tree).astype(jnp.uint32) for name, tree in items.items()}

@@ -38,9 +38,9 @@ def final_state(workdir, steps):
 
   arrays = {}
   for ema in (False, True):
-    params, _, step = checkpoints.load_weights(workdir, ema=ema)
+    variables, _, step = checkpoints.load_variables(workdir, ema=ema)
     assert step == steps
-    arrays |= {f"{ema}{path}": np.asarray(x) for path, x in _leaves(params)}
+    arrays |= {f"{ema}{path}": np.asarray(x) for path, x in _leaves(variables["params"])}
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   return arrays, [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlpvision import sharding
-from mlpvision.checkpoints import Checkpoints, load_weights
+from mlpvision.checkpoints import Checkpoints, load_variables
 from mlpvision.errors import UserError
 from mlpvision.training import setup as setup_lib, step as step_lib
 
@@ -127,7 +127,7 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path, metric, direction
     assert checkpoints.best_step() == (best, scores[best])
     checkpoints.close()
   assert {int(path.name) for path in (workdir / "checkpoints").iterdir()} == {best, 11}
-  assert load_weights(workdir / "checkpoints" / str(best))[2] == best
+  assert load_variables(workdir / "checkpoints" / str(best))[2] == best
 
 
 def _save_and_check(checkpoints, state):
@@ -149,7 +149,7 @@ def test_a_save_that_fails_is_named_at_the_next_step_with_what_is_left(run):
       _save_and_check(checkpoints, states[3])
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-  _equal(load_weights(workdir)[0], states[3].params)
+  _equal(load_variables(workdir)[0]["params"], states[3].params)
 
 
 def test_weights_load_without_the_optimizer(run):
@@ -157,12 +157,12 @@ def test_weights_load_without_the_optimizer(run):
   config.mesh.update(dict(fsdp=8, data=1))
   states = _save(workdir, config)
   for source, step in ((workdir, 6), (workdir / "checkpoints" / "3", 3)):
-    params, meta, found = load_weights(source)
+    variables, meta, found = load_variables(source)
     assert found == step
     assert meta["class_names"] == ["x"]
-    _equal(params, states[step].params)
-    assert all(len(x.devices()) == 1 for x in jax.tree.leaves(params))
-    _equal(load_weights(source, ema=True)[0], states[step].ema)
+    _equal(variables["params"], states[step].params)
+    assert all(len(x.devices()) == 1 for x in jax.tree.leaves(variables))
+    _equal(load_variables(source, ema=True)[0]["params"], states[step].ema)
 
 
 def test_only_the_newest_stay(tmp_path):
@@ -221,9 +221,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, damage, c
   config, workdir = run
   states = _save(workdir, config)
   damage(workdir / "checkpoints" / "6")
-  params, _, step = load_weights(workdir)
+  variables, _, step = load_variables(workdir)
   assert step == 3
-  _equal(params, states[3].params)
+  _equal(variables["params"], states[3].params)
 
   _, abstract = _state(config)
   checkpoints = Checkpoints(workdir, keep=3)
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, damage, c
   assert (workdir / "checkpoints-damaged" / "6").is_dir()
   checkpoints.save(6, states[6], _META)  # its place is free again
   checkpoints.close()
-  _equal(load_weights(workdir)[0], states[6].params)
+  _equal(load_variables(workdir)[0]["params"], states[6].params)
 
 
 def test_all_damaged_is_an_error_that_says_so(run):
@@ -241,7 +241,7 @@ def test_all_damaged_is_an_error_that_says_so(run):
   for step in ("3", "6"):
     _truncate(workdir / "checkpoints" / step)
   with pytest.raises(UserError, match="no intact checkpoint"):
-    load_weights(workdir)
+    load_variables(workdir)
   _, abstract = _state(config)
   with pytest.raises(UserError, match="all checkpoints .* are damaged"):
     Checkpoints(workdir, keep=3).restore(abstract)
@@ -253,7 +253,7 @@ def test_nothing_there(run, tmp_path):
   assert Checkpoints(workdir, keep=3).restore(abstract) == (None, None)
   for source in (tmp_path / "nowhere", pathlib.Path(__file__)):
     with pytest.raises(UserError, match=f"no checkpoint in {source}"):
-      load_weights(source)
+      load_variables(source)
 
 
 @pytest.fixture
@@ -278,11 +278,11 @@ def _is_as_saved_or_the_step_before(tiny, caplog):
   """The step that is used, by a run that goes on and by one that only reads."""
   workdir, abstract, state = tiny
   caplog.clear()
-  params, meta, step = load_weights(workdir)
+  variables, meta, step = load_variables(workdir)
   checkpoints = Checkpoints(workdir, 3, "val/top1")
   for found in (meta, checkpoints.read_meta(), (restored := checkpoints.restore(abstract))[1]):
     assert {key: found[key] for key in _FULL_META} == _FULL_META
-  _equal(params, state(step).params)
+  _equal(variables["params"], state(step).params)
   resumed = int(restored[0].step)
   _equal(restored[0], state(resumed))
   assert checkpoints.best_step()[0] == resumed
@@ -378,7 +378,7 @@ def test_what_is_no_checkpoint_is_ignored_and_makes_room(tiny, caplog):
   checkpoints.close()
   assert {path.name for path in folder.iterdir()} == {"6", "8", "10", "11", *names}  # the best and the newest
   assert (workdir / "checkpoints-damaged" / "8").is_symlink()
-  assert load_weights(workdir)[2] == 11
+  assert load_variables(workdir)[2] == 11
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import test_layering
 
 from mlpvision.__main__ import COMMANDS
-from mlpvision.checkpoints import load_weights
+from mlpvision.checkpoints import load_variables
 from mlpvision.data import datasets, transforms
 
 _DEFAULTS = REPO / "configs" / "default.py"
@@ -45,11 +45,11 @@ def finished(tmp_path_factory, data_dir):
 
 
 def _same_parameters(a, b):
-  (params_a, _, step_a), (params_b, _, step_b) = load_weights(a), load_weights(b)
+  (variables_a, _, step_a), (variables_b, _, step_b) = load_variables(a), load_variables(b)
   assert step_a == step_b == _STEPS
   import jax
 
-  jax.tree.map(np.testing.assert_array_equal, params_a, params_b)
+  jax.tree.map(np.testing.assert_array_equal, variables_a, variables_b)
 
 
 def test_what_a_run_says_and_leaves(finished):
@@ -95,7 +95,7 @@ def test_a_signal_saves_and_the_same_command_continues(start, command, finished,
   stopped = re.search(r"stopped after step (\d+); to resume: python (train\.py .*)\n", rest)
   assert stopped, rest
   assert 10 <= int(stopped[1]) < _STEPS
-  assert load_weights(tmp_path)[2] == int(stopped[1])
+  assert load_variables(tmp_path)[2] == int(stopped[1])
   code, output = command(*_train(tmp_path))
   assert code == 0
   assert f"resuming from step {stopped[1]}\n" in output

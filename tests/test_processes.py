@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mlpvision import workdir as workdir_lib
-from mlpvision.checkpoints import load_weights
+from mlpvision.checkpoints import load_variables
 from mlpvision.evaluate import run as evaluate_lib
 from mlpvision.training import loop
 
@@ -83,7 +83,7 @@ def test_one_process_then_two_then_one_train_as_one(start, small_config, tmp_pat
   assert "resuming from step 10\n" in output
   assert "8 x cpu in 2 processes, mesh data=8" in output
   assert "loss" not in outputs[1]
-  assert load_weights(parts)[2] == stopped < 60
+  assert load_variables(parts)[2] == stopped < 60
   loop.train_and_evaluate(small_config, parts)
   np.testing.assert_allclose(_losses(parts), _losses(whole), rtol=1e-4)
 
@@ -113,7 +113,7 @@ def test_ctrl_c_to_all_processes(start, tmp_path):
     process.send_signal(signal.SIGINT)
   outputs = [process.communicate(timeout=60)[0] for process in processes]
   assert [process.returncode for process in processes] == [0, 0], outputs
-  assert load_weights(tmp_path)[2] == int(re.search(r"stopped after step (\d+)", outputs[0])[1])
+  assert load_variables(tmp_path)[2] == int(re.search(r"stopped after step (\d+)", outputs[0])[1])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models, weights
-from mlpvision.checkpoints import load_weights
+from mlpvision.checkpoints import load_variables
 from mlpvision.errors import UserError
 from mlpvision.training import loop, step as step_lib, warm_start
 from mlpvision.training.setup import set_up
@@ -71,7 +71,7 @@ def _start(config):
 def test_a_run_goes_on_at_twice_the_resolution(run_config, mixer):
   config = run_config(56, str(mixer), **{**_MIXER, "tokens_mlp_dim": 32})
   config.ema_decay = 0.9
-  source = flatten_dict(load_weights(mixer)[0], sep="/")
+  source = flatten_dict(load_variables(mixer)[0]["params"], sep="/")
   params, state, text, _ = _start(config)
   for path, array in params.items():
     if "/token_mixing/" not in path:
@@ -172,8 +172,8 @@ def test_a_config_without_sizes_takes_the_weights(run_config, mixer, tmp_path, c
   assert f"starting from {source}, step 2" in said
   assert "model as in the weights: patch_size=4, num_blocks=1, hidden_dim=16, tokens_mlp_dim=32, channels_" in said
   assert "num_blocks" not in config.model
-  params, meta, _ = load_weights(tmp_path / "run")
-  assert flatten_dict(params, sep="/")["MixerBlock_0/token_mixing/Dense_0/kernel"].shape == (4 * 49, 4 * 8)
+  variables, meta, _ = load_variables(tmp_path / "run")
+  assert flatten_dict(variables["params"], sep="/")["MixerBlock_0/token_mixing/Dense_0/kernel"].shape == (4 * 49, 4 * 8)
   assert meta["config"]["model"]["tokens_mlp_dim"] == 32
   shutil.rmtree(source)  # the run's own checkpoint is enough to resume
   again = loop.train_and_evaluate(config, tmp_path / "run")

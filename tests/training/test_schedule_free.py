@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlpvision.checkpoints import load_weights
+from mlpvision.checkpoints import load_variables
 from mlpvision.evaluate import run as run_lib
 from mlpvision.training import loop
 
@@ -15,7 +15,7 @@ def test_a_checkpoint_gives_the_parameters_that_were_evaluated(small_config, tmp
   small_config.data.eval_split = "test[:100]"
   small_config.duration = "10 steps"
   result = loop.train_and_evaluate(small_config, tmp_path)
-  params, _, _ = load_weights(tmp_path)
+  params = load_variables(tmp_path)[0]["params"]
   trained = jax.device_get(result.state.params)
   assert not np.array_equal(params["head"]["kernel"], trained["head"]["kernel"])
   found = run_lib.evaluate(tmp_path)
