@@ -7,6 +7,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import time
 from typing import Any
 
 import ml_collections
@@ -78,9 +79,17 @@ def make(name: str, config: ml_collections.ConfigDict, topology: str, **options:
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as process:
     try:
-      return process.submit(plan_here, name, config, topology, **options).result()
+      return wait(process.submit(plan_here, name, config, topology, **options))
     except concurrent.futures.process.BrokenProcessPool as error:
       raise UserError("the compiler's process died: perhaps this machine has too little memory") from error
+
+
+def wait(future: concurrent.futures.Future, every: float = 120) -> Any:
+  """A future's result; says every so many seconds that the compiler is still at work."""
+  start = time.monotonic()
+  while not concurrent.futures.wait([future], timeout=every).done:
+    print(f"  still compiling after {(time.monotonic() - start) / 60:.0f} min ...", flush=True)
+  return future.result()
 
 
 def plan_here(

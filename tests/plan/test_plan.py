@@ -1,8 +1,10 @@
 """The command as its users run it, with and without libtpu."""
 
+import concurrent.futures
 import importlib.util
 import json
 import re
+import time
 
 from conftest import SMALL
 import ml_collections
@@ -11,7 +13,7 @@ import pytest
 from configs import s2mlp_wide
 from docs.tools import plan_page
 from mlpvision.errors import UserError
-from mlpvision.plan import chips, images, program
+from mlpvision.plan import chips, images, plans, program
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
 _HAS_CUDA = importlib.util.find_spec("jax_cuda13_plugin") is not None
@@ -49,6 +51,19 @@ def test_mistakes_are_told_before_anything_is_compiled(here):
   code, output = here("-m", "mlpvision.plan", "--topology=v5e:4x4")
   assert code == 2
   assert "--config=FILE or --all" in output
+
+
+def test_a_long_compilation_says_that_it_goes_on(capsys):
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    assert plans.wait(pool.submit(lambda: time.sleep(0.5) or 7), every=0.1) == 7
+    assert capsys.readouterr().out.startswith("  still compiling after 0 min ...\n")
+    with pytest.raises(UserError, match="no such slice"):
+      plans.wait(pool.submit(_raise, UserError("no such slice")))
+  assert not capsys.readouterr().out
+
+
+def _raise(error):
+  raise error
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
