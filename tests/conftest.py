@@ -194,12 +194,12 @@ def small_config():
 @pytest.fixture(scope="session")
 def scenes(data_dir):
   """The directory of digit_scenes, prepared with few scenes."""
-  from mlpvision.data import datasets
+  from mlpvision.data import prepared
   from mlpvision.prepare.builders import digit_scenes
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(digit_scenes, "_SCENES", {"train": 40, "test": 10})
-    datasets.open_builder("digit_scenes", str(data_dir))
+    prepared.open_builder("digit_scenes", str(data_dir))
   return data_dir
 
 

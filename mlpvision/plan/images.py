@@ -4,7 +4,7 @@ import os
 
 import ml_collections
 
-from mlpvision.data import coco_folder, datasets, directories, hf_datasets
+from mlpvision.data import coco_folder, datasets, directories, hf_datasets, prepared
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives
 
@@ -33,11 +33,11 @@ def count(
   release = _OWN.get(data.name) or archives.find(data.name)
   if release and release.splits:
     return images or _sliced(release.splits, data.train_split), classes or release.classes
-  data_dir = datasets.resolve_data_dir(data.data_dir)
+  data_dir = prepared.resolve_data_dir(data.data_dir)
   if (
     not data.name.startswith((directories.PREFIX, coco_folder.PREFIX))
     and not hf_datasets.is_local(data.name)
-    and datasets.find_prepared(data.name, data_dir) is None
+    and prepared.find(data.name, data_dir) is None
   ):
     raise UserError(f"the size of {data.name} is not known, and it is not in {data_dir}: add --images=N --classes=N")
   split = datasets.of(config, data.train_split, training=True)

@@ -8,7 +8,7 @@ import urllib.parse
 
 from etils import epath
 
-from mlpvision.data import coco_folder, datasets, directories, folder, hf_datasets
+from mlpvision.data import coco_folder, datasets, directories, folder, hf_datasets, prepared
 from mlpvision.errors import UserError
 from mlpvision.prepare import archives, tars
 
@@ -40,7 +40,7 @@ def prepare(
     UserError: unknown name, missing or unexpected archive, too little disk space, a copy as tfrecord, Beam is missing
       or not used by this dataset, or a download is needed and the server cannot be reached.
   """
-  data_dir = datasets.resolve_data_dir(data_dir)
+  data_dir = prepared.resolve_data_dir(data_dir)
   flags = f"--config.data.name={name} --config.data.data_dir={data_dir}"
   if name.startswith(coco_folder.PREFIX):
     coco_folder.check(name)
@@ -53,8 +53,8 @@ def prepare(
     folder.check(name)
     print("a folder of images needs no preparation", flush=True)
     return f"--config.data.name={name}"
-  if datasets.find_prepared(name, data_dir) is not None:
-    datasets.open_builder(name, data_dir)
+  if prepared.find(name, data_dir) is not None:
+    prepared.open_builder(name, data_dir)
     print(f"{name} is already in {data_dir}", flush=True)
     return flags
   manual_dir = epath.Path(manual_dir or data_dir / "downloads" / "manual").expanduser()
@@ -102,8 +102,8 @@ def _builder(name, data_dir):
 
     rle.check_installed()
     return coco2017_instances.Coco2017Instances(**options)
-  if name in datasets.OWN:
-    return datasets.own_builder(name, data_dir)
+  if name in prepared.OWN:
+    return prepared.own_builder(name, data_dir)
   # For an unknown name, tfds.builder would search community datasets on the network.
   if base.partition(":")[0] not in tfds.list_builders(with_community_datasets=False):
     raise UserError(f"tfds has no dataset {name}; see the list on https://www.tensorflow.org/datasets/catalog")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models, weights
-from mlpvision.data import datasets
+from mlpvision.data import prepared
 from mlpvision.prepare import builders
 from mlpvision.training import optim
 from studies import grids
@@ -159,7 +159,7 @@ def _extend(root, patch):
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(code)
   patch.setattr(builders, "__path__", [*builders.__path__, str(root / "mlpvision/prepare/builders")])
-  patch.setitem(datasets.OWN, "photographs", ("mlpvision.prepare.builders.photographs", "Photographs", "sklearn"))
+  patch.setitem(prepared.OWN, "photographs", ("mlpvision.prepare.builders.photographs", "Photographs", "sklearn"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from mlpvision.data import datasets, loader
+from mlpvision.data import datasets, loader, prepared
 from mlpvision.errors import UserError
 
 
@@ -49,7 +49,7 @@ def _train(batches):
 @pytest.fixture
 def digits(data_dir, tmp_path):
   """(a copy of the digits, the file of their training split)."""
-  datasets.open_builder("mnist5k", data_dir)
+  prepared.open_builder("mnist5k", data_dir)
   shutil.copytree(data_dir / "mnist5k", tmp_path / "mnist5k")
   [path] = (tmp_path / "mnist5k").rglob("mnist5k-train.array_record*")
   return tmp_path, path

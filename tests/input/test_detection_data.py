@@ -13,7 +13,17 @@ import tensorflow_datasets as tfds
 
 from configs import default
 from mlpvision import config as config_lib
-from mlpvision.data import datasets, dense_transforms as dense, detection_records, host_masks, loader, notes, rle, rows
+from mlpvision.data import (
+  datasets,
+  dense_transforms as dense,
+  detection_records,
+  host_masks,
+  loader,
+  notes,
+  prepared,
+  rle,
+  rows,
+)
 from mlpvision.errors import UserError
 from mlpvision.evaluate import coco_scores
 
@@ -495,7 +505,7 @@ def test_boxes_of_tfds(tmp_path, config):
 
 def test_datasets_of_tfds_without_boxes_are_refused(tmp_path):
   with pytest.raises(UserError, match="mnist5k has no boxes: for detection it must have .*; it has image, label"):
-    detection_records.find_form("mnist5k", datasets.own_builder("mnist5k", tmp_path).info)
+    detection_records.find_form("mnist5k", prepared.own_builder("mnist5k", tmp_path).info)
 
 
 def test_without_pycocotools_it_is_named_before_a_run(config, name, monkeypatch):
