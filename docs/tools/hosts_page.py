@@ -43,6 +43,8 @@ def table(page: str, results: Sequence[Mapping[str, Any]]) -> str:
   rows = []
   for name, chip, need in needs(page):
     config = importlib.import_module(f"configs.{name}").get_config()
+    if config.get("task", "classification") != "classification":  # the benchmark does not measure others
+      continue
     augment = config.augment
     way = [augment.crop, list(augment.crop_scale), augment.randaugment, config.data.image_size]
     per_cpu, main = speeds[json.dumps(way)]
