@@ -126,12 +126,13 @@ def tree_shardings(
 
   Rules are pairs (regex, axes); axes has a mesh axis, a tuple of them, or None for each dimension. The first one that
   matches the leaf's path, such as "params/head/kernel", determines its sharding. Without a match, the first match in
-  `model_axis`, the model families' pairs (`models.Family`), shards its dimensions, and large leaves are also sharded
-  over the axes `over` together, along the largest remaining dimension that their product divides.
+  `model_axis`, the model families' pairs (`models.Family`), shards its dimensions if the mesh has a model axis, and
+  large leaves are also sharded over the axes `over` together, along the first remaining dimension that their product
+  divides: the first is the slowest in memory, and for slices along another one the TPU compiler lays kernels' gradients
+  out transposed, and copies the maps that they are computed from.
 
   Raises UserError: a rule names an unknown axis, or one that does not divide the dimension.
   """
-
   over = tuple(axis for axis in over if mesh.shape[axis] > 1)
   shards = int(np.prod([mesh.shape[axis] for axis in over]))
 
@@ -141,13 +142,13 @@ def tree_shardings(
       if re.search(pattern, name):
         return _sharding(mesh, P(*axes), name, x)
     # Some optimizers keep one number for a whole kernel under the kernel's name.
-    cut = next((axes for pattern, axes in model_axis if re.search(pattern, name) and len(axes) <= x.ndim), ())
+    pairs = model_axis if mesh.shape["model"] > 1 else ()
+    cut = next((axes for pattern, axes in pairs if re.search(pattern, name) and len(axes) <= x.ndim), ())
     axes = [*cut, *[None] * (x.ndim - len(cut))]
     if shards > 1 and x.size >= _MIN_SHARDED_SIZE:
-      for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]):
-        if axes[i] is None and x.shape[i] % shards == 0:
-          axes[i] = over if len(over) > 1 else over[0]
-          break
+      i = next((i for i in range(x.ndim) if axes[i] is None and x.shape[i] % shards == 0), None)
+      if i is not None:
+        axes[i] = over if len(over) > 1 else over[0]
     return _sharding(mesh, P(*axes), name, x)
 
   return jax.tree.map_with_path(leaf, tree)
