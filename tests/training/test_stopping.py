@@ -10,7 +10,7 @@ from conftest import REPO
 import pytest
 
 from mlpvision import heartbeat
-from mlpvision.config import to_seconds
+from mlpvision.durations import to_seconds
 from mlpvision.training.stopping import SaveClock, StopRequest
 from mlpvision.training.watchdog import Watchdog
 
