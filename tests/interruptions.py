@@ -189,7 +189,7 @@ def interrupt(run, kind, rng):
   assert "Traceback" not in output, output[-3000:]
   if kind == "disk full":
     assert codes == [2], output[-3000:]
-    assert "could not be written" in output or "error: [Errno 28] No space left" in output, output[-3000:]
+    assert "could not be written" in output or "[Errno 28] No space left" in output, output[-3000:]
     subprocess.run(["mount", "-o", "remount,size=64m", str(run.workdir)], check=True)
   elif kind == "read-only":
     _set_read_only(run.workdir / "checkpoints", False)
