@@ -5,7 +5,7 @@ Nothing here accesses the network. TensorFlow is imported only to prepare.
 
 import contextlib
 import fnmatch
-import importlib
+import importlib.util
 import os
 import re
 from typing import Any
