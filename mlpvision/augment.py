@@ -64,16 +64,14 @@ def mixup_cutmix(
   """
   if not mixup and not cutmix:
     return images, targets
-  coin_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 4)
+  coin_key, share_key, box_key = jax.random.split(key, 3)
   height, width = images.shape[1:3]
-  if mixup:
-    share = jax.random.beta(mixup_key, mixup, mixup)
-    weights = jnp.full((height, width), share)
-  if cutmix:
-    kept = ~_random_box(box_key, height, width, jnp.sqrt(1.0 - jax.random.beta(cutmix_key, cutmix, cutmix)))
-    take = jax.random.bernoulli(coin_key) if mixup else True
-    share = jnp.where(take, kept.mean(dtype=jnp.float32), share if mixup else 0.0)
-    weights = jnp.where(take, kept.astype(jnp.float32), weights if mixup else 0.0)
+  is_cutmix = jax.random.bernoulli(coin_key) if mixup and cutmix else bool(cutmix)
+  alpha = jnp.where(is_cutmix, cutmix, mixup)
+  share = jax.random.beta(share_key, alpha, alpha)
+  kept = ~_random_box(box_key, height, width, jnp.sqrt(1.0 - share))
+  weights = jnp.where(is_cutmix, kept.astype(jnp.float32), share)
+  share = jnp.where(is_cutmix, kept.mean(dtype=jnp.float32), share)
 
   def partners(x):
     return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)

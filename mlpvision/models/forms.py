@@ -59,6 +59,9 @@ def _recomputed(block, policy):
       def plain(module, x):
         return block.__call__(module, x, *arguments)
 
+      if self.is_initializing():
+        return plain(self, x)
+
       def forward(module, x):
         return nn.vjp(nn.remat(plain, prevent_cse=False, policy=keep), module, x)
 
@@ -88,6 +91,7 @@ def stored_gradient(x: jax.Array) -> jax.Array:
   return x
 
 
+@jax.jit
 def _stored(_, g):
   return (lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g),)
 
@@ -99,6 +103,7 @@ stored_gradient.defvjp(lambda x: (x, None), _stored)
 
 
 @jax.custom_vjp
+@jax.jit
 def gelu(x: jax.Array) -> jax.Array:
   """x * Phi(x), the exact GELU: jax.nn.gelu(x, approximate=False).
 
@@ -112,6 +117,7 @@ def _normal_cdf(x):
   return 0.5 * (1.0 + lax.erf(x * (0.5**0.5)))
 
 
+@jax.jit
 def _gelu_backward(x, g):
   density = jnp.exp(-0.5 * x * x) * (2.0 * jnp.pi) ** -0.5
   return (g * (_normal_cdf(x) + x * density),)
@@ -124,6 +130,7 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 @jax.custom_vjp
+@jax.jit
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """x @ kernel, of x [..., C] and kernel [C, F].
 
@@ -138,6 +145,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
   )
 
 
+@jax.jit
 def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
   """The kernel's gradient [C, F] of `product(x, kernel)`, from x [..., C] and the result's gradient g [..., F]."""
   leading = tuple(range(x.ndim - 1))
@@ -164,6 +172,7 @@ product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_bac
 # Norms. Statistics and affine maps are always float32.
 
 
+@functools.partial(jax.jit, static_argnames=("epsilon", "dtype"))
 def layer_norm(
   x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: Any, factor: jax.Array | float | None = None
 ) -> jax.Array:
@@ -217,6 +226,7 @@ def _mean_of_example(x, mask):
   return jnp.where(mask, x, 0.0).sum(axes, keepdims=True) / jnp.maximum(count, 1)
 
 
+@functools.partial(jax.jit, static_argnames="dtype")
 def affine(
   x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any, factor: jax.Array | float | None = None
 ) -> jax.Array:
@@ -246,6 +256,7 @@ def shift(x: jax.Array, groups: Groups, fill: str, definition: Callable[..., jax
   return _lowered(x, groups, fill, definition)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _shift_bwd(groups, fill, definition, _, g):
   # The adjoint of a shift is the shift by the opposite offset; a kept border adds its gradient.
   back = tuple(((-dy, -dx), width) for (dy, dx), width in groups)
@@ -256,6 +267,7 @@ def _shift_bwd(groups, fill, definition, _, g):
 shift.defvjp(lambda *arguments: (_lowered(*arguments), None), _shift_bwd)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _lowered(x, groups, fill, definition):
   roll = functools.partial(definition, groups=groups, fill=fill)
   pad = functools.partial(by_pad, groups=groups, fill=fill)

@@ -32,7 +32,7 @@ class Parts:
   model: nn.Module
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
-  init: Callable[..., step_lib.TrainState]  # see `step.make_init`
+  init: step_lib.Init
   abstract: step_lib.TrainState  # of shapes, dtypes and shardings
   total_steps: int
   steps_per_epoch: float
@@ -116,7 +116,7 @@ def _with_model(config, basis, num_classes, class_names=()):
   """`Parts` from the result of `_basis`."""
   model = tasks.make_model(config, num_classes)
   image_size = config.data.image_size
-  init = step_lib.make_init(model, basis["optimizer"], image_size=image_size, ema=config.ema_decay > 0)
+  init = step_lib.Init(model, basis["optimizer"], image_size, config.ema_decay > 0)
   try:
     over = shard_update.axes(basis["mesh"], config.mesh.shard_update)
     abstract = step_lib.abstract_state(init, basis["mesh"], config.mesh.rules, over)

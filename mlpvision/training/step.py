@@ -1,6 +1,7 @@
 """The training state, and one step: augment, differentiate, update. A pure function of (state, batch)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -46,33 +47,42 @@ class Distillation(NamedTuple):
   loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def make_init(
-  model: nn.Module, optimizer: optax.GradientTransformation, *, image_size: int, ema: bool
-) -> Callable[..., TrainState]:
-  """A function (key, loaded) -> initial `TrainState`; loaded replaces random parameters, see `create_state`."""
+@dataclasses.dataclass(frozen=True)
+class Init:
+  """Makes initial states: init(key).
 
-  def init(key, loaded=None):
-    def replaced(tree):
-      flat = flatten_dict(tree, sep="/")
-      return unflatten_dict({path: (loaded or {}).get(path, leaf) for path, leaf in flat.items()}, sep="/")
+  image_size: side of the images; ema: whether a state has an average of the parameters.
+  """
 
-    stats = dict(model.init(key, jnp.zeros((1, image_size, image_size, 3))))
-    params, stats = replaced(stats.pop("params")), replaced(stats)
-    averages, average_stats = jax.tree.map(jnp.copy, (params, stats)) if ema else (None, {})
-    return TrainState(jnp.zeros((), jnp.int32), params, averages, optimizer.init(params), stats, average_stats)
+  model: nn.Module
+  optimizer: optax.GradientTransformation
+  image_size: int
+  ema: bool
 
-  return init
+  def __call__(self, key: jax.Array) -> TrainState:
+    """The state of step 0, with random parameters."""
+    return self.state(self.variables(key))
+
+  def variables(self, key: jax.Array) -> dict[str, Any]:
+    """Random parameters and the initial values of the model's other variables; no forward pass is computed."""
+    return dict(self.model.lazy_init(key, jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)))
+
+  def state(self, variables: Mapping[str, Any]) -> TrainState:
+    """The state of step 0 with these variables."""
+    stats = dict(variables)
+    params = stats.pop("params")
+    averages, average_stats = jax.tree.map(jnp.copy, (params, stats)) if self.ema else (None, {})
+    return TrainState(jnp.zeros((), jnp.int32), params, averages, self.optimizer.init(params), stats, average_stats)
 
 
 def abstract_state(
-  init: Callable[..., TrainState],
+  init: Init,
   mesh: jax.sharding.Mesh,
   rules: Iterable[tuple[str, Sequence[Any]]] = (),
   over: tuple[str, ...] = ("fsdp",),
 ) -> TrainState:
   """Shapes, dtypes and shardings of the state, without computing it. rules, over: see `sharding.tree_shardings`."""
-  # With the arguments of `create_state`, which then does not trace the function again.
-  return placed(jax.eval_shape(init, jax.random.key(0), {}), mesh, rules, over)
+  return placed(jax.eval_shape(init, jax.random.key(0)), mesh, rules, over)
 
 
 def placed(
@@ -88,23 +98,30 @@ def placed(
 
 
 def create_state(
-  init: Callable[..., TrainState], abstract: TrainState, seed: int, loaded: Mapping[str, np.ndarray] | None = None
+  init: Init, abstract: TrainState, seed: int, loaded: Mapping[str, np.ndarray] | None = None
 ) -> TrainState:
-  """The state of step 0, computed in its shardings.
+  """The state of step 0, in its shardings.
 
-  loaded: {"path/of/parameter" or "batch_stats/path": array}, the same on every process.
+  Each process draws all parameters on its first device: they do not depend on the mesh, and parameters of one shape
+  share a compiled program. A single program would draw each for itself, and take a deep model's start longer to compile.
+
+  loaded: {"path/of/parameter" or "batch_stats/path": array}, the same on every process, instead of random values.
   """
+  variables = init.variables(jax.random.key(seed))
+  params, stats = variables.pop("params"), variables
+  values = {**flatten_dict(params, sep="/"), **flatten_dict(stats, sep="/")} | dict(loaded or {})
+
+  def placed(path, target):
+    array = np.asarray(values[path])
+    return jax.make_array_from_callback(array.shape, target.sharding, array.__getitem__)
+
+  def tree_of(targets):
+    flat = flatten_dict(targets, sep="/")
+    return unflatten_dict({path: placed(path, target) for path, target in flat.items()}, sep="/")
+
+  variables = {"params": tree_of(abstract.params), **tree_of(abstract.stats)}
   shardings = jax.tree.map(lambda x: x.sharding, abstract)
-  # Random numbers for each kernel are most of the program, which runs once. Compiling it at LLVM's level 1 takes less
-  # than half of the time, and the program is as fast.
-  on_cpu = abstract.step.sharding.mesh.devices.flat[0].platform == "cpu"
-  options = {"xla_backend_optimization_level": "1"} if on_cpu else {}
-  targets = {**flatten_dict(abstract.params, sep="/"), **flatten_dict(abstract.stats, sep="/")}
-  placed = {
-    path: jax.make_array_from_callback(array.shape, targets[path].sharding, array.__getitem__)
-    for path, array in (loaded or {}).items()
-  }
-  return jax.jit(init, out_shardings=shardings, compiler_options=options)(jax.random.key(seed), placed)
+  return jax.jit(init.state, out_shardings=shardings)(variables)
 
 
 def make_train_step(

@@ -238,7 +238,7 @@ def test_twenty_steps(name, digits, tmp_path):
   assert float(gradient(optim.evaluation_params(state, params))[0]) < first - 0.03
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, state)))
 
-  init = step_lib.make_init(model, optimizer, image_size=28, ema=False)
+  init = step_lib.Init(model, optimizer, 28, False)
   abstract = step_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
   whole = step_lib.TrainState(jnp.asarray(20, jnp.int32), params, None, state)
   checkpoints = Checkpoints(tmp_path, keep=1)

@@ -38,7 +38,7 @@ class _Toy(nn.Module):
 def _toy(config, norm=True, devices=1):
   """(state, step, batch) on the first devices."""
   model, optimizer = _Toy(10, norm), optax.sgd(0.5)
-  state = jax.jit(step_lib.make_init(model, optimizer, image_size=28, ema=False))(jax.random.key(0))
+  state = jax.jit(step_lib.Init(model, optimizer, 28, False))(jax.random.key(0))
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
   batch = sharding.put_batch(tasks.random_batch(config, 10), mesh)

@@ -10,7 +10,7 @@ import optax
 import pytest
 from running import prepare, run
 
-from mlpvision import sharding, tasks
+from mlpvision import models, sharding, tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
 from mlpvision.training import setup as setup_lib, step as step_lib
@@ -52,18 +52,25 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
   assert 1.2 < cost(1, "block")[1] / flops < 1.4
 
 
-def test_shapes_and_values_of_a_state_come_from_one_trace():
-  """A deep model is traced for seconds."""
-  traced = []
+def test_parameters_of_one_shape_share_a_compiled_program(caplog):
+  """A deep model's start would otherwise compile for minutes."""
 
-  def init(key, loaded=None):
-    traced.append(loaded)
-    return step_lib.TrainState(jnp.zeros((), jnp.int32), {"kernel": jax.random.normal(key, (3, 5))}, None, ())
+  def programs(num_blocks):
+    model = models.create("s2mlp_wide", num_classes=10, patch_size=4, hidden_dim=20, num_blocks=num_blocks)
+    caplog.clear()
+    with jax.log_compiles():
+      variables = step_lib.Init(model, optax.sgd(0.1), 28, False).variables(jax.random.key(7))
+    return variables["params"], sum("Finished XLA compilation" in record.message for record in caplog.records)
 
-  abstract = step_lib.abstract_state(init, sharding.make_mesh(devices=jax.devices()[:1]))
-  params = step_lib.create_state(init, abstract, 7).params
-  assert len(traced) == 1
-  np.testing.assert_allclose(params["kernel"], jax.random.normal(jax.random.key(7), (3, 5)), rtol=1e-6)
+  params, first = programs(2)
+  assert first > 0
+  deeper, more = programs(5)
+  assert more == 0
+  expected = models.create("s2mlp_wide", num_classes=10, patch_size=4, hidden_dim=20, num_blocks=2)
+  expected = jax.jit(expected.init)(jax.random.key(7), jnp.zeros((1, 28, 28, 3)))["params"]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), params, expected)
+  kernels = [deeper[f"block_{i}"]["spatial_fc1"]["kernel"] for i in range(5)]
+  assert len({kernel.tobytes() for kernel in map(np.asarray, kernels)}) == 5
 
 
 class _Toy(nn.Module):
@@ -80,7 +87,7 @@ def test_what_a_step_changes_and_reports(config):
   config.augment.flip = 0.0
   model, optimizer = _Toy(10), optax.sgd(0.5)
   step = jax.jit(make_train_step(model, optimizer, config))
-  state = step_lib.make_init(model, optimizer, image_size=28, ema=True)(jax.random.key(0))
+  state = step_lib.Init(model, optimizer, 28, True)(jax.random.key(0))
   batch = tasks.random_batch(config, 10)
   batch["replaced"][:3] = True
   new, metrics = step(state, batch)
