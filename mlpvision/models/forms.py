@@ -2,6 +2,8 @@
 
 You do not need this file to understand a network. Values and gradients are those of the definitions, up to the order of
 additions; `tests/models/test_forms.py` and `test_shift.py` compare them. One more form is in `shifted_product`.
+
+Under `jax.jit`, a function is traced once for all blocks that call it with the same shapes; XLA inlines it.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Builds and checks everything that training needs from a config, before anything is computed on a device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import time
 from typing import Any

@@ -103,7 +103,7 @@ def create_state(
   """The state of step 0, in its shardings.
 
   Each process draws all parameters on its first device: they do not depend on the mesh, and parameters of one shape
-  share a compiled program. A single program would draw each for itself, and take a deep model's start longer to compile.
+  share a compiled program. One program for all would draw each in code of its own, which compiles slowly.
 
   loaded: {"path/of/parameter" or "batch_stats/path": array}, the same on every process, instead of random values.
   """

@@ -10,7 +10,7 @@ import optax
 import pytest
 from running import prepare, run
 
-from mlpvision import models, sharding, tasks
+from mlpvision import models, tasks
 from mlpvision.errors import UserError
 from mlpvision.tasks import classification
 from mlpvision.training import setup as setup_lib, step as step_lib
