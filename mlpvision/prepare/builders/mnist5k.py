@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -35,7 +36,8 @@ class Mnist5k(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, images, labels, indices):
     for i in indices:
-      yield int(i), {"image": images[i], "label": int(labels[i])}
+      # Bytes: to encode an array, tfds would import TensorFlow.
+      yield int(i), {"image": cv2.imencode(".png", images[i])[1].tobytes(), "label": int(labels[i])}
 
 
 def digits(dataset: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
