@@ -64,7 +64,10 @@ class Init:
     return self.state(self.variables(key))
 
   def variables(self, key: jax.Array) -> dict[str, Any]:
-    """Random parameters and the initial values of the model's other variables; no forward pass is computed."""
+    """Random parameters and the initial values of the model's other variables, without computing a forward pass.
+
+    Raises flax.errors.LazyInitError if an initial value depends on the images.
+    """
     return dict(self.model.lazy_init(key, jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.float32)))
 
   def state(self, variables: Mapping[str, Any]) -> TrainState:
