@@ -229,6 +229,8 @@ def keep_compiled_programs() -> None:
     return
   os.environ["JAX_COMPILATION_CACHE_DIR"] = directory
   os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(4 * 2**30))
+  # JAX's default is 1; the programs that draw a new run's parameters take less, but there are many.
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _remove_incomplete(directory):

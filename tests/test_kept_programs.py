@@ -8,12 +8,18 @@ import pytest
 
 from mlpvision import commands
 
+_VARIABLES = (
+  "JAX_COMPILATION_CACHE_DIR",
+  "JAX_COMPILATION_CACHE_MAX_SIZE",
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
+
 
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
   """The cache's directory, of a new home."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE"):
+  for name in _VARIABLES:
     monkeypatch.setenv(name, "")  # restored afterwards
     monkeypatch.delenv(name)
   commands.keep_compiled_programs()
