@@ -120,7 +120,7 @@ def compiler_options(platform: str | None = None) -> dict[str, str]:
   """Options for a gradient of these models: jax.jit(f, compiler_options=models.compiler_options()).
 
   Without them, XLA on CPU drops the barriers that `remat` needs to save memory, and those between blocks
-  (`forms.stored_gradient`). The results are the same; AS-MLP's backward pass is about a twentieth slower. A forward
+  (`remat.stored_gradient`). The results are the same; AS-MLP's backward pass is about a twentieth slower. A forward
   pass does not need them.
 
   Args:

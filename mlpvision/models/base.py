@@ -9,7 +9,7 @@ import jax
 from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
-from mlpvision.models import canvas, forms, layers
+from mlpvision.models import canvas, layers, remat
 from mlpvision.models.feature_info import FeatureInfo
 
 _ZEROS = nn.initializers.zeros_init()
@@ -24,7 +24,7 @@ class Backbone(nn.Module):
       mean over the positions or, in a model with a class token, the token's.
     drop_path: stochastic depth of the last block; the rate increases linearly from 0. Both branches of a block use it.
     dropout: after both layers of every MLP or channel MLP; 0 in the papers of the MLP families.
-    remat: what the backward pass recomputes: "none", "block" or "preactivations", see `forms.remat`.
+    remat: what the backward pass recomputes: "none", "block" or "preactivations", see `remat.apply`.
     dtype: of the computation; parameters and logits are float32.
 
   Of the class:
@@ -103,7 +103,7 @@ class Backbone(nn.Module):
   def block(self, module: type[nn.Module], name: str, **options: Any) -> nn.Module:
     """A block with the remat policy of this model, and this model's values of the attributes not in options."""
     shared = {key: getattr(self, key) for key in layers.attributes(module) if key not in options}
-    return forms.remat(module, self.remat)(**shared, **options, name=name)
+    return remat.apply(module, self.remat)(**shared, **options, name=name)
 
   def check_patches(self, patches: Callable[[Any, Any], Any], rows: int, columns: int) -> None:
     """Raises ValueError if the parameters are not for rows x columns patches; patches: see `Family`."""

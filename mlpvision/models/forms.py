@@ -10,96 +10,11 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
-from flax import linen as nn
 import jax
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-# Residual blocks
-
-REMAT = ("none", "block", "preactivations")
-
-
-def remat(block: type[nn.Module], policy: str) -> type[nn.Module]:
-  """Applies a remat policy to a block module, called as block(x, train, ...). The results do not change.
-
-  The gradient is that of x and the parameters alone; arguments after x must not depend on what is differentiated.
-
-  With any policy, blocks share no work in the backward pass on CPU; this requires `models.compiler_options`.
-
-  Args:
-    block: a linen module class.
-    policy: "none" keeps everything that the gradient needs. "block" keeps x and recomputes the whole block, a third
-      more work. "preactivations" keeps x and what `saved` marks, and recomputes activations, norms and shifts, but no
-      matrix products except those of activations, as in attention.
-
-  Raises:
-    ValueError: unknown policy.
-  """
-  if policy not in REMAT:
-    raise ValueError(f"unknown remat {policy!r}; one of {', '.join(REMAT)}")
-  if policy != "none":
-    block = _recomputed(block, policy)
-
-  class Block(block):
-    """`block` with a stored gradient of x."""
-
-    def __call__(self, x, *arguments):
-      return super().__call__(stored_gradient(x), *arguments)
-
-  return Block
-
-
-def _recomputed(block, policy):
-  keep = jax.checkpoint_policies.save_only_these_names("saved") if policy == "preactivations" else None
-
-  class Block(block):
-    """`block` with a backward pass that starts from what the policy keeps."""
-
-    def __call__(self, x, *arguments):
-      def plain(module, x):
-        return block.__call__(module, x, *arguments)
-
-      if self.is_initializing():
-        return plain(self, x)
-
-      def forward(module, x):
-        return nn.vjp(nn.remat(plain, prevent_cse=False, policy=keep), module, x)
-
-      def backward(pull_back, g):
-        # The barrier prevents XLA from merging the recomputation with the forward pass. nn.remat's own barrier would
-        # also hold back g, so XLA could not sum up a norm's gradient in the matrix product that computes g.
-        return lax.optimization_barrier(pull_back)(g)
-
-      return nn.custom_vjp(plain, forward_fn=forward, backward_fn=backward)(self, x)
-
-  return Block
-
-
-def saved(x: jax.Array) -> jax.Array:
-  """x; remat "preactivations" keeps it for the backward pass. For results of matrix products and norms' statistics."""
-  return checkpoint_name(x, "saved")
-
-
-@jax.custom_vjp
-def stored_gradient(x: jax.Array) -> jax.Array:
-  """x; on CPU, its gradient is stored.
-
-  The gradient of a residual stream is a sum with one term per later block. XLA on CPU considers it cheap and would
-  recompute the whole sum in each block's kernels: the time of the backward pass would grow with the square of the
-  depth. A barrier prevents this. XLA drops the barrier unless the program is compiled with `models.compiler_options`.
-  """
-  return x
-
-
-@jax.jit
-def _stored(_, g):
-  return (lax.platform_dependent(g, cpu=lax.optimization_barrier, default=lambda g: g),)
-
-
-stored_gradient.defvjp(lambda x: (x, None), _stored)
-
+from mlpvision.models import remat
 
 # Activations
 
@@ -186,9 +101,9 @@ def layer_norm(
   """
   wide = x.astype(jnp.float32)
   # The square first: the gradient's terms are then added in an order that leaves XLA on CPU nothing to recompute. With
-  # the mean first, the backward pass of Mixer-B/16 takes 1.4 times as long unless `stored_gradient`'s barrier is kept.
-  square = saved(jnp.square(wide).mean(-1, keepdims=True))
-  mean = saved(wide.mean(-1, keepdims=True))
+  # the mean first, the backward pass of Mixer-B/16 takes 1.4 times as long unless the barrier of `remat` is kept.
+  square = remat.saved(jnp.square(wide).mean(-1, keepdims=True))
+  mean = remat.saved(wide.mean(-1, keepdims=True))
   variance = jnp.maximum(0.0, square - jnp.square(mean))
   centered, gain = wide - mean, lax.rsqrt(variance + epsilon)
   if factor is not None:
@@ -210,11 +125,11 @@ def group_norm(
   # As in `layer_norm`, the mean that the gradient knows comes last.
   if x.dtype == jnp.bfloat16:  # one pass for both; E[x^2] - E[x]^2 loses less precision than rounding x has lost
     square = mean_of(jnp.square(wide))
-    mean = saved(mean_of(wide))
-    variance = saved(jnp.maximum(0.0, square - jnp.square(mean)))
+    mean = remat.saved(mean_of(wide))
+    variance = remat.saved(jnp.maximum(0.0, square - jnp.square(mean)))
   else:  # the derivative with respect to this first mean is zero; XLA would compute it with a pass over the map
-    variance = saved(mean_of(jnp.square(wide - lax.stop_gradient(mean_of(wide)))))
-    mean = saved(mean_of(wide))
+    variance = remat.saved(mean_of(jnp.square(wide - lax.stop_gradient(mean_of(wide)))))
+    mean = remat.saved(mean_of(wide))
   gain = scale * lax.rsqrt(variance + epsilon)
   return (wide * gain + (bias - mean * gain)).astype(dtype)
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from mlpvision.models import forms
+from mlpvision.models import forms, remat
 
 # PyTorch's default for linear and convolution layers, kernels and biases: uniform within +-1 / sqrt(fan_in).
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -23,13 +23,13 @@ def torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
 
 
 class Dense(nn.Dense):
-  """nn.Dense with `forms.product`; `forms.remat` can keep the result."""
+  """nn.Dense with `forms.product`; `remat` can keep the result."""
 
   dot_general: Any = lambda x, kernel, *_, **__: forms.product(x, kernel)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., C_in] -> [..., features]."""
-    return forms.saved(super().__call__(x))
+    return remat.saved(super().__call__(x))
 
 
 _part = contextvars.ContextVar("part", default=(0, 1))  # (part, parts) of `part_of_batch`

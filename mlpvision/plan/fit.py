@@ -15,7 +15,7 @@ ADVICE = """To make it fit, the cheapest first (--fit tries these):
                                  products; X = block: everything, a third more computation
   --config.data.batch_size=N     less work per step, but another recipe: the learning rate must change too"""
 
-_REMAT = ("preactivations", "block")  # of forms.REMAT; the second saves more
+_REMAT = ("preactivations", "block")  # of remat.POLICIES; the second saves more
 _REMAT_SAVES = 10  # roughly the largest factor by which remat reduces activations: 8 to 20 in our models
 _LEAST_ROWS = 8  # images per device and accumulation step; with fewer, matrix products are too small
 

@@ -114,13 +114,13 @@ def create_state(
   params, stats = variables.pop("params"), variables
   values = {**flatten_dict(params, sep="/"), **flatten_dict(stats, sep="/")} | dict(loaded or {})
 
-  def placed(path, target):
+  def on_mesh(path, target):
     array = np.asarray(values[path])
     return jax.make_array_from_callback(array.shape, target.sharding, array.__getitem__)
 
   def tree_of(targets):
     flat = flatten_dict(targets, sep="/")
-    return unflatten_dict({path: placed(path, target) for path, target in flat.items()}, sep="/")
+    return unflatten_dict({path: on_mesh(path, target) for path, target in flat.items()}, sep="/")
 
   variables = {"params": tree_of(abstract.params), **tree_of(abstract.stats)}
   shardings = jax.tree.map(lambda x: x.sharding, abstract)

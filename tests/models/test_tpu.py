@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mlpvision.models import asmlp, forms, mixer, s2mlp
+from mlpvision.models import asmlp, mixer, remat, s2mlp
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def compile_block(monkeypatch):
 
   def compile_block(block, options, shape, policy="preactivations"):
     """The compiled (parameters, x, cotangent) -> (result, gradients)."""
-    module = forms.remat(block, policy)(**options)
+    module = remat.apply(block, policy)(**options)
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
     params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
 

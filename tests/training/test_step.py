@@ -53,7 +53,7 @@ def test_accumulation_saves_memory_and_remat_computes_again(config):
 
 
 def test_parameters_of_one_shape_share_a_compiled_program(caplog):
-  """A deep model's start would otherwise compile for minutes."""
+  """Otherwise, a deep model would compile a program for each of its blocks before it starts."""
 
   def programs(num_blocks):
     model = models.create("s2mlp_wide", num_classes=10, patch_size=4, hidden_dim=20, num_blocks=num_blocks)
