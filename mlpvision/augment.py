@@ -32,19 +32,21 @@ def random_erasing(key: jax.Array, images: jax.Array, probability: float) -> jax
   if probability == 0.0:
     return images
   (count, height, width, _), tries = images.shape, 10
-  keys = jax.random.split(key, 6)
-  chosen = jax.random.bernoulli(keys[0], probability, (count,))
-  area = jax.random.uniform(keys[1], (count, tries), minval=0.02, maxval=1 / 3) * height * width
-  aspect = jnp.exp(jax.random.uniform(keys[2], (count, tries), minval=jnp.log(0.3), maxval=-jnp.log(0.3)))
+  key, noise_key = jax.random.split(key)
+  # One draw for all numbers, because XLA on CPU compiles a loop for each.
+  uniform = jax.random.uniform(key, (count, 3 + 2 * tries))
+  chosen = uniform[:, 0] < probability
+  area = (0.02 + (1 / 3 - 0.02) * uniform[:, 3 : 3 + tries]) * height * width
+  aspect = jnp.exp(jnp.log(0.3) * (1.0 - 2.0 * uniform[:, 3 + tries :]))
   heights, widths = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
   fits = (heights < height) & (widths < width)
   first = fits.argmax(1)[:, None]
   h, w = (jnp.take_along_axis(sides, first, 1)[:, 0] for sides in (heights, widths))
-  top = jnp.floor(jax.random.uniform(keys[3], (count,)) * (height - h + 1))
-  left = jnp.floor(jax.random.uniform(keys[4], (count,)) * (width - w + 1))
+  top = jnp.floor(uniform[:, 1] * (height - h + 1))
+  left = jnp.floor(uniform[:, 2] * (width - w + 1))
   erased = _inside(top, top + h, height)[:, :, None] & _inside(left, left + w, width)[:, None, :]
   erased &= (chosen & fits.any(1))[:, None, None]
-  return jnp.where(erased[..., None], jax.random.normal(keys[5], images.shape, images.dtype), images)
+  return jnp.where(erased[..., None], jax.random.normal(noise_key, images.shape, images.dtype), images)
 
 
 def mixup_cutmix(

@@ -63,22 +63,22 @@ class ASBlock(nn.Module):
   padding: str
   dilation: int
   connection: str
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
-    drop_path = layers.DropPath(self.drop_path)
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     mask = canvas.mask(x.shape, cells)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask)
     shift = AxialShift(self.shift_size, self.padding, self.dilation, self.connection, self.dtype, name="axial_shift")
-    x = x + drop_path(shift(y, cells), train)
+    x = x + drop_path(shift(y, cells), 0)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x, mask)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
     init = dict(kernel_init=layers.torch_kernel_init, bias_init=layers.torch_bias_init)
     mlp = layers.Mlp(hidden_dim, self.dropout, **init, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path(mlp(y, train), train)
+    return x + drop_path(mlp(y, train), 1)
 
 
 class PatchMerging(nn.Module):
@@ -165,14 +165,14 @@ class ASMLP(base.Backbone):
     x = base.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, dtype=self.dtype)
     cells = canvas.cells(sizes, self.patch_size)
     x = layers.GroupNorm1(dtype=self.dtype, name="stem_norm")(x, canvas.mask(x.shape, cells))
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    drop_paths = iter(self.drop_paths(images.shape[0], train))
     maps = []
     for stage, depth in enumerate(self.depths):
       if stage:
         x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x, cells)
         cells = canvas.cells(cells, 2)
       for i in range(depth):
-        x = self.block(ASBlock, f"stage_{stage}_block_{i}", drop_path=next(rates))(x, train, cells)
+        x = self.block(ASBlock, f"stage_{stage}_block_{i}")(x, train, next(drop_paths), cells)
       maps.append(x)
     if return_features:
       return tuple(maps)

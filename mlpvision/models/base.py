@@ -1,6 +1,7 @@
 """What all families are built on: the base of their modules, the patch embedding and the classifier."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, ClassVar
 
 from flax import linen as nn
@@ -92,6 +93,17 @@ class Backbone(nn.Module):
         " and each sees all of them. Use images that fill the canvas, without `sizes`"
       )
     return self(images, train=train, return_features=True)
+
+  def drop_paths(
+    self, batch_size: int, train: bool, *, branches: int = 2, constant: bool = False, rescale: bool = True
+  ) -> list[layers.DropPath]:
+    """The drop path of each block; constant: with the same rate. The rest: see `layers.drop_paths`."""
+    num_blocks = sum(self.depths) if hasattr(self, "depths") else self.num_blocks
+    if not train:
+      return [layers.DropPath()] * num_blocks
+    rates = [self.drop_path] * num_blocks if constant else layers.drop_path_rates(self.drop_path, num_blocks)
+    key = functools.partial(self.make_rng, "dropout")
+    return layers.drop_paths(key, rates, batch_size, branches=branches, rescale=rescale)
 
   def check_stages(self) -> None:
     """Raises ValueError unless hidden_dim, depths and mlp_ratio are tuples with one entry per stage."""

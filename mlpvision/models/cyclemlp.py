@@ -43,19 +43,19 @@ class CycleBlock(nn.Module):
   """x + CycleMixing(norm(x)), then x + MLP(norm(x)); [B, H, W, C] -> [B, H, W, C]."""
 
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
     y = layers.LayerNorm(**norm, name="norm1")(x)
-    x = x + drop_path(CycleMixing(self.dtype, name="mixing")(y, cells), train)
+    x = x + drop_path(CycleMixing(self.dtype, name="mixing")(y, cells), 0)
     y = layers.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
+    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), 1)
 
 
 class CycleMLP(OverlappingPyramid):

@@ -23,22 +23,20 @@ class FFBlock(nn.Module):
   """
 
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     norm = dict(epsilon=1e-6, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
 
     def mlp(y, name):
       hidden_dim = int(y.shape[-1] * self.mlp_ratio)
       return layers.Mlp(hidden_dim, self.dropout, kernel_init=_INIT, dtype=self.dtype, name=name)(y, train)
 
-    x = x + drop_path(mlp(layers.LayerNorm(**norm, name="norm1")(x), "channel_mixing"), train)
+    x = x + drop_path(mlp(layers.LayerNorm(**norm, name="norm1")(x), "channel_mixing"), 0)
     y = layers.LayerNorm(**norm, name="norm2")(x.swapaxes(1, 2))
-    return x + drop_path(mlp(y, "token_mixing").swapaxes(1, 2), train)
+    return x + drop_path(mlp(y, "token_mixing").swapaxes(1, 2), 1)
 
 
 class FF(base.Backbone):
@@ -69,8 +67,8 @@ class FF(base.Backbone):
     cls = jnp.broadcast_to(cls.astype(self.dtype), (batch, 1, channels))
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = layers.Dropout(self.dropout)(x, train)
-    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = self.block(FFBlock, f"block_{i}", drop_path=rate)(x, train)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train)):
+      x = self.block(FFBlock, f"block_{i}")(x, train, drop_path)
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)

@@ -143,14 +143,42 @@ def _mean_of_example(x, mask):
   return jnp.where(mask, x, 0.0).sum(axes, keepdims=True) / jnp.maximum(count, 1)
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
 def affine(
   x: jax.Array, scale: jax.Array, bias: jax.Array, dtype: Any, factor: jax.Array | float | None = None
 ) -> jax.Array:
-  """factor * (x * scale + bias), in `dtype`; the factor as in `layer_norm`."""
-  if factor is not None:
-    scale, bias = scale * factor, bias * factor
-  return x.astype(dtype) * scale.astype(dtype) + bias.astype(dtype)
+  """factor * (x * scale + bias), in `dtype`, without a gradient for the factor.
+
+  The factor is applied as in `layer_norm`, but last on CPU. The gradient applies it first. JAX's derivative would first
+  sum up the gradients of scale and bias per example, which XLA on CPU takes long to compile.
+  """
+  if factor is None:
+    return x.astype(dtype) * scale.astype(dtype) + bias.astype(dtype)
+  return _factor_affine(x, scale, bias, factor, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.jit, static_argnums=4)
+def _factor_affine(x, scale, bias, factor, dtype):
+  def last(x, scale, bias, factor):
+    return ((x * scale + bias) * factor).astype(dtype)
+
+  def first(x, scale, bias, factor):
+    return x.astype(dtype) * (scale * factor).astype(dtype) + (bias * factor).astype(dtype)
+
+  return lax.platform_dependent(x, scale, bias, factor, cpu=last, default=first)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _affine_backward(dtype, operands, g):
+  x, scale, factor = operands
+  g, axes = g * factor, tuple(range(x.ndim - 1))
+  return (g * scale).astype(x.dtype), (g * x).sum(axes), g.sum(axes), None
+
+
+_factor_affine.defvjp(
+  lambda x, scale, bias, factor, dtype: (_factor_affine(x, scale, bias, factor, dtype), (x, scale, factor)),
+  _affine_backward,
+)
 
 
 # Shifts

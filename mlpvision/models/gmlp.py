@@ -52,15 +52,14 @@ class GMLPBlock(nn.Module):
   """x + GatedMlp(norm(x)): one branch, for patches and channels together; [B, N, C] -> [B, N, C]."""
 
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     y = GatedMlp(int(x.shape[-1] * self.mlp_ratio), self.dropout, self.dtype, name="channel_mixing")(y, train)
-    return x + layers.DropPath(self.drop_path)(y, train)
+    return x + drop_path(y, 0)
 
 
 class GMLP(base.Backbone):
@@ -88,8 +87,8 @@ class GMLP(base.Backbone):
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
-    for i in range(self.num_blocks):
-      x = self.block(GMLPBlock, f"block_{i}")(x, train)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train, branches=1, constant=True)):
+      x = self.block(GMLPBlock, f"block_{i}")(x, train, drop_path)
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)

@@ -135,33 +135,57 @@ def _scale_and_bias(module, channels, init_value=1.0):
   return scale, module.param("bias", _ZEROS, (channels,))
 
 
-class DropPath(nn.Module):
-  """Stochastic depth (arXiv 1603.09382): drops the whole branch of an example with probability `rate`.
+@dataclasses.dataclass(frozen=True)
+class DropPath:
+  """Stochastic depth (arXiv 1603.09382) of one block: drops whole branches of an example. Without masks, keeps all.
 
-  rescale: divide the kept branches by 1 - rate, as timm and DeiT do; the original Mixer code does not.
+  kept: bool [B, branches].
+  scale: of the kept branches.
   """
 
-  rate: float
-  rescale: bool = True
+  kept: jax.Array | None = None
+  scale: float = 1.0
 
-  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    if not train or self.rate == 0.0:
+  def __call__(self, x: jax.Array, branch: int) -> jax.Array:
+    """[B, ...], the result of a branch -> the same shape, scaled or zero."""
+    if self.kept is None:
       return x
-    return jnp.where(self._mask(x), x / (1.0 - self.rate) if self.rescale else x, jnp.zeros_like(x))
+    return jnp.where(self._mask(x, branch), x if self.scale == 1.0 else x * self.scale, jnp.zeros_like(x))
 
-  def factor(self, x: jax.Array, train: bool = False) -> jax.Array | float:
+  def factor(self, x: jax.Array, branch: int) -> jax.Array | float:
     """The factor that a call applies to x [B, ...], float32 [B, 1, ...]; a norm can apply it instead."""
-    if not train or self.rate == 0.0:
-      return 1.0
-    return jnp.where(self._mask(x), 1.0 / (1.0 - self.rate) if self.rescale else 1.0, 0.0)
+    return 1.0 if self.kept is None else jnp.where(self._mask(x, branch), self.scale, 0.0)
 
-  def _mask(self, x):
-    mask = bernoulli_rows(self.make_rng("dropout"), 1.0 - self.rate, (x.shape[0],))
-    return mask.reshape(-1, *[1] * (x.ndim - 1))
+  def _mask(self, x, branch):
+    return self.kept[:, branch].reshape(-1, *[1] * (x.ndim - 1))
 
 
-def bernoulli_rows(key: jax.Array, probability: float, shape: tuple[int, ...]) -> jax.Array:
-  """bool of this shape, True with `probability`; an image's row does not depend on the parts of `part_of_batch`."""
+def drop_paths(
+  make_key: Callable[[], jax.Array], rates: list[float], rows: int, *, branches: int = 2, rescale: bool = True
+) -> list[DropPath]:
+  """The drop path of each block of a model in training, for a batch, or its part, of this many rows.
+
+  All branches are drawn at once: on CPU, a draw for each takes as long to compile as the rest of a block.
+
+  Args:
+    make_key: makes the key; called if any rate is not 0.
+    rates: of each block; the probability to drop a branch.
+    rows, branches: of the masks.
+    rescale: divide the kept branches by 1 - rate, as timm and DeiT do; the original Mixer code does not.
+  """
+  if not any(rates):
+    return [DropPath()] * len(rates)
+  kept = bernoulli_rows(make_key(), 1.0 - jnp.repeat(jnp.asarray(rates), branches), (rows, len(rates) * branches))
+  masks = (kept[:, i * branches : (i + 1) * branches] for i in range(len(rates)))
+  scales = (1.0 / (1.0 - rate) if rescale else 1.0 for rate in rates)
+  return [DropPath(*block) if rate else DropPath() for rate, *block in zip(rates, masks, scales, strict=True)]
+
+
+def bernoulli_rows(key: jax.Array, probability: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """bool of this shape, True with `probability`; an image's row does not depend on the parts of `part_of_batch`.
+
+  probability: broadcasts against a row.
+  """
   part, parts = _part.get()
   return jax.random.bernoulli(key, probability, (shape[0], parts, *shape[1:]))[:, part]
 

@@ -16,20 +16,17 @@ class MixerBlock(nn.Module):
   tokens_mlp_dim: int
   channels_mlp_dim: int
   approximate_gelu: bool
-  drop_path: float
-  drop_path_rescale: bool
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     mlp = dict(dropout=self.dropout, approximate=self.approximate_gelu, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path, self.drop_path_rescale)
     y = layers.LayerNorm(dtype=self.dtype, name="LayerNorm_0")(x).swapaxes(1, 2)
     y = layers.Mlp(self.tokens_mlp_dim, **mlp, name="token_mixing")(y, train).swapaxes(1, 2)
-    x = x + drop_path(y, train)
+    x = x + drop_path(y, 0)
     y = layers.LayerNorm(dtype=self.dtype, name="LayerNorm_1")(x)
-    return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), train)
+    return x + drop_path(layers.Mlp(self.channels_mlp_dim, **mlp, name="channel_mixing")(y, train), 1)
 
 
 class MlpMixer(base.Backbone):
@@ -59,8 +56,8 @@ class MlpMixer(base.Backbone):
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
-    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = self.block(MixerBlock, f"MixerBlock_{i}", drop_path=rate)(x, train)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train, rescale=self.drop_path_rescale)):
+      x = self.block(MixerBlock, f"MixerBlock_{i}")(x, train, drop_path)
     x = layers.LayerNorm(dtype=self.dtype, name="pre_head_layer_norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)

@@ -5,7 +5,7 @@ from typing import ClassVar
 from flax import linen as nn
 import jax
 
-from mlpvision.models import base, canvas, layers
+from mlpvision.models import base, canvas
 
 
 class OverlappingPyramid(base.Backbone):
@@ -34,14 +34,14 @@ class OverlappingPyramid(base.Backbone):
     """images: float [B, H, W, 3] -> the map of each stage; sizes: as of `features`. Call it where modules are made."""
     self.check_stages()
     x, cells, stride, name = images, sizes, self.patch_size, "stem"
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    drop_paths = iter(self.drop_paths(images.shape[0], train))
     maps = []
     for stage, (depth, channels, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
       x = base.strided(canvas.masked(x, cells), stride, channels, name, overlapping=True, dtype=self.dtype)
       cells = canvas.cells(cells, stride)
       for i in range(depth):
-        options = dict(mlp_ratio=ratio, drop_path=next(rates))
-        x = self.block(block, f"stage_{stage}_block_{i}", **options)(x, train, cells)
+        module = self.block(block, f"stage_{stage}_block_{i}", mlp_ratio=ratio)
+        x = module(x, train, next(drop_paths), cells)
       maps.append(x)
       stride, name = 2, f"merge_{stage}"
     return tuple(maps)

@@ -42,24 +42,24 @@ class PoolFormerBlock(nn.Module):
 
   mlp_ratio: float
   layer_scale_init: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     channels, mask = x.shape[-1], canvas.mask(x.shape, cells)
-    drop_path = layers.DropPath(self.drop_path)
 
     def scaled(y, name):
       return y * self.param(name, nn.initializers.constant(self.layer_scale_init), (channels,)).astype(self.dtype)
 
     y = pooling(layers.GroupNorm1(dtype=self.dtype, name="norm1")(x, mask), cells)
-    x = x + drop_path(scaled(y, "layer_scale1"), train)
+    x = x + drop_path(scaled(y, "layer_scale1"), 0)
     y = layers.GroupNorm1(dtype=self.dtype, name="norm2")(x, mask)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
     y = layers.Mlp(int(channels * self.mlp_ratio), **mlp)(y, train)
-    return x + drop_path(scaled(y, "layer_scale2"), train)
+    return x + drop_path(scaled(y, "layer_scale2"), 1)
 
 
 class PoolFormer(OverlappingPyramid):

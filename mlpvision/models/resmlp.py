@@ -21,26 +21,24 @@ class ResMLPBlock(nn.Module):
 
   mlp_ratio: float
   layer_scale_init: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     tokens, channels = x.shape[1:]
     dense = dict(kernel_init=_INIT, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
 
     def scaled(y, name):
       return y * self.param(name, nn.initializers.constant(self.layer_scale_init), (channels,)).astype(self.dtype)
 
     y = layers.Affine(dtype=self.dtype, name="norm1")(x).swapaxes(1, 2)
     y = layers.Dense(tokens, **dense, name="linear_tokens")(y).swapaxes(1, 2)
-    x = x + drop_path(scaled(y, "layer_scale1"), train)
+    x = x + drop_path(scaled(y, "layer_scale1"), 0)
     y = layers.Affine(dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(channels * self.mlp_ratio)
     y = layers.Mlp(hidden_dim, self.dropout, **dense, name="channel_mixing")(y, train)
-    return x + drop_path(scaled(y, "layer_scale2"), train)
+    return x + drop_path(scaled(y, "layer_scale2"), 1)
 
 
 class ResMLP(base.Backbone):
@@ -66,8 +64,8 @@ class ResMLP(base.Backbone):
     rows, columns = x.shape[1:3]
     x = x.reshape(x.shape[0], rows * columns, self.hidden_dim)
     self.check_patches(_patches, rows, columns)
-    for i in range(self.num_blocks):
-      x = self.block(ResMLPBlock, f"block_{i}")(x, train)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train, constant=True)):
+      x = self.block(ResMLPBlock, f"block_{i}")(x, train, drop_path)
     x = layers.Affine(dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x.reshape(x.shape[0], rows, columns, self.hidden_dim),)

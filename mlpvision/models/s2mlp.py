@@ -36,21 +36,21 @@ class S2Block(nn.Module):
   norm: str
   norm_position: str
   affine_init: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     dense = dict(kernel_init=_INIT, dtype=self.dtype)
     channels = x.shape[-1]
-    drop_path = layers.DropPath(self.drop_path)
 
-    def branch(y, inner, name):
+    def branch(y, i, inner, name):
       norm = _norm(self.norm, self.affine_init, self.dtype, name)
       if self.norm_position == "pre":
-        return drop_path(inner(norm(y)), train)
-      return norm(inner(y), drop_path.factor(y, train))
+        return drop_path(inner(norm(y)), i)
+      return norm(inner(y), drop_path.factor(y, i))
 
     def spatial(y):
       y = forms.gelu(layers.Dense(channels, **dense, name="spatial_fc1")(y))
@@ -61,8 +61,8 @@ class S2Block(nn.Module):
       hidden_dim = int(channels * self.mlp_ratio)
       return layers.Mlp(hidden_dim, self.dropout, **dense, name="channel_mixing")(y, train)
 
-    x = x + branch(x, spatial, "spatial_norm")
-    return x + branch(x, channel, "channel_norm")
+    x = x + branch(x, 0, spatial, "spatial_norm")
+    return x + branch(x, 1, channel, "channel_norm")
 
 
 class S2MLP(base.Backbone):
@@ -111,8 +111,8 @@ class S2MLP(base.Backbone):
     x = base.patch_embed(canvas.masked(images, sizes), self.patch_size, self.hidden_dim, **stem)
     x = _norm(self.stem_norm, 1.0, self.dtype, "stem_norm")(x)
     cells = canvas.cells(sizes, self.patch_size)
-    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = self.block(S2Block, f"block_{i}", drop_path=rate)(x, train, cells)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train)):
+      x = self.block(S2Block, f"block_{i}")(x, train, drop_path, cells)
     if return_features:
       return (x,)
     return base.classify(x.mean((1, 2)), self.num_classes, kernel_init=_INIT)

@@ -49,20 +49,20 @@ class S2v2Block(nn.Module):
   mlp_ratio: float
   reduction: int
   pool: str
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
     y = layers.LayerNorm(**norm, name="norm1")(x)
     y = S2Mixing(self.reduction, self.pool, self.dtype, name="mixing")(y, cells)
-    x = x + drop_path(y, train)
+    x = x + drop_path(y, 0)
     y = layers.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
+    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), 1)
 
 
 class S2MLPv2(base.Backbone):
@@ -102,15 +102,15 @@ class S2MLPv2(base.Backbone):
     if not return_features and (height % self.size_divisor or width % self.size_divisor):
       raise ValueError(f"images of {height}x{width}: S2-MLPv2 needs image sides divisible by {self.size_divisor}")
     x, cells, stride, name = images, sizes, self.patch_size, "stem"
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    drop_paths = iter(self.drop_paths(images.shape[0], train))
     maps = []
     for stage, (depth, channels, ratio) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
       x = canvas.padded(canvas.masked(x, cells), stride)
       x = base.strided(x, stride, channels, name, overlapping=False, dtype=self.dtype)
       cells = canvas.cells(cells, stride)
       for i in range(depth):
-        options = dict(mlp_ratio=ratio, drop_path=next(rates))
-        x = self.block(S2v2Block, f"stage_{stage}_block_{i}", **options)(x, train, cells)
+        block = self.block(S2v2Block, f"stage_{stage}_block_{i}", mlp_ratio=ratio)
+        x = block(x, train, next(drop_paths), cells)
       maps.append(x)
       stride, name = 2, f"merge_{stage}"
     if return_features:

@@ -29,19 +29,19 @@ class SwinBlock(nn.Module):
   window_padding: str
   shifted: bool
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, cells: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, train: bool, drop_path: layers.DropPath, cells: jax.Array | None = None
+  ) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
     y = canvas.masked(layers.LayerNorm(**norm, name="norm1")(x), cells)
-    x = x + drop_path(self._attend(y, train, cells), train)
+    x = x + drop_path(self._attend(y, train, cells), 0)
     y = layers.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
+    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), 1)
 
   def _attend(self, x, train, cells):
     map_size, before = x.shape[1:3], self.window_padding == "before_shift"
@@ -184,15 +184,15 @@ class Swin(base.Backbone):
     x = layers.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="stem_norm")(x)
     x = layers.Dropout(self.dropout)(x, train)
     cells = canvas.cells(sizes, self.patch_size)
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    drop_paths = iter(self.drop_paths(images.shape[0], train))
     maps = []
     for stage, depth in enumerate(self.depths):
       if stage:
         x = PatchMerging(self.dtype, name=f"merge_{stage - 1}")(x, cells)
         cells = canvas.cells(cells, 2)
       for i in range(depth):
-        options = dict(num_heads=self.num_heads[stage], shifted=i % 2 == 1, drop_path=next(rates))
-        x = self.block(SwinBlock, f"stage_{stage}_block_{i}", **options)(x, train, cells)
+        options = dict(num_heads=self.num_heads[stage], shifted=i % 2 == 1)
+        x = self.block(SwinBlock, f"stage_{stage}_block_{i}", **options)(x, train, next(drop_paths), cells)
       maps.append(x)
     if return_features:
       return tuple(maps)

@@ -49,19 +49,17 @@ class PermutatorBlock(nn.Module):
   """x + PermuteMixing(norm(x)), then x + MLP(norm(x)); [B, N, N, C] -> [B, N, N, C]."""
 
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     norm = dict(epsilon=1e-5, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
     y = layers.LayerNorm(**norm, name="norm1")(x)
-    x = x + drop_path(PermuteMixing(self.dtype, name="mixing")(y), train)
+    x = x + drop_path(PermuteMixing(self.dtype, name="mixing")(y), 0)
     y = layers.LayerNorm(**norm, name="norm2")(x)
     mlp = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype, name="channel_mixing")
-    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), train)
+    return x + drop_path(layers.Mlp(int(x.shape[-1] * self.mlp_ratio), **mlp)(y, train), 1)
 
 
 class ViP(base.Backbone):
@@ -94,15 +92,15 @@ class ViP(base.Backbone):
     """images: float [B, H, W, 3], normalized -> float32 logits [B, num_classes]."""
     self._check(*images.shape[1:3])
     x = base.strided(images, self.patch_size, self.hidden_dim[0], "stem", overlapping=False, dtype=self.dtype)
-    rates = iter(layers.drop_path_rates(self.drop_path, sum(self.depths)))
+    drop_paths = iter(self.drop_paths(images.shape[0], train))
     maps, part = [], 0  # stages and transitions are numbered in one sequence, as in the published weights
     for stage, (depth, width, expansion) in enumerate(zip(self.depths, self.hidden_dim, self.mlp_ratio, strict=True)):
       if stage in self.transitions:
         x = base.strided(x, 2, width, f"merge_{part}", overlapping=False, dtype=self.dtype)
         part += 1
       for i in range(depth):
-        options = dict(mlp_ratio=expansion, drop_path=next(rates))
-        x = self.block(PermutatorBlock, f"stage_{part}_block_{i}", **options)(x, train)
+        block = self.block(PermutatorBlock, f"stage_{part}_block_{i}", mlp_ratio=expansion)
+        x = block(x, train, next(drop_paths))
       maps.append(x)
       part += 1
     if return_features:

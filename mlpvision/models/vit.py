@@ -20,19 +20,17 @@ class ViTBlock(nn.Module):
 
   num_heads: int
   mlp_ratio: float
-  drop_path: float
   dropout: float
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, drop_path: layers.DropPath) -> jax.Array:
     dense = dict(dropout=self.dropout, kernel_init=_INIT, dtype=self.dtype)
-    drop_path = layers.DropPath(self.drop_path)
     y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm1")(x)
-    x = x + drop_path(Attention(self.num_heads, **dense, name="attention")(y, train), train)
+    x = x + drop_path(Attention(self.num_heads, **dense, name="attention")(y, train), 0)
     y = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm2")(x)
     hidden_dim = int(x.shape[-1] * self.mlp_ratio)
-    return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), train)
+    return x + drop_path(layers.Mlp(hidden_dim, **dense, name="channel_mixing")(y, train), 1)
 
 
 class ViT(base.Backbone):
@@ -63,8 +61,8 @@ class ViT(base.Backbone):
     x = jnp.concatenate([cls, x.reshape(batch, rows * columns, channels)], axis=1)
     x = x + self.param("pos_embedding", _INIT, (1, *x.shape[1:])).astype(self.dtype)
     x = layers.Dropout(self.dropout)(x, train)
-    for i, rate in enumerate(layers.drop_path_rates(self.drop_path, self.num_blocks)):
-      x = self.block(ViTBlock, f"block_{i}", drop_path=rate)(x, train)
+    for i, drop_path in enumerate(self.drop_paths(x.shape[0], train)):
+      x = self.block(ViTBlock, f"block_{i}")(x, train, drop_path)
     x = layers.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
     if return_features:
       return (x[:, 1:].reshape(batch, rows, columns, channels),)

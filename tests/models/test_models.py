@@ -79,13 +79,20 @@ def test_without_shifts_no_patch_sees_another():
 
 
 def test_drop_path_keeps_the_mean_and_drops_whole_samples():
-  x = jnp.ones((4000, 2, 3))
-  for rescale, kept in ((True, 1 / 0.75), (False, 1.0)):
-    out = layers.DropPath(0.25, rescale).apply({}, x, True, rngs={"dropout": jax.random.key(0)})
-    per_sample = out.reshape(4000, -1)
-    assert set(np.unique(per_sample)) == {0.0, np.float32(kept)}
-    assert (per_sample.min(1) == per_sample.max(1)).all()
-    assert abs((per_sample[:, 0] == 0).mean() - 0.25) < 0.03
+  x, rates = jnp.ones((4000, 2, 3)), [0.0, 0.25, 0.5]
+  for rescale in (True, False):
+    drop_paths = layers.drop_paths(lambda: jax.random.key(0), rates, len(x), rescale=rescale)
+    branches = []
+    for rate, drop_path in zip(rates, drop_paths, strict=True):
+      for branch in (0, 1):
+        per_sample = np.asarray(drop_path(x, branch)).reshape(4000, -1)
+        kept = np.float32(1 / (1 - rate) if rescale else 1.0)
+        assert set(np.unique(per_sample)) == ({0.0, kept} if rate else {kept})
+        assert (per_sample.min(1) == per_sample.max(1)).all()
+        assert abs((per_sample[:, 0] == 0).mean() - rate) < 0.03
+        branches.append(per_sample[:, 0] > 0)
+    correlation = np.corrcoef(branches[2:])  # every branch has draws of its own
+    assert np.abs(correlation - np.eye(4)).max() < 0.06
 
 
 @pytest.mark.parametrize("norm", [layers.LayerNorm(), layers.Affine(0.5), s2mlp._norm("none", 0.0, jnp.float32, None)])
@@ -99,15 +106,19 @@ def test_drop_path_as_a_norms_factor_drops_the_same_samples(norm, rescale):
     @nn.compact
     def __call__(self, x):
       end = norm.copy() if isinstance(norm, nn.Module) else norm
-      drop_path = layers.DropPath(0.4, rescale)
-      return end(x, drop_path.factor(x, True)) if self.by_factor else drop_path(end(x), True)
+      (drop_path,) = layers.drop_paths(lambda: jax.random.key(1), [0.4], len(x), branches=1, rescale=rescale)
+      return end(x, drop_path.factor(x, 0)) if self.by_factor else drop_path(end(x), 0)
 
-  rngs = {"dropout": jax.random.key(1)}
-  variables = Branch(False).init({"params": jax.random.key(0), **rngs}, x)
+  variables = Branch(False).init(jax.random.key(0), x)
   variables = jax.tree.map(lambda p: p + 0.1 + jnp.arange(p.size) / p.size, variables)  # biases start at zero
-  plain, folded = (Branch(by_factor).apply(variables, x, rngs=rngs) for by_factor in (False, True))
+  cotangent = jnp.cos(x)
+  (plain, of_plain), (folded, of_folded) = (
+    (value, pull_back(cotangent))
+    for value, pull_back in (jax.vjp(Branch(by_factor).apply, variables, x) for by_factor in (False, True))
+  )
   assert 0 < (np.asarray(plain) == 0.0).all((1, 2, 3)).sum() < 32
-  np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-6)
+  for found, expected in zip(jax.tree.leaves((folded, of_folded)), jax.tree.leaves((plain, of_plain)), strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_classes_as_in_timm():

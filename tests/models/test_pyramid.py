@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlpvision import models
-from mlpvision.models import asmlp, naming, pyramid, swin
+from mlpvision.models import asmlp, layers, naming, pyramid, swin
 
 _STAGES = dict(hidden_dim=8, depths=(1, 1, 1, 1))
 _WIDE = dict(hidden_dim=(8, 8, 12, 12), depths=(1, 1, 1, 1), mlp_ratio=(2.0, 2.0, 2.0, 2.0))
@@ -123,15 +123,15 @@ def _attention(params, x, heads, window, shift):
 
 @pytest.mark.parametrize(("size", "shifted"), [((5, 8), True), ((5, 8), False), ((3, 2), True)])
 def test_windows_of_dense_prediction_are_those_of_swins_detection_code(size, shifted):
-  options = dict(num_heads=2, window_size=4, window_padding="before_shift", drop_path=0.0, dropout=0.0)
+  options = dict(num_heads=2, window_size=4, window_padding="before_shift", dropout=0.0)
   block = swin.SwinBlock(**options, shifted=shifted, mlp_ratio=1.0, dtype=jnp.float32)
   x = np.random.default_rng(3).standard_normal((1, *size, 8), np.float32)
-  params = _random(jax.eval_shape(lambda: block.init(jax.random.key(0), x, False))["params"])
+  params = _random(jax.eval_shape(lambda: block.init(jax.random.key(0), x, False, layers.DropPath()))["params"])
   params["channel_mixing"] = jax.tree.map(np.zeros_like, params["channel_mixing"])
   normed = (x[0] - x[0].mean(-1, keepdims=True)) / np.sqrt(x[0].var(-1, keepdims=True) + 1e-5)
   normed = normed * params["norm1"]["scale"] + params["norm1"]["bias"]
   expected = x[0] + _attention(params, normed, heads=2, window=4, shift=2 if shifted else 0)
-  found = jax.jit(lambda p, x: block.apply({"params": p}, x, False))(params, x)
+  found = jax.jit(lambda p, x: block.apply({"params": p}, x, False, layers.DropPath()))(params, x)
   np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-5)
 
 

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mlpvision.models import asmlp, mixer, remat, s2mlp
+from mlpvision.models import asmlp, layers, mixer, remat, s2mlp
 
 pytestmark = pytest.mark.slow
 
-_RUN = dict(drop_path=0.0, dropout=0.0, dtype=jnp.bfloat16)
+_RUN = dict(dropout=0.0, dtype=jnp.bfloat16)
 _S2 = dict(mlp_ratio=4.0, border="keep", norm="layer", norm_position="post", affine_init=1e-6, **_RUN)
 _AS = dict(mlp_ratio=4.0, padding="zero", dilation=1, connection="parallel", **_RUN)
-_MIXER = dict(tokens_mlp_dim=384, channels_mlp_dim=3072, approximate_gelu=True, drop_path_rescale=False, **_RUN)
+_MIXER = dict(tokens_mlp_dim=384, channels_mlp_dim=3072, approximate_gelu=True, **_RUN)
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def compile_block(monkeypatch):
 
   def compile_block(block, options, shape, policy="preactivations"):
     """The compiled (parameters, x, cotangent) -> (result, gradients)."""
-    module = remat.apply(block, policy)(**options)
+    module, keep = remat.apply(block, policy)(**options), (False, layers.DropPath())
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-    params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, False), x)
+    params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, *keep), x)
 
     def run(params, x, cotangent):
-      value, pull_back = jax.vjp(lambda params, x: module.apply(params, x, False), params, x)
+      value, pull_back = jax.vjp(lambda params, x: module.apply(params, x, *keep), params, x)
       return value, pull_back(cotangent)
 
     sharding = jax.sharding.SingleDeviceSharding(device)

@@ -31,7 +31,8 @@ class _Toy(nn.Module):
     x = images.mean(1).reshape(len(images), -1)
     if self.norm:
       x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
-    x += layers.DropPath(0.5)(nn.Dense(x.shape[1])(x), train)
+    drop_path = layers.drop_paths(lambda: self.make_rng("dropout"), [0.5 * train], len(x), branches=1)[0]
+    x += drop_path(nn.Dense(x.shape[1])(x), 0)
     return nn.Dense(self.num_classes)(x)
 
 
